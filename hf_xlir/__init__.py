@@ -1,0 +1,1 @@
+"""Cross-lingual retrieval and open-domain question answering for Hugging Face users."""

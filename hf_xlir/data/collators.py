@@ -1,0 +1,106 @@
+"""From rows of text to a training batch."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class RetrieverCollator:
+    r"""
+    Makes the batches of [`RetrieverTrainer`] from rows of text.
+
+    A row has
+
+    - `query` (`str`): what the model is asked, in any language;
+    - `positive` (`str`, or a passage `{"title", "text"}`): the document that answers it;
+    - `negatives` (`list` of the same, *optional*): documents that do not, equally many in all rows of a batch;
+    - `teacher_query` (`str`, *optional*): what the teacher is asked instead, for instance the English translation;
+    - `teacher_scores` (`list[float]`, *optional*): the teacher's scores of the positive and the negatives, positive
+      first, where they were computed before.
+
+    Parallel text is a row whose `query` is the sentence in any language, and whose `teacher_query` and `positive` are
+    its English translation.
+
+    Args:
+        processor (`RetrieverProcessor`):
+            The student's processor.
+        teacher_processor (`RetrieverProcessor`, *optional*):
+            The teacher's processor, if a teacher runs during training.
+        with_documents (`bool`, *optional*, defaults to `True`):
+            Whether the objective looks at documents at all; sentence vectors on parallel text do not.
+
+    Example:
+
+    ```python
+    >>> from hf_xlir.data.collators import RetrieverCollator
+
+    >>> collator = RetrieverCollator(processor)  # doctest: +SKIP
+    >>> batch = collator([{"query": "Who?", "positive": "She did.", "negatives": ["It rained."]}])  # doctest: +SKIP
+    >>> batch["documents"]["input_ids"].shape[0]  # doctest: +SKIP
+    2
+
+    ```
+    """
+
+    processor: object
+    teacher_processor: object | None = None
+    with_documents: bool = True
+
+    def __call__(self, rows):
+        """
+        Tokenize rows.
+
+        Args:
+            rows (`list[dict]`):
+                See the class.
+
+        Returns:
+            `dict` with `queries` and `documents` (the processor's output; the documents of row `i` stand at
+            `i * nway` and behind, positive first), `document_keys` (`torch.LongTensor` of shape
+            `(batch_size * nway,)`, equal for equal texts) and, as far as they apply, `teacher_queries`,
+            `teacher_documents` and `teacher_scores` (`torch.FloatTensor` of shape `(batch_size, nway)`).
+
+        Raises:
+            ValueError: If rows differ in their number of negatives, or scores do not fit the documents.
+        """
+        batch = {"queries": dict(self.processor.process_queries([row["query"] for row in rows]))}
+        if self.teacher_processor is not None:
+            teacher_queries = [row.get("teacher_query") or row["query"] for row in rows]
+            batch["teacher_queries"] = dict(self.teacher_processor.process_queries(teacher_queries))
+        if not self.with_documents:
+            return batch
+
+        documents = [[row["positive"], *(row.get("negatives") or [])] for row in rows]
+        nway = len(documents[0])
+        if any(len(of_row) != nway for of_row in documents):
+            raise ValueError(
+                "All rows of a batch need equally many negatives, got "
+                f"{sorted({len(of_row) - 1 for of_row in documents})}. Sample the same number for each row."
+            )
+        titles, texts = zip(*[_title_and_text(document) for of_row in documents for document in of_row], strict=True)
+        batch["documents"] = dict(self.processor.process_documents(texts, titles=titles))
+        batch["document_keys"] = torch.tensor([_key(pair) for pair in zip(titles, texts, strict=True)])
+        if rows[0].get("teacher_scores") is not None:
+            scores = [row["teacher_scores"] for row in rows]
+            if any(len(of_row) != nway for of_row in scores):
+                raise ValueError(f"`teacher_scores` must have one number for each of a row's {nway} documents.")
+            batch["teacher_scores"] = torch.tensor(scores, dtype=torch.float32)
+        elif self.teacher_processor is not None:
+            batch["teacher_documents"] = dict(self.teacher_processor.process_documents(texts, titles=titles))
+        return batch
+
+
+def _title_and_text(document):
+    if isinstance(document, str):
+        return "", document
+    return document.get("title") or "", document["text"]
+
+
+def _key(title_and_text):
+    digest = hashlib.blake2b("\n".join(title_and_text).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+__all__ = ["RetrieverCollator"]

@@ -1,0 +1,401 @@
+"""
+A small built-in world for tests, examples and quick tuning runs: short English encyclopedia passages about real
+countries, cities, elements, people and so on, questions about them in eight languages with short English answers, and
+aligned sentence pairs. Nothing is downloaded; all of it is composed, always in the same way, from the tables and sentence
+templates in `mini_world_data/`.
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import defaultdict
+from importlib import resources
+from typing import NamedTuple
+
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+
+MINI_WORLD_LANGUAGES = ("en", "ar", "bn", "fi", "ja", "ko", "ru", "te")
+
+NAME_TABLES = ("names_places.json", "names_people.json", "names_things.json")
+VALIDATION_PERCENT = 8
+TEST_PERCENT = 12
+PARALLEL_QUESTION_PERCENT = 60  # share of the train facts whose questions are also translation pairs
+
+PASSAGE_FEATURES = Features({"id": Value("string"), "title": Value("string"), "text": Value("string")})
+QUESTION_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "answers": List(Value("string")),
+        "lang": Value("string"),
+        "passage_ids": List(Value("string")),
+        "fact_id": Value("string"),
+    }
+)
+PARALLEL_FEATURES = Features({"source": Value("string"), "target": Value("string"), "lang": Value("string")})
+
+
+class MiniWorld(NamedTuple):
+    """
+    What [`load_mini_world`] returns.
+
+    Attributes:
+        passages (`datasets.Dataset`):
+            English passages of 40 to 100 words: `id`, `title`, `text`.
+        questions (`datasets.DatasetDict`):
+            Splits `train`, `validation`, `test`: `id`, `question`, `answers` (short English strings, each of them in the
+            text of every gold passage), `lang`, `passage_ids` (the gold passages), `fact_id` (shared by all languages
+            and wordings of one fact, which all lie in one split).
+        parallel (`datasets.Dataset`):
+            Translation pairs: `source` (not English), `target` (English), `lang` (of the source). They hold no
+            validation or test question, but every name that such questions use.
+    """
+
+    passages: Dataset
+    questions: DatasetDict
+    parallel: Dataset
+
+
+class _Fact(NamedTuple):
+    id: str
+    relation: str
+    slot: str  # of the question template: "X" for the entity, "Y" for the value when the fact is asked backwards
+    name: str  # what fills the slot: an English name, or a symbol, year or number
+    answers: list
+    passage_id: str
+    pairs: list  # the unordered (entity, value) pairs that the fact links; its inverse has one of them
+    values: list  # the answers as sentences use them, with their articles
+
+
+def load_mini_world(languages=None):
+    r"""
+    Composes the built-in corpus of real facts: countries, cities, rivers, chemical elements, people and more.
+
+    The facts are split by a stable hash, about 80 / 8 / 12 percent for train / validation / test. A fact and its inverse
+    (the capital of Kenya; the country whose capital is Nairobi) share a split, and so do all languages and wordings.
+
+    Args:
+        languages (`list[str]`, *optional*):
+            Keep the questions in these languages and the translation pairs from them; all of `en`, `ar`, `bn`, `fi`,
+            `ja`, `ko`, `ru`, `te` by default. The passages are always English.
+
+    Returns:
+        [`MiniWorld`]: The named tuple `(passages, questions, parallel)`. Two calls return equal content.
+
+    Raises:
+        ValueError: If `languages` is empty or names a language that the corpus does not have.
+
+    Example:
+
+    ```python
+    >>> from hf_xlir.data.mini_world import load_mini_world
+
+    >>> world = load_mini_world(languages=["en", "ko"])
+    >>> sorted(world.questions)
+    ['test', 'train', 'validation']
+    >>> sorted(set(world.parallel["lang"]))
+    ['ko']
+    ```
+    """
+    languages = _check_languages(languages)
+    templates, tables = _read("templates.json"), _read("facts.json")
+    names = _read_names()
+    related = _related_names(tables)
+    passages, facts = _compose_passages(tables, templates, related)
+    facts += _inverse_facts(facts, templates)
+    splits = _split_facts(facts)
+    questions = _compose_questions(facts, splits, templates, names, languages)
+    parallel = _compose_parallel(facts, splits, templates, names, related, languages)
+    return MiniWorld(
+        Dataset.from_dict(_columns(passages, PASSAGE_FEATURES), features=PASSAGE_FEATURES),
+        DatasetDict(
+            {
+                split: Dataset.from_dict(_columns(rows, QUESTION_FEATURES), features=QUESTION_FEATURES)
+                for split, rows in questions.items()
+            }
+        ),
+        Dataset.from_dict(_columns(parallel, PARALLEL_FEATURES), features=PARALLEL_FEATURES),
+    )
+
+
+def _check_languages(languages):
+    if languages is None:
+        return list(MINI_WORLD_LANGUAGES)
+    languages = [languages] if isinstance(languages, str) else list(dict.fromkeys(languages))
+    unknown = [language for language in languages if language not in MINI_WORLD_LANGUAGES]
+    if unknown or not languages:
+        raise ValueError(
+            f"`languages` must be a non-empty subset of {list(MINI_WORLD_LANGUAGES)}, got {languages}"
+            + (f", of which {unknown} are not available." if unknown else ".")
+        )
+    return languages
+
+
+def _read(file_name):
+    file = resources.files("hf_xlir.data") / "mini_world_data" / file_name
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read_names():
+    """`{English name: {language: name}}`, English included."""
+    names = {}
+    for file_name in NAME_TABLES:
+        table = _read(file_name)
+        for english, translations in table["names"].items():
+            names[english] = {"en": english, **dict(zip(table["languages"], translations, strict=True))}
+    return names
+
+
+def _columns(rows, features):
+    return {column: [row[column] for row in rows] for column in features}
+
+
+# Stable choices: Python's own `hash` of a string differs from process to process.
+
+
+def _hash(*parts):
+    return int.from_bytes(hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest(), "big")
+
+
+def _choose(options, *key):
+    return options[_hash(*key) % len(options)]
+
+
+def _shuffle(items, *key):
+    return sorted(items, key=lambda item: _hash(*key, item))
+
+
+# English text
+
+
+def _bare(name):
+    """The name without its article: "the Nile" -> "Nile"."""
+    return re.sub(r"^(the|a|an) ", "", name)
+
+
+def _title(name):
+    return _capitalize(_bare(name))
+
+
+def _capitalize(text):
+    return text[:1].upper() + text[1:]
+
+
+def _join(names):
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _slug(name):
+    ascii_name = unicodedata.normalize("NFKD", name.replace("ø", "o").replace("ł", "l")).encode("ascii", "ignore")
+    return re.sub(r"[^a-z0-9]+", "-", _bare(ascii_name.decode()).lower()).strip("-")
+
+
+def _pair(entity, value):
+    return tuple(sorted((_bare(entity), _bare(value))))
+
+
+# Passages and facts
+
+
+def _related_names(tables):
+    """`{entity: [entities that a fact links it to, in either direction]}`, for entities that have a passage."""
+    entities = {entity for table in tables.values() for entity in table["rows"]}
+    related = defaultdict(list)
+    for table in tables.values():
+        for entity, cells in table["rows"].items():
+            for value in (value for values in cells for value in values or []):
+                if value in entities and value != entity:
+                    related[entity].append(value)
+                    related[value].append(entity)
+    return {entity: list(dict.fromkeys(others)) for entity, others in related.items()}
+
+
+def _compose_passages(tables, templates, related):
+    passages, facts = [], []
+    for kind, table in tables.items():
+        spec = templates["kinds"][kind]
+        entities = list(table["rows"])
+        for entity, cells in table["rows"].items():
+            values = dict(zip(table["relations"], cells, strict=True))
+            links = related.get(entity) or [
+                other for other in _shuffle(entities, "neighbour", entity)[:3] if other != entity
+            ]
+            for side in spec["passages"]:
+                known = {relation: values[relation] for relation in side["relations"] if values.get(relation)}
+                suffix = side["side"]
+                passage_id = "-".join(filter(None, (kind, _slug(entity), suffix)))
+                title = _title(entity) + (f" ({suffix})" if suffix else "")
+                text = _passage_text(entity, known, links, spec, side, templates["relations"])
+                passages.append({"id": passage_id, "title": title, "text": text})
+                for relation, answers in known.items():
+                    if templates["relations"][relation]["questions"]:
+                        facts.append(_make_fact(relation, entity, answers, passage_id))
+    return passages, facts
+
+
+def _passage_text(entity, known, links, spec, side, relations):
+    """Introduction first, then facts, links to other entities and fillers in a stable mixed order."""
+    key = (entity, side["side"] or "")
+    slots = {"X": entity, "L": _join(_shuffle(links, "links", *key)[: 2 + _hash("count", *key) % 2])}
+    body = [
+        _choose(relations[relation]["statements"], relation, *key).format(**slots, Y=_join(answers))
+        for relation, answers in known.items()
+    ]
+    body.append(_choose(spec["links"], "link", *key).format(**slots))
+    introduction = _choose(side["intros"], "intro", *key).format(**slots)
+    fillers = _shuffle(spec["fillers"], "filler", *key)
+    wanted_words = 48 + _hash("length", *key) % 20
+    while len(" ".join([introduction, *body]).split()) < wanted_words:
+        body.append(fillers.pop(0).format(**slots))
+    return " ".join(_capitalize(sentence) for sentence in [introduction, *_shuffle(body, "order", *key)])
+
+
+def _make_fact(relation, entity, values, passage_id):
+    return _Fact(
+        id=f"{relation}:{_slug(entity)}",
+        relation=relation,
+        slot="X",
+        name=entity,
+        answers=[_bare(value) for value in values],
+        passage_id=passage_id,
+        pairs=[_pair(entity, value) for value in values],
+        values=values,
+    )
+
+
+def _inverse_facts(facts, templates):
+    """Facts asked the other way round: the question names the value, the title of the passage is the answer."""
+    return [
+        fact._replace(
+            id=f"{relation}:{_slug(value)}",
+            relation=relation,
+            slot="Y",
+            name=value,
+            answers=[_title(fact.name)],
+            pairs=[_pair(fact.name, value)],
+            values=[fact.name],
+        )
+        for relation, spec in templates["inverses"].items()
+        for fact in facts
+        if fact.relation == spec["of"]
+        for value in fact.values
+    ]
+
+
+def _split_facts(facts):
+    """`{fact id: split}`; facts that share an unordered (entity, value) pair, directly or in a chain, stay together."""
+    leader = {}
+
+    def find(pair):
+        while leader.setdefault(pair, pair) != pair:
+            pair = leader[pair]
+        return pair
+
+    for fact in facts:
+        roots = sorted(find(pair) for pair in fact.pairs)
+        for root in roots[1:]:
+            leader[root] = roots[0]
+    splits = {}
+    for fact in facts:
+        percentile = _hash("split", *find(fact.pairs[0])) % 100
+        splits[fact.id] = (
+            "test"
+            if percentile < TEST_PERCENT
+            else "validation"
+            if percentile < TEST_PERCENT + VALIDATION_PERCENT
+            else "train"
+        )
+    return splits
+
+
+# Questions and translation pairs
+
+
+def _localize(template, **slots):
+    return _capitalize(template.format(**slots))
+
+
+def _local_name(name, language, names):
+    """Symbols, years and numbers are the same in every language and are in no table."""
+    return names[name][language] if name in names else name
+
+
+def _compose_questions(facts, splits, templates, names, languages):
+    questions = {"train": [], "validation": [], "test": []}
+    wordings = {**templates["relations"], **templates["inverses"]}
+    for language in languages:
+        for fact in facts:
+            split = splits[fact.id]
+            options = wordings[fact.relation]["questions"][language]
+            chosen = _hash("wording", fact.id, language) % len(options)
+            every_wording = language == "en" and split == "train"
+            for number in range(len(options)) if every_wording else [chosen]:
+                slots = {fact.slot: _local_name(fact.name, language, names)}
+                questions[split].append(
+                    {
+                        "id": f"{fact.id}:{language}{number}",
+                        "question": _localize(options[number], **slots),
+                        "answers": fact.answers,
+                        "lang": language,
+                        "passage_ids": [fact.passage_id],
+                        "fact_id": fact.id,
+                    }
+                )
+    return questions
+
+
+def _compose_parallel(facts, splits, templates, names, related, languages):
+    wordings = {**templates["relations"], **templates["inverses"]}
+    statements = _read("statements.json")
+    pairs = []
+
+    def add(source, target, language, members):
+        local = {slot: _local_name(name, language, names) for slot, name in members.items()}
+        pairs.append({"source": _localize(source, **local), "target": _localize(target, **members), "lang": language})
+
+    translated = [
+        fact
+        for fact in facts
+        if splits[fact.id] == "train" and _hash("translate", fact.id) % 100 < PARALLEL_QUESTION_PERCENT
+    ]
+    mentions = [
+        (form, members)
+        for form, size in (("single", 1), ("pair", 2), ("triple", 3))
+        for members in _name_groups(names, related, size)
+    ]
+    for language in languages:
+        if language == "en":
+            continue
+        for fact in translated:
+            options = wordings[fact.relation]["questions"]
+            number = _hash("wording", fact.id, language) % len(options["en"])
+            add(options[language][number], options["en"][number], language, {fact.slot: fact.name})
+        for form, members in mentions:
+            template = _choose(statements[form], form, language, *members)
+            add(template[language], template["en"], language, dict(zip("ABC", members)))
+        for sentence in statements["general"]:
+            add(sentence[language], sentence["en"], language, {})
+    return pairs
+
+
+def _name_groups(names, related, size):
+    """Every name in one group of `size` at least; no two names of a group are linked by a fact."""
+    order = _shuffle(names, "group", str(size))
+    waiting, groups = list(order), []
+    while waiting:
+        group = [waiting.pop(0)]
+        for candidates in (waiting, order):  # the last group is filled up with names that already had their turn
+            for name in list(candidates):
+                if len(group) == size:
+                    break
+                if name not in group and not any(name in related.get(member, ()) for member in group):
+                    group.append(name)
+                    if candidates is waiting:
+                        waiting.remove(name)
+        groups.append(group)
+    return groups
+
+
+__all__ = ["MINI_WORLD_LANGUAGES", "MiniWorld", "load_mini_world"]

@@ -1,0 +1,1 @@
+"""Configurations, models and processors of the three families."""

@@ -1,0 +1,48 @@
+"""BiEncoder configuration."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_retriever import RetrieverConfig
+
+
+@strict
+class BiEncoderConfig(RetrieverConfig):
+    r"""
+    Configuration of [`BiEncoderModel`]: one vector a text (DPR, https://huggingface.co/papers/2004.04906).
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*):
+            The encoder, any family that `AutoModel` builds. Defaults to XLM-R base.
+        embedding_dim (`int`, *optional*):
+            Size of an embedding after a linear projection and LayerNorm (the retriever of
+            https://huggingface.co/papers/2012.04584). `None`, the default, is the encoder's hidden size without them.
+        share_encoders (`bool`, *optional*, defaults to `True`):
+            Whether queries and documents go through one tower. DPR's released models use two.
+        pooling (`"cls"`, `"mean"` or `"last4_mean"`, *optional*, defaults to `"cls"`):
+            First token (DPR), mean over the real tokens, or that mean over the mean of the last four hidden layers.
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether embeddings have L2 norm 1, so that the inner product is a cosine.
+        query_length (`int`, *optional*, defaults to 64):
+            Most token ids of a query, special tokens included.
+        document_length (`int`, *optional*, defaults to 256):
+            Most token ids of a document, special tokens included; 256 as in DPR.
+    """
+
+    model_type = "biencoder"
+
+    embedding_dim: int | None = None
+    share_encoders: bool = True
+    pooling: Literal["cls", "mean", "last4_mean"] = "cls"
+    normalize: bool = False
+    query_length: int = 64
+    document_length: int = 256
+
+    def validate_embedding_dim(self):
+        """Called by the strict dataclass."""
+        if self.embedding_dim is not None and self.embedding_dim < 1:
+            raise ValueError(f"`embedding_dim` must be at least 1 or `None`, got {self.embedding_dim}.")
+
+
+__all__ = ["BiEncoderConfig"]

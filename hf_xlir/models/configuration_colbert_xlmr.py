@@ -1,0 +1,72 @@
+"""ColBERT-XLMR configuration."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_retriever import RetrieverConfig
+
+
+@strict
+class ColBERTXLMRConfig(RetrieverConfig):
+    r"""
+    Configuration of [`ColBERTXLMRModel`]: late interaction (https://huggingface.co/papers/2004.12832) over a
+    multilingual encoder, as in DR.DECR (https://huggingface.co/papers/2112.08185).
+
+    Everything that changes an embedding is a field here and is saved with the model;
+    [`ColBERTXLMRProcessor.from_config`] builds the processor that matches.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*):
+            The encoder, any family that `AutoModel` builds. Defaults to XLM-R base.
+        embedding_dim (`int`, *optional*, defaults to 128):
+            Size of a token embedding, after a linear projection without bias.
+        query_length (`int`, *optional*, defaults to 32):
+            Token ids of a query: `<s>`, marker, pieces, `</s>`, then expansion.
+        document_length (`int`, *optional*, defaults to 180):
+            Most token ids of a document: `<s>`, marker, pieces, `</s>`.
+        query_marker_id, document_marker_id (`int`, *optional*):
+            Ids put behind `<s>` to tell queries from documents. `None` stands for the published 9748 and 9749 or, in
+            a vocabulary that is too small for them, for its two last ordinary pieces.
+        query_expansion (`"pad"`, `"mask"` or `"none"`, *optional*, defaults to `"pad"`):
+            How a short query is filled up to `query_length`: with scored padding (DR.DECR), with scored mask tokens
+            (ColBERT), or not at all.
+        attend_to_expansion (`bool`, *optional*, defaults to `False`):
+            Whether the other tokens attend to the expansion. In the published systems they do not.
+        skip_punctuation (`bool`, *optional*, defaults to `True`):
+            Whether document tokens that are one punctuation mark are left out of the scores.
+        mask_id_zero (`bool`, *optional*, defaults to `False`):
+            Reproduces the published DR.DECR code, whose mask tests for id 0: in XLM-R that is `<s>`, which then never
+            counts, while document padding does, so that vectors kept for a document depend on its batch. Only for
+            checkpoints trained that way.
+
+    Example:
+
+    ```python
+    >>> from hf_xlir import ColBERTXLMRConfig, ColBERTXLMRModel
+
+    >>> config = ColBERTXLMRConfig(encoder_config={"model_type": "xlm-roberta", "num_hidden_layers": 2})
+    >>> model = ColBERTXLMRModel(config)
+    >>> model.config.embedding_dim
+    128
+
+    ```
+    """
+
+    model_type = "colbert_xlmr"
+
+    embedding_dim: int = 128
+    query_marker_id: int | None = None
+    document_marker_id: int | None = None
+    query_expansion: Literal["pad", "mask", "none"] = "pad"
+    attend_to_expansion: bool = False
+    skip_punctuation: bool = True
+    mask_id_zero: bool = False
+
+    def validate_embedding_dim(self):
+        """Called by the strict dataclass."""
+        if self.embedding_dim < 1:
+            raise ValueError(f"`embedding_dim` must be at least 1, got {self.embedding_dim}.")
+
+
+__all__ = ["ColBERTXLMRConfig"]

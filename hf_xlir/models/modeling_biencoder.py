@@ -1,0 +1,213 @@
+"""The dual encoder: one vector a text, scored by inner product."""
+
+import copy
+
+import torch
+from torch import nn
+
+from .configuration_biencoder import BiEncoderConfig
+from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel
+
+
+class BiEncoderHead(nn.Module):
+    """Linear projection and LayerNorm, the small embedding of https://huggingface.co/papers/2012.04584."""
+
+    def __init__(self, hidden_size, embedding_dim):
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, embedding_dim)
+        self.LayerNorm = nn.LayerNorm(embedding_dim)
+
+    def forward(self, pooled):
+        """Map `(batch_size, hidden_size)` to `(batch_size, embedding_dim)`."""
+        return self.LayerNorm(self.linear(pooled))
+
+
+class BiEncoderModel(RetrieverPreTrainedModel):
+    r"""
+    Encoder, pooling, optional projection and optional L2 norm (DPR, https://huggingface.co/papers/2004.04906).
+
+    With `share_encoders=False` queries and documents have towers of their own; `text_type`, which the processor sets,
+    chooses. `from_pretrained` takes a folder of this family or of a bare encoder; the latter fills both towers.
+    """
+
+    config_class = BiEncoderConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        hidden_size = config.encoder_config.hidden_size
+        self.encoder = self.build_encoder(config.encoder_config)
+        self.head = BiEncoderHead(hidden_size, config.embedding_dim) if config.embedding_dim else nn.Identity()
+        if not config.share_encoders:
+            self.document_encoder = self.build_encoder(copy.deepcopy(config.encoder_config))
+            self.document_head = copy.deepcopy(self.head)
+        self.post_init()
+
+    @classmethod
+    def _from_bare_encoder(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        # A bare encoder has the weights of one tower, so that is what is loaded, and then copied for the other.
+        separate = not (kwargs.pop("share_encoders", True) if config is None else config.share_encoders)
+        if config is not None:
+            config = copy.deepcopy(config)
+            config.share_encoders = True
+            kwargs["config"] = config
+        loaded = super()._from_bare_encoder(pretrained_model_name_or_path, *model_args, **kwargs)
+        if separate:
+            (loaded[0] if isinstance(loaded, tuple) else loaded).separate_encoders()
+        return loaded
+
+    def separate_encoders(self):
+        """Give documents a tower of their own, which starts as a copy of the shared one."""
+        if not self.config.share_encoders:
+            raise ValueError("This model's encoders are separate already.")
+        self.config.share_encoders = False
+        self.document_encoder = copy.deepcopy(self.encoder)
+        self.document_head = copy.deepcopy(self.head)
+
+    def tower(self, text_type):
+        """
+        The encoder and head for one kind of text.
+
+        Args:
+            text_type (`"query"` or `"document"`):
+                What is encoded.
+
+        Raises:
+            ValueError: If `text_type` is anything else.
+        """
+        if text_type not in ("query", "document"):
+            raise ValueError(f'`text_type` must be "query" or "document", got {text_type!r}.')
+        if text_type == "query" or self.config.share_encoders:
+            return self.encoder, self.head
+        return self.document_encoder, self.document_head
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        text_type: str = "query",
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> RetrieverOutput:
+        r"""
+        Embed a batch of texts, as the processor's `process_queries` or `process_documents` gives it.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                Token ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 for real tokens. Defaults to all.
+            token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Segment ids, for encoders that take them.
+            text_type (`"query"` or `"document"`, *optional*, defaults to `"query"`):
+                Which tower encodes. Without effect where both share one.
+            output_hidden_states, output_attentions (`bool`, *optional*):
+                Whether the encoder's layers and attention weights are returned.
+            return_dict (`bool`, *optional*):
+                `False` returns a tuple.
+
+        Returns:
+            [`RetrieverOutput`] with embeddings of shape `(batch_size, embedding_dim)`.
+        """
+        encoder, head = self.tower(text_type)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        encoded = self.encode(
+            encoder,
+            input_ids,
+            attention_mask,
+            token_type_ids=token_type_ids,
+            output_hidden_states=output_hidden_states or self.config.pooling == "last4_mean",
+            output_attentions=output_attentions,
+        )
+        embeddings = head(self._pool(encoded, attention_mask))  # (batch_size, embedding_dim)
+        if self.config.normalize:
+            embeddings = nn.functional.normalize(embeddings, dim=-1)
+        output = RetrieverOutput(
+            embeddings=embeddings,
+            hidden_states=encoded.hidden_states if output_hidden_states else None,
+            attentions=encoded.attentions,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def _pool(self, encoded, attention_mask):
+        if self.config.pooling == "cls":
+            return encoded.last_hidden_state[:, 0]
+        if self.config.pooling == "mean":
+            states = encoded.last_hidden_state
+        else:
+            states = torch.stack(encoded.hidden_states[-4:]).mean(dim=0)  # (batch_size, sequence_length, hidden_size)
+        weights = attention_mask[..., None].to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+    def word_vectors(
+        self,
+        input_ids,
+        attention_mask,
+        offset_mapping,
+        spans,
+        token_type_ids=None,
+        text_type="document",
+        layers=(-1,),
+        reduction="mean",
+    ):
+        r"""
+        Contextual vectors of words: the vectors of the pieces that a character span touches, summed or averaged.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                Token ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+                1 for real tokens.
+            offset_mapping (`torch.LongTensor` of shape `(batch_size, sequence_length, 2)`):
+                Characters `[start, end)` of each piece, which the processor gives with `return_offsets_mapping=True`.
+                Special tokens have an empty range and never count.
+            spans (`list[list[tuple[int, int]]]`):
+                For each text the `[start, end)` character spans of its words.
+            token_type_ids (`torch.LongTensor`, *optional*):
+                Segment ids, for encoders that take them.
+            text_type (`"query"` or `"document"`, *optional*, defaults to `"document"`):
+                Which tower encodes.
+            layers (`tuple[int]`, *optional*, defaults to `(-1,)`):
+                Hidden states to average: 0 is the embedding layer, -1 the last.
+            reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
+                How a word's pieces are joined.
+
+        Returns:
+            `list[torch.FloatTensor]`: For each text a tensor of shape `(number of spans, hidden_size)`.
+
+        Raises:
+            ValueError: If a span touches no piece, for instance because the text was cut before it.
+        """
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'`reduction` must be "mean" or "sum", got {reduction!r}.')
+        if len(spans) != len(input_ids):
+            raise ValueError(f"`spans` needs a list for each of the {len(input_ids)} texts, got {len(spans)}.")
+        encoder, _ = self.tower(text_type)
+        hidden_states = self.encode(
+            encoder, input_ids, attention_mask, token_type_ids=token_type_ids, output_hidden_states=True
+        ).hidden_states
+        if not layers or not all(-len(hidden_states) <= layer < len(hidden_states) for layer in layers):
+            raise ValueError(f"`layers` must name some of the {len(hidden_states)} hidden states, got {layers}.")
+        states = torch.stack([hidden_states[layer] for layer in layers]).mean(dim=0)
+
+        vectors = []
+        for row, row_spans in enumerate(spans):
+            starts, ends = offset_mapping[row].to(states.device).unbind(-1)  # (sequence_length,)
+            bounds = torch.tensor(row_spans, device=states.device).view(-1, 2)
+            touched = (starts < bounds[:, 1:]) & (ends > bounds[:, :1]) & (ends > starts)  # (spans, sequence_length)
+            counts = touched.sum(dim=1, keepdim=True)
+            if (counts == 0).any():
+                missed = [span for span, count in zip(row_spans, counts.flatten().tolist(), strict=True) if count == 0]
+                raise ValueError(
+                    f"Spans {missed} of text {row} touch no token. Give character positions within the text that is "
+                    "kept; it ends at character "
+                    f"{int(ends.max())}."
+                )
+            summed = touched.to(states.dtype) @ states[row]  # (spans, hidden_size)
+            vectors.append(summed / counts if reduction == "mean" else summed)
+        return vectors
+
+
+__all__ = ["BiEncoderModel"]

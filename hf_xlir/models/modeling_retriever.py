@@ -1,0 +1,124 @@
+"""What the two retriever families' models share: an encoder, its loading, and the output."""
+
+import inspect
+import re
+from dataclasses import dataclass
+
+import torch
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_retriever import RetrieverConfig
+
+
+@dataclass
+class RetrieverOutput(ModelOutput):
+    r"""
+    Embeddings of a batch of texts.
+
+    Args:
+        embeddings (`torch.FloatTensor`):
+            One vector a token, of shape `(batch_size, sequence_length, embedding_dim)`, or one a text, of shape
+            `(batch_size, embedding_dim)`.
+        embedding_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            `True` for tokens whose vectors count. `None` for models with one vector a text.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*):
+            The encoder's layers, each of shape `(batch_size, sequence_length, hidden_size)`, if asked for.
+        attentions (`tuple(torch.FloatTensor)`, *optional*):
+            The encoder's attention weights, if asked for.
+    """
+
+    embeddings: torch.FloatTensor | None = None
+    embedding_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class RetrieverPreTrainedModel(PreTrainedModel):
+    """Loads a retriever's own folder, or starts one from a bare encoder's."""
+
+    config_class = RetrieverConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    # Passed through: the encoder raises where it lacks the implementation asked for.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # Heads that pre-training checkpoints carry and a retriever has no use for.
+    _keys_to_ignore_on_load_unexpected = [r"pooler\.", r"lm_head\.", r"(^|\.)cls\.", r"vocab_\w+\.", r"position_ids$"]
+    # The losses average over the batch themselves, so the Trainer must not rescale them by item counts.
+    accepts_loss_kwargs = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, key_mapping=None, **kwargs):
+        r"""
+        Load a retriever, or start one from a bare encoder: then only the projection is new, and reported as such.
+
+        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]; keywords that are fields of the
+        configuration override it.
+
+        Raises:
+            ValueError: If the folder holds a model of another family, or weights of another `embedding_dim`.
+            OSError: If there is no such folder or repository.
+        """
+        hub_arguments = {
+            name: kwargs[name]
+            for name in ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+            if name in kwargs
+        }
+        source, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
+        # Raises for another family, whatever configuration is given
+        cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
+        if config is not None:
+            kwargs["config"] = config
+        if source.get("model_type") == cls.config_class.model_type:
+            _check_embedding_dim(pretrained_model_name_or_path, source, config, kwargs)
+            return super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, key_mapping=key_mapping, **kwargs
+            )
+        key_mapping = key_mapping or _bare_encoder_key_mapping(source.get("model_type"), cls.base_model_prefix)
+        return cls._from_bare_encoder(pretrained_model_name_or_path, *model_args, key_mapping=key_mapping, **kwargs)
+
+    @classmethod
+    def _from_bare_encoder(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def save_pretrained(self, save_directory, *, save_original_format=False, **kwargs):
+        """Like the parent's, but a model started from a bare encoder is saved under its own key names."""
+        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+
+    def encode(self, encoder, input_ids, attention_mask, **kwargs):
+        """Run an encoder, without the arguments that it does not take (DistilBERT has no `token_type_ids`)."""
+        if kwargs.get("token_type_ids") is None:
+            kwargs.pop("token_type_ids", None)
+        return encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    @staticmethod
+    def build_encoder(encoder_config):
+        """An encoder of any family from its configuration, without the pooler that a retriever has no use for."""
+        model_class = MODEL_MAPPING[type(encoder_config)]
+        if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+            return AutoModel.from_config(encoder_config, add_pooling_layer=False)
+        return AutoModel.from_config(encoder_config)
+
+
+def _bare_encoder_key_mapping(model_type, prefix):
+    """Rename `bert.embeddings...` or `embeddings...` to `encoder.embeddings...`."""
+    from transformers import CONFIG_MAPPING
+
+    family_prefix = MODEL_MAPPING[CONFIG_MAPPING[model_type]].base_model_prefix
+    optional_prefix = rf"(?:{re.escape(family_prefix)}\.)?" if family_prefix else ""
+    return {rf"^{optional_prefix}(?=.)": f"{prefix}."}
+
+
+def _check_embedding_dim(path, source, config, kwargs):
+    asked = kwargs.get("embedding_dim", getattr(config, "embedding_dim", source.get("embedding_dim")))
+    if asked != source.get("embedding_dim"):
+        raise ValueError(
+            f"`{path}` holds weights for embedding_dim={source.get('embedding_dim')}, got embedding_dim={asked}. "
+            "Leave `embedding_dim` out, or start again from the bare encoder to train another size."
+        )
+
+
+__all__ = ["RetrieverOutput", "RetrieverPreTrainedModel"]

@@ -1,0 +1,230 @@
+"""Queries and documents for ColBERT-XLMR."""
+
+import string
+
+import torch
+from transformers import BatchFeature
+
+from .late_interaction import maxsim_scores
+from .processing_retriever import RetrieverProcessor
+
+
+PUBLISHED_MARKER_IDS = (9748, 9749)  # of the released DR.DECR checkpoints
+
+
+class ColBERTXLMRProcessor(RetrieverProcessor):
+    r"""
+    Turns texts into the inputs of [`ColBERTXLMRModel`].
+
+    Query ids are `<s>, query marker, pieces, </s>` and expansion up to `query_length`; document ids are
+    `<s>, document marker, pieces, </s>`, at most `document_length` of them, padded to the longest of the batch.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The encoder's tokenizer.
+        query_marker_id, document_marker_id (`int`, *optional*):
+            Ids put behind `<s>`. Default to the published 9748 and 9749 or, in a vocabulary that is too small for
+            them, to its two last ordinary pieces.
+        query_length (`int`, *optional*, defaults to 32):
+            Token ids of a query.
+        document_length (`int`, *optional*, defaults to 180):
+            Most token ids of a document.
+        query_expansion (`"pad"`, `"mask"` or `"none"`, *optional*, defaults to `"pad"`):
+            What fills a short query: scored padding (DR.DECR), scored mask tokens (ColBERT), or nothing.
+        attend_to_expansion (`bool`, *optional*, defaults to `False`):
+            Whether the other tokens attend to the expansion.
+        skip_punctuation (`bool`, *optional*, defaults to `True`):
+            Whether document tokens that are one punctuation mark are left out of the scores.
+        mask_id_zero (`bool`, *optional*, defaults to `False`):
+            Count exactly the tokens whose id is not 0, as the published DR.DECR code does: see
+            [`ColBERTXLMRConfig`].
+
+    Raises:
+        ValueError: If a setting is not possible, or the tokenizer lacks a special token.
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoTokenizer
+    >>> from hf_xlir import ColBERTXLMRProcessor
+
+    >>> tokenizer = AutoTokenizer.from_pretrained("FacebookAI/xlm-roberta-base")  # doctest: +SKIP
+    >>> processor = ColBERTXLMRProcessor(tokenizer)  # doctest: +SKIP
+    >>> processor.process_queries(["Who maintained the throne?"]).input_ids[0, :4]  # doctest: +SKIP
+    tensor([    0,  9748, 40469, 76104])
+
+    ```
+    """
+
+    settings = (
+        "query_marker_id",
+        "document_marker_id",
+        "query_length",
+        "document_length",
+        "query_expansion",
+        "attend_to_expansion",
+        "skip_punctuation",
+        "mask_id_zero",
+    )
+
+    def __init__(
+        self,
+        tokenizer=None,
+        query_marker_id=None,
+        document_marker_id=None,
+        query_length=32,
+        document_length=180,
+        query_expansion="pad",
+        attend_to_expansion=False,
+        skip_punctuation=True,
+        mask_id_zero=False,
+    ):
+        super().__init__(tokenizer)
+        default_query_marker, default_document_marker = _default_marker_ids(tokenizer)
+        self.query_marker_id = default_query_marker if query_marker_id is None else query_marker_id
+        self.document_marker_id = default_document_marker if document_marker_id is None else document_marker_id
+        self.query_length = query_length
+        self.document_length = document_length
+        self.query_expansion = query_expansion
+        self.attend_to_expansion = attend_to_expansion
+        self.skip_punctuation = skip_punctuation
+        self.mask_id_zero = mask_id_zero
+        self._check_settings()
+
+    def process_queries(self, texts):
+        r"""
+        Token ids of queries.
+
+        Args:
+            texts (`list[str]`):
+                Questions. One that is too long is truncated, with a warning.
+
+        Returns:
+            `BatchFeature` of `input_ids`, `attention_mask` and `embedding_mask` (`True` for tokens whose vectors
+            count), each of shape `(number of texts, query_length)`, or as long as the longest text without expansion.
+
+        Raises:
+            ValueError: If the list or a text is empty.
+        """
+        texts, _ = self._check_texts(texts, "query")
+        rows = self._ids(texts, self.query_marker_id, self.query_length, "query")
+        expansion_id, length = self.tokenizer.pad_token_id, self.query_length
+        if self.query_expansion == "mask":
+            expansion_id = self.tokenizer.mask_token_id
+        elif self.query_expansion == "none":
+            length = max(map(len, rows))
+        input_ids, real = _stack(rows, length, expansion_id)
+        counts = real if self.query_expansion == "none" else torch.ones_like(real)
+        if self.mask_id_zero:
+            counts = input_ids != 0
+        attended = torch.ones_like(real) if self.attend_to_expansion and self.query_expansion != "none" else real
+        return BatchFeature(
+            {"input_ids": input_ids, "attention_mask": attended.long(), "embedding_mask": counts},
+        )
+
+    def process_documents(self, texts, titles=None):
+        r"""
+        Token ids of documents.
+
+        Args:
+            texts (`list[str]`):
+                Passages. Those longer than `document_length` are truncated.
+            titles (`list[str]`, *optional*):
+                Put in front of each text, with a space between.
+
+        Returns:
+            `BatchFeature` of `input_ids`, `attention_mask` and `embedding_mask` (`True` for tokens whose vectors
+            count: neither padding nor skipped punctuation), each of shape `(number of texts, longest)`.
+
+        Raises:
+            ValueError: If the list or a text is empty.
+        """
+        texts, titles = self._check_texts(texts, "document", titles)
+        if titles is not None:
+            texts = [f"{title} {text}" if title else text for title, text in zip(titles, texts, strict=True)]
+        rows = self._ids(texts, self.document_marker_id, self.document_length, "document")
+        input_ids, real = _stack(rows, max(map(len, rows)), self.tokenizer.pad_token_id)
+        counts = input_ids != 0 if self.mask_id_zero else real
+        if self.skip_punctuation:
+            counts = counts & ~torch.isin(input_ids, self._punctuation_ids())
+        return BatchFeature({"input_ids": input_ids, "attention_mask": real.long(), "embedding_mask": counts})
+
+    def score(self, queries, documents):
+        r"""
+        Late-interaction scores of every query against every document.
+
+        Args:
+            queries, documents (`RetrieverOutput`):
+                The model's outputs for `process_queries` and `process_documents`.
+
+        Returns:
+            `torch.FloatTensor` of shape `(number of queries, number of documents)`, higher is better.
+        """
+        return maxsim_scores(
+            queries.embeddings, documents.embeddings, queries.embedding_mask, documents.embedding_mask
+        )
+
+    @property
+    def model_input_names(self):
+        """Names of the model's inputs."""
+        return ["input_ids", "attention_mask", "embedding_mask"]
+
+    def _ids(self, texts, marker_id, length, what):
+        pieces = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+        room = length - 3  # <s>, marker and </s> take three places
+        self._warn_if_cut([len(row) > room for row in pieces], what)
+        start, end = [self.tokenizer.cls_token_id, marker_id], [self.tokenizer.sep_token_id]
+        return [start + row[:room] + end for row in pieces]
+
+    def _punctuation_ids(self):
+        """Ids of pieces that are one punctuation mark, with or without a word boundary in front."""
+        if getattr(self, "_punctuation_ids_cache", None) is None:
+            unknown = self.tokenizer.unk_token_id
+            pieces = [mark for mark in string.punctuation] + ["\u2581" + mark for mark in string.punctuation]
+            ids = {token_id for token_id in self.tokenizer.convert_tokens_to_ids(pieces) if token_id is not None}
+            ids -= {unknown, *self.tokenizer.all_special_ids}
+            self._punctuation_ids_cache = torch.tensor(sorted(ids), dtype=torch.long)
+        return self._punctuation_ids_cache
+
+    def to_dict(self):
+        """What is saved: the settings, without what is derived from the tokenizer."""
+        output = super().to_dict()
+        output.pop("_punctuation_ids_cache", None)
+        return output
+
+    def _check_settings(self):
+        if self.query_expansion not in ("pad", "mask", "none"):
+            raise ValueError(f'`query_expansion` must be "pad", "mask" or "none", got {self.query_expansion!r}.')
+        if self.query_expansion == "mask" and self.tokenizer.mask_token_id is None:
+            raise ValueError('`query_expansion="mask"` needs a tokenizer with a `mask_token`.')
+        self._check_lengths()
+        for name in ("query_marker_id", "document_marker_id"):
+            if not 0 <= getattr(self, name) < len(self.tokenizer):
+                raise ValueError(
+                    f"`{name}` must be an id of the tokenizer's {len(self.tokenizer)} pieces, got "
+                    f"{getattr(self, name)}."
+                )
+
+
+def _default_marker_ids(tokenizer):
+    if len(tokenizer) > max(PUBLISHED_MARKER_IDS):
+        return PUBLISHED_MARKER_IDS
+    special = set(tokenizer.all_special_ids)
+    ordinary = [token_id for token_id in range(len(tokenizer)) if token_id not in special]
+    if len(ordinary) < 2:
+        raise ValueError(f"The tokenizer has {len(ordinary)} ordinary pieces, the two markers need one each.")
+    return tuple(ordinary[-2:])
+
+
+def _stack(rows, length, fill_id):
+    """Ids of shape `(rows, length)` filled up with `fill_id`, and a mask of the same shape, `True` for the row's own."""
+    lengths = torch.tensor([len(row) for row in rows])
+    real = torch.arange(length) < lengths[:, None]
+    input_ids = torch.full((len(rows), length), fill_id)
+    input_ids[real] = torch.tensor([token_id for row in rows for token_id in row])
+    return input_ids, real
+
+
+__all__ = ["ColBERTXLMRProcessor"]

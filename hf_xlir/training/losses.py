@@ -1,0 +1,350 @@
+"""
+Training losses: pure tensor functions. They take scores, labels and embeddings, never a model.
+
+Teacher tensors are constants: no gradient flows into them. Scores in half precision are reduced in float32.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from .alignment import align_tokens
+
+
+def in_batch_nce_loss(scores, positive_indices, mask=None):
+    """
+    Cross-entropy of every query over all documents of the batch, the label being its own positive document (DPR,
+    equation 2, https://huggingface.co/papers/2004.04906).
+
+    Args:
+        scores (`torch.FloatTensor` of shape `(num_queries, num_documents)`):
+            Score of every query with every document, higher is better.
+        positive_indices (`torch.LongTensor` of shape `(num_queries,)`):
+            Column of each query's positive document.
+        mask (`torch.BoolTensor` of shape `(num_queries, num_documents)`, *optional*):
+            `True` for documents left out of a query's softmax, such as another query's gold passage whose text equals
+            this query's own. A query's positive may not be left out.
+
+    Returns:
+        `torch.FloatTensor`: The mean over queries, a scalar.
+
+    Raises:
+        ValueError: If shapes disagree, an index is out of range, or `mask` excludes a query's own positive.
+
+    Example:
+
+    ```python
+    >>> scores = query_embeddings @ document_embeddings.T  # (4, 8): a positive and a hard negative a query
+    >>> loss = in_batch_nce_loss(scores, torch.tensor([0, 2, 4, 6]))
+    ```
+    """
+    scores = _floating(scores, "scores", ("num_queries", "num_documents"))
+    if positive_indices.shape != scores.shape[:1] or positive_indices.is_floating_point():
+        raise ValueError(
+            f"`positive_indices` must hold one document index for each of the {scores.shape[0]} queries, got a tensor "
+            f"of shape {tuple(positive_indices.shape)} and dtype {positive_indices.dtype}."
+        )
+    positive_indices = positive_indices.long()
+    if ((positive_indices < 0) | (positive_indices >= scores.shape[1])).any():
+        raise ValueError(
+            f"`positive_indices` must lie in [0, {scores.shape[1]}), the columns of `scores`, got "
+            f"{positive_indices.tolist()}."
+        )
+    if mask is not None:
+        _check_mask(mask, "mask", scores.shape)
+        if mask.gather(1, positive_indices[:, None]).any():
+            raise ValueError("`mask` excludes a query's own positive: set it to False at `positive_indices`.")
+        scores = scores.masked_fill(mask, -torch.inf)
+    return F.cross_entropy(scores, positive_indices)
+
+
+def listwise_cross_entropy_loss(scores):
+    """
+    Cross-entropy over the candidates of each query, the positive being the first (ColBERTv2,
+    https://huggingface.co/papers/2112.01488; with two candidates, the pairwise softmax loss of ColBERT).
+
+    Args:
+        scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
+            Column 0 holds the positive's score, the others the negatives'.
+
+    Returns:
+        `torch.FloatTensor`: The mean over queries, a scalar.
+
+    Raises:
+        ValueError: If `scores` is not a matrix with at least two columns.
+
+    Example:
+
+    ```python
+    >>> listwise_cross_entropy_loss(torch.tensor([[2.0, 2.0]]))
+    tensor(0.6931)
+    ```
+    """
+    scores = _floating(scores, "scores", ("num_queries", "nway"))
+    if scores.shape[1] < 2:
+        raise ValueError(
+            "`scores` must hold the positive and at least one negative a query, got one column: the loss would be 0 "
+            "whatever the score. For positives alone use `in_batch_nce_loss`."
+        )
+    return F.cross_entropy(scores, scores.new_zeros(scores.shape[0], dtype=torch.long))
+
+
+def score_distillation_loss(student_scores, teacher_scores, temperature=1.0):
+    r"""
+    `KL(softmax(t / T) || softmax(s / T)) * T^2`, the mean over queries (DR.DECR,
+    https://huggingface.co/papers/2112.08185, which trains with `T = 2`; the factor keeps the size of the gradient
+    independent of `T`, https://huggingface.co/papers/1503.02531).
+
+    Args:
+        student_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
+            Scores of the model in training.
+        teacher_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
+            Scores of the same candidates by the teacher; constants.
+        temperature (`float`, *optional*, defaults to 1.0):
+            `T`, positive.
+
+    Returns:
+        `torch.FloatTensor`: A scalar, 0 where the two distributions agree.
+
+    Raises:
+        ValueError: If shapes disagree or `temperature` is not positive.
+
+    Example:
+
+    ```python
+    >>> score_distillation_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 2.0]]))  # only differences count
+    tensor(0.)
+    ```
+    """
+    student_scores = _floating(student_scores, "student_scores", ("num_queries", "nway"))
+    teacher_scores = _floating(teacher_scores.detach(), "teacher_scores", ("num_queries", "nway"))
+    _check_same_shape(student_scores, "student_scores", teacher_scores, "teacher_scores")
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be positive, got {temperature}.")
+    log_student = F.log_softmax(student_scores / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher_scores / temperature, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def reader_distillation_loss(retriever_scores, reader_scores):
+    """
+    `KL(softmax(reader) || softmax(retriever))`, the mean over questions: the retriever learns which passages the
+    reader attended to (FiD-KD, equation 4, https://huggingface.co/papers/2012.04584).
+
+    Args:
+        retriever_scores (`torch.FloatTensor` of shape `(num_questions, num_passages)`):
+            The retriever's scores; a dual encoder divides its inner product by `sqrt(dim)` first.
+        reader_scores (`torch.FloatTensor` of shape `(num_questions, num_passages)`):
+            The reader's aggregated cross-attention scores; constants. `-inf` marks an absent passage (a question
+            with fewer passages than its neighbours): it leaves both distributions, whatever the retriever's score.
+
+    Returns:
+        `torch.FloatTensor`: A scalar.
+
+    Raises:
+        ValueError: If shapes disagree or a question has no passage at all.
+
+    Example:
+
+    ```python
+    >>> reader = torch.tensor([[0.0, 0.0, float("-inf")]])
+    >>> reader_distillation_loss(torch.tensor([[1.0, 1.0, 9.0]]), reader)
+    tensor(0.)
+    ```
+    """
+    axes = ("num_questions", "num_passages")
+    retriever_scores = _floating(retriever_scores, "retriever_scores", axes)
+    reader_scores = _floating(reader_scores.detach(), "reader_scores", axes)
+    _check_same_shape(retriever_scores, "retriever_scores", reader_scores, "reader_scores")
+    absent = reader_scores == -torch.inf
+    if absent.all(dim=1).any():
+        rows = absent.all(dim=1).nonzero().flatten().tolist()
+        raise ValueError(
+            f"`reader_scores` has no passage (all -inf) for the questions in rows {rows}: leave such questions out."
+        )
+    log_retriever = F.log_softmax(retriever_scores.masked_fill(absent, -torch.inf), dim=1).masked_fill(absent, 0)
+    log_reader = F.log_softmax(reader_scores, dim=1)
+    # log_target=False takes 0 * log 0 as 0, which is what an absent passage needs
+    return F.kl_div(log_retriever, log_reader.exp(), reduction="batchmean")
+
+
+def token_distillation_loss(
+    student_queries,
+    teacher_queries,
+    student_documents,
+    teacher_documents,
+    student_query_mask=None,
+    teacher_query_mask=None,
+    student_document_mask=None,
+    teacher_document_mask=None,
+    query_weight=0.5,
+    distance="mse",
+):
+    """
+    `w * d(Qs, Qt aligned) + (1 - w) * d(Ds, Dt)`: the student's token embeddings of a non-English query are drawn to
+    the teacher's of its English translation, those of an English document to the teacher's of the same document
+    (DR.DECR, https://huggingface.co/papers/2112.08185).
+
+    Queries are aligned by [`align_tokens`]: a translation has its own order and number of tokens. Documents are the
+    same text under one tokenizer on both sides, so that tokens correspond by position. `d` is the mean over the
+    dimensions of all tokens that count: student query tokens with a partner, and document tokens kept by both
+    document masks. A side without such tokens adds 0.
+
+    Args:
+        student_queries (`torch.FloatTensor` of shape `(batch_size, student_query_length, embedding_dim)`):
+            `None`, here and in `teacher_queries`, leaves the query term out; the document term keeps its weight.
+        teacher_queries (`torch.FloatTensor` of shape `(batch_size, teacher_query_length, embedding_dim)`):
+            Constants.
+        student_documents (`torch.FloatTensor` of shape `(batch_size, document_length, embedding_dim)`):
+            `None`, here and in `teacher_documents`, leaves the document term out.
+        teacher_documents (`torch.FloatTensor` of shape `(batch_size, document_length, embedding_dim)`):
+            Constants.
+        student_query_mask, teacher_query_mask, student_document_mask, teacher_document_mask (`torch.BoolTensor`):
+            `True` for tokens that count, each of the shape of its embeddings without the last axis; every token by
+            default.
+        query_weight (`float`, *optional*, defaults to 0.5):
+            `w`, in [0, 1]; the default is the published one.
+        distance (`str`, *optional*, defaults to `"mse"`):
+            `"mse"` for squared or `"l1"` for absolute differences.
+
+    Returns:
+        `torch.FloatTensor`: A scalar.
+
+    Raises:
+        ValueError: If shapes disagree, a side has only one of student and teacher, both sides are `None`, or
+            `query_weight` or `distance` is not one of the values above.
+
+    Example:
+
+    ```python
+    >>> loss = token_distillation_loss(student.embeddings, teacher.embeddings, None, None)  # queries alone
+    ```
+    """
+    if not 0 <= query_weight <= 1:
+        raise ValueError(f"`query_weight` must lie in [0, 1], got {query_weight}.")
+    if distance not in ("mse", "l1"):
+        raise ValueError(f'`distance` must be "mse" or "l1", got {distance!r}.')
+    has_queries = _has_side("queries", student_queries, teacher_queries)
+    has_documents = _has_side("documents", student_documents, teacher_documents)
+    if not has_queries and not has_documents:
+        raise ValueError("Nothing to distil: pass queries, documents or both, of student and teacher.")
+
+    loss = 0.0
+    if has_queries:
+        partners = align_tokens(student_queries, teacher_queries, student_query_mask, teacher_query_mask)
+        rows = partners.clamp(min=0)[:, :, None].expand(-1, -1, teacher_queries.shape[2])
+        aligned = teacher_queries.gather(1, rows)  # (batch, student_query_length, dim)
+        loss = loss + query_weight * _mean_distance(student_queries, aligned, partners >= 0, distance)
+    if has_documents:
+        student_documents = _floating(student_documents, "student_documents", ("batch", "length", "dim"))
+        _check_same_shape(student_documents, "student_documents", teacher_documents, "teacher_documents")
+        kept = torch.ones(student_documents.shape[:2], dtype=torch.bool, device=student_documents.device)
+        for name, mask in (("student", student_document_mask), ("teacher", teacher_document_mask)):
+            if mask is not None:
+                _check_mask(mask, f"{name}_document_mask", kept.shape)
+                kept = kept & mask
+        loss = loss + (1 - query_weight) * _mean_distance(student_documents, teacher_documents, kept, distance)
+    return loss
+
+
+def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale=None, contrast_mask=None):
+    """
+    Regression of sentence vectors onto the teacher's vectors of the same sentences, or of their translations
+    (https://huggingface.co/papers/2004.09813), plus an optional in-batch contrast against them.
+
+    The contrast is the cross-entropy of `cosine(student_i, teacher_j) * contrast_scale` with label `i`: the teacher's
+    vectors of the other pairs are the negatives.
+
+    Args:
+        student (`torch.FloatTensor` of shape `(batch_size, embedding_dim)`):
+            Vectors of the model in training.
+        teacher (`torch.FloatTensor` of shape `(batch_size, embedding_dim)`):
+            Vectors to reach; constants.
+        distance (`str`, *optional*, defaults to `"mse"`):
+            `"mse"`: mean squared difference over all dimensions. `"cosine"`: mean of 1 - cosine.
+        contrast_scale (`float`, *optional*):
+            Factor of the cosines in the contrast, an inverse temperature (20 is usual); `None` leaves the contrast
+            out.
+        contrast_mask (`torch.BoolTensor` of shape `(batch_size, batch_size)`, *optional*):
+            `True` where the teacher's vector `j` is no negative for student `i`, as with two pairs of equal text.
+
+    Returns:
+        `torch.FloatTensor`: A scalar, the sum of the two terms.
+
+    Raises:
+        ValueError: If shapes disagree, or `distance` or `contrast_scale` is not one of the values above.
+
+    Example:
+
+    ```python
+    >>> loss = embedding_distillation_loss(student.embeddings, teacher_vectors, distance="cosine", contrast_scale=20.0)
+    ```
+    """
+    student = _floating(student, "student", ("batch_size", "embedding_dim"))
+    teacher = _floating(teacher.detach(), "teacher", ("batch_size", "embedding_dim"))
+    _check_same_shape(student, "student", teacher, "teacher")
+    if distance == "mse":
+        loss = F.mse_loss(student, teacher)
+    elif distance == "cosine":
+        loss = (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
+    else:
+        raise ValueError(f'`distance` must be "mse" or "cosine", got {distance!r}.')
+    if contrast_scale is None:
+        if contrast_mask is not None:
+            raise ValueError("`contrast_mask` has no use without `contrast_scale`: set it, or drop the mask.")
+        return loss
+    if not contrast_scale > 0:
+        raise ValueError(f"`contrast_scale` must be positive, got {contrast_scale}.")
+    cosines = F.normalize(student, dim=1) @ F.normalize(teacher, dim=1).T  # (batch, batch)
+    labels = torch.arange(student.shape[0], device=student.device)
+    return loss + in_batch_nce_loss(cosines * contrast_scale, labels, contrast_mask)
+
+
+def _mean_distance(student, teacher, kept, distance):
+    """Mean over kept tokens and dimensions of the squared or absolute difference; 0 where nothing is kept."""
+    student, teacher = _floating(student, "student"), _floating(teacher.detach(), "teacher")
+    # select before subtracting: whatever stands at a dropped token, NaN included, must not reach the gradient
+    difference = student[kept] - teacher[kept]  # (num_kept, dim)
+    total = difference.square().sum() if distance == "mse" else difference.abs().sum()
+    return total / max(difference.numel(), 1)
+
+
+def _floating(tensor, name, axes=None):
+    """Checks axes and type; half precision goes up to float32, since a log-softmax in bfloat16 keeps 3 digits."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"`{name}` must be a floating-point tensor, got {tensor.dtype}.")
+    if axes is not None and (tensor.ndim != len(axes) or 0 in tensor.shape):
+        raise ValueError(f"`{name}` must have shape ({', '.join(axes)}), none of them 0, got {tuple(tensor.shape)}.")
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _check_same_shape(first, first_name, second, second_name):
+    if first.shape != second.shape:
+        raise ValueError(
+            f"`{first_name}` and `{second_name}` must have one shape, got {tuple(first.shape)} and "
+            f"{tuple(second.shape)}."
+        )
+
+
+def _check_mask(mask, name, shape):
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(
+            f"`{name}` must be a boolean tensor of shape {tuple(shape)}, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}."
+        )
+
+
+def _has_side(name, student, teacher):
+    if (student is None) != (teacher is None):
+        raise ValueError(f"`student_{name}` and `teacher_{name}` go together: pass both, or `None` for both.")
+    return student is not None
+
+
+__all__ = [
+    "align_tokens",
+    "embedding_distillation_loss",
+    "in_batch_nce_loss",
+    "listwise_cross_entropy_loss",
+    "reader_distillation_loss",
+    "score_distillation_loss",
+    "token_distillation_loss",
+]

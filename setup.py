@@ -1,0 +1,40 @@
+"""Packaging; tool settings are in pyproject.toml, the exact versions tested in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "hf_xlir" / "__init__.py").read_text(encoding="utf-8")).group(1)
+
+EXTRAS = {
+    "gpu": ["faiss-gpu>=1.15"],
+    "peft": ["peft>=0.21"],
+}
+EXTRAS["test"] = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", *EXTRAS["peft"]]
+EXTRAS["dev"] = EXTRAS["test"]
+
+setup(
+    name="hf_xlir",
+    version=VERSION,
+    description="Cross-lingual retrieval and open-domain question answering for Hugging Face users",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["hf_xlir", "hf_xlir.*"]),
+    package_data={"hf_xlir.data": ["mini_world_data/*.json"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.13",
+        "transformers>=5.23",
+        "datasets>=5.2",
+        "accelerate>=1.15",
+        "evaluate>=0.4.6",
+        "huggingface_hub>=2.4",
+        "faiss-cpu>=1.15",
+        "ir-measures>=0.4.3",
+    ],
+    extras_require=EXTRAS,
+)
