@@ -1,8 +1,8 @@
 """
 A small built-in world for tests, examples and quick tuning runs: short English encyclopedia passages about real
 countries, cities, elements, people and so on, questions about them in eight languages with short English answers, and
-aligned sentence pairs. Nothing is downloaded; all of it is composed, always in the same way, from the tables and sentence
-templates in `mini_world_data/`.
+aligned sentence pairs. Nothing is downloaded; all of it is composed, always in the same way, from the tables and
+sentence templates in `mini_world_data/`.
 """
 
 import hashlib
@@ -13,7 +13,10 @@ from collections import defaultdict
 from importlib import resources
 from typing import NamedTuple
 
-from datasets import Dataset, DatasetDict, Features, List, Value
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, Features, Value
+
+from .features import JUDGED_QUESTION_FEATURES, PARALLEL_FEATURES, PASSAGE_FEATURES
 
 
 MINI_WORLD_LANGUAGES = ("en", "ar", "bn", "fi", "ja", "ko", "ru", "te")
@@ -21,20 +24,10 @@ MINI_WORLD_LANGUAGES = ("en", "ar", "bn", "fi", "ja", "ko", "ru", "te")
 NAME_TABLES = ("names_places.json", "names_people.json", "names_things.json")
 VALIDATION_PERCENT = 8
 TEST_PERCENT = 12
-PARALLEL_QUESTION_PERCENT = 60  # share of the train facts whose questions are also translation pairs
+PARALLEL_QUESTION_PERCENT = 25  # share of the train facts whose questions are also translation pairs
 
-PASSAGE_FEATURES = Features({"id": Value("string"), "title": Value("string"), "text": Value("string")})
-QUESTION_FEATURES = Features(
-    {
-        "id": Value("string"),
-        "question": Value("string"),
-        "answers": List(Value("string")),
-        "lang": Value("string"),
-        "passage_ids": List(Value("string")),
-        "fact_id": Value("string"),
-    }
-)
-PARALLEL_FEATURES = Features({"source": Value("string"), "target": Value("string"), "lang": Value("string")})
+MINI_WORLD_QUESTION_FEATURES = Features({**JUDGED_QUESTION_FEATURES, "fact_id": Value("string")})
+MINI_WORLD_PARALLEL_FEATURES = Features({**PARALLEL_FEATURES, "lang": Value("string")})
 
 
 class MiniWorld(NamedTuple):
@@ -45,9 +38,9 @@ class MiniWorld(NamedTuple):
         passages (`datasets.Dataset`):
             English passages of 40 to 100 words: `id`, `title`, `text`.
         questions (`datasets.DatasetDict`):
-            Splits `train`, `validation`, `test`: `id`, `question`, `answers` (short English strings, each of them in the
-            text of every gold passage), `lang`, `passage_ids` (the gold passages), `fact_id` (shared by all languages
-            and wordings of one fact, which all lie in one split).
+            Splits `train`, `validation`, `test`: `id`, `question`, `answers` (short English strings, each of them in
+            the text of every gold passage), `lang`, `passage_ids` (the gold passages), `fact_id` (shared by all
+            languages and wordings of one fact, which all lie in one split).
         parallel (`datasets.Dataset`):
             Translation pairs: `source` (not English), `target` (English), `lang` (of the source). They hold no
             validation or test question, but every name that such questions use.
@@ -64,7 +57,7 @@ class _Fact(NamedTuple):
     slot: str  # of the question template: "X" for the entity, "Y" for the value when the fact is asked backwards
     name: str  # what fills the slot: an English name, or a symbol, year or number
     answers: list
-    passage_id: str
+    passage_ids: list
     pairs: list  # the unordered (entity, value) pairs that the fact links; its inverse has one of them
     values: list  # the answers as sentences use them, with their articles
 
@@ -73,8 +66,9 @@ def load_mini_world(languages=None):
     r"""
     Composes the built-in corpus of real facts: countries, cities, rivers, chemical elements, people and more.
 
-    The facts are split by a stable hash, about 80 / 8 / 12 percent for train / validation / test. A fact and its inverse
-    (the capital of Kenya; the country whose capital is Nairobi) share a split, and so do all languages and wordings.
+    The facts are split by a stable hash, about 80 / 8 / 12 percent for train / validation / test. A fact and its
+    inverse (the capital of Kenya; the country whose capital is Nairobi) share a split, and so do all languages and
+    wordings.
 
     Args:
         languages (`list[str]`, *optional*):
@@ -88,7 +82,6 @@ def load_mini_world(languages=None):
         ValueError: If `languages` is empty or names a language that the corpus does not have.
 
     Example:
-
     ```python
     >>> from hf_xlir.data.mini_world import load_mini_world
 
@@ -104,19 +97,15 @@ def load_mini_world(languages=None):
     names = _read_names()
     related = _related_names(tables)
     passages, facts = _compose_passages(tables, templates, related)
+    facts = _add_implying_passages(facts, passages, templates)
     facts += _inverse_facts(facts, templates)
     splits = _split_facts(facts)
     questions = _compose_questions(facts, splits, templates, names, languages)
     parallel = _compose_parallel(facts, splits, templates, names, related, languages)
     return MiniWorld(
-        Dataset.from_dict(_columns(passages, PASSAGE_FEATURES), features=PASSAGE_FEATURES),
-        DatasetDict(
-            {
-                split: Dataset.from_dict(_columns(rows, QUESTION_FEATURES), features=QUESTION_FEATURES)
-                for split, rows in questions.items()
-            }
-        ),
-        Dataset.from_dict(_columns(parallel, PARALLEL_FEATURES), features=PARALLEL_FEATURES),
+        _dataset(passages, PASSAGE_FEATURES),
+        DatasetDict({split: _dataset(rows, MINI_WORLD_QUESTION_FEATURES) for split, rows in questions.items()}),
+        _dataset(parallel, MINI_WORLD_PARALLEL_FEATURES),
     )
 
 
@@ -148,8 +137,10 @@ def _read_names():
     return names
 
 
-def _columns(rows, features):
-    return {column: [row[column] for row in rows] for column in features}
+def _dataset(rows, features):
+    """Straight from arrow: `Dataset.from_dict` would encode every cell in Python, which took most of the load time."""
+    columns = {column: [row[column] for row in rows] for column in features}
+    return Dataset(pa.Table.from_pydict(columns, schema=features.arrow_schema))
 
 
 # Stable choices: Python's own `hash` of a string differs from process to process.
@@ -180,7 +171,7 @@ def _title(name):
 
 
 def _capitalize(text):
-    return text[:1].upper() + text[1:]
+    return text[0].upper() + text[1:] if text[0].islower() else text
 
 
 def _join(names):
@@ -219,14 +210,15 @@ def _compose_passages(tables, templates, related):
         entities = list(table["rows"])
         for entity, cells in table["rows"].items():
             values = dict(zip(table["relations"], cells, strict=True))
-            links = related.get(entity) or [
-                other for other in _shuffle(entities, "neighbour", entity)[:3] if other != entity
-            ]
             for side in spec["passages"]:
                 known = {relation: values[relation] for relation in side["relations"] if values.get(relation)}
                 suffix = side["side"]
                 passage_id = "-".join(filter(None, (kind, _slug(entity), suffix)))
                 title = _title(entity) + (f" ({suffix})" if suffix else "")
+                stated = [entity, *(value for answers in known.values() for value in answers)]
+                links = [other for other in related.get(entity, ()) if other not in stated]
+                if len(links) < 2:
+                    links += [other for other in _shuffle(entities, "peer", passage_id)[:4] if other not in stated]
                 text = _passage_text(entity, known, links, spec, side, templates["relations"])
                 passages.append({"id": passage_id, "title": title, "text": text})
                 for relation, answers in known.items():
@@ -259,10 +251,26 @@ def _make_fact(relation, entity, values, passage_id):
         slot="X",
         name=entity,
         answers=[_bare(value) for value in values],
-        passage_id=passage_id,
+        passage_ids=[passage_id],
         pairs=[_pair(entity, value) for value in values],
         values=values,
     )
+
+
+def _add_implying_passages(facts, passages, templates):
+    """A passage that calls Mount Kenya the highest mountain of Kenya also says in which country Mount Kenya is."""
+    texts = {passage["id"]: passage["text"] for passage in passages}
+    stating = defaultdict(list)  # (relation, pair) -> passages that state it
+    for fact in facts:
+        for pair in fact.pairs:
+            stating[fact.relation, pair] += fact.passage_ids
+    extended = []
+    for fact in facts:
+        implied_by = templates["relations"][fact.relation].get("implied_by")
+        candidates = [passage_id for pair in fact.pairs for passage_id in stating[implied_by, pair]]
+        extra = [candidate for candidate in candidates if all(answer in texts[candidate] for answer in fact.answers)]
+        extended.append(fact._replace(passage_ids=fact.passage_ids + extra))
+    return extended
 
 
 def _inverse_facts(facts, templates):
@@ -285,7 +293,7 @@ def _inverse_facts(facts, templates):
 
 
 def _split_facts(facts):
-    """`{fact id: split}`; facts that share an unordered (entity, value) pair, directly or in a chain, stay together."""
+    """`{fact id: split}`; facts that share an unordered (entity, value) pair, also through others, stay together."""
     leader = {}
 
     def find(pair):
@@ -325,21 +333,21 @@ def _local_name(name, language, names):
 def _compose_questions(facts, splits, templates, names, languages):
     questions = {"train": [], "validation": [], "test": []}
     wordings = {**templates["relations"], **templates["inverses"]}
-    for language in languages:
-        for fact in facts:
-            split = splits[fact.id]
+    for fact in facts:
+        split, first = splits[fact.id], _hash("wording", fact.id)
+        for language in languages:
             options = wordings[fact.relation]["questions"][language]
-            chosen = _hash("wording", fact.id, language) % len(options)
+            chosen = (first + MINI_WORLD_LANGUAGES.index(language)) % len(options)
             every_wording = language == "en" and split == "train"
+            slots = {fact.slot: _local_name(fact.name, language, names)}
             for number in range(len(options)) if every_wording else [chosen]:
-                slots = {fact.slot: _local_name(fact.name, language, names)}
                 questions[split].append(
                     {
                         "id": f"{fact.id}:{language}{number}",
                         "question": _localize(options[number], **slots),
                         "answers": fact.answers,
                         "lang": language,
-                        "passage_ids": [fact.passage_id],
+                        "passage_ids": fact.passage_ids,
                         "fact_id": fact.id,
                     }
                 )
@@ -347,53 +355,51 @@ def _compose_questions(facts, splits, templates, names, languages):
 
 
 def _compose_parallel(facts, splits, templates, names, related, languages):
+    """Questions of train facts, statements that mention every name at least three times, and general sentences."""
     wordings = {**templates["relations"], **templates["inverses"]}
     statements = _read("statements.json")
-    pairs = []
-
-    def add(source, target, language, members):
-        local = {slot: _local_name(name, language, names) for slot, name in members.items()}
-        pairs.append({"source": _localize(source, **local), "target": _localize(target, **members), "lang": language})
-
-    translated = [
-        fact
+    sources = [  # (aligned wordings, number of the first one to use, {slot: name})
+        (_aligned(wordings[fact.relation]["questions"]), _hash("wording", fact.id), {fact.slot: fact.name})
         for fact in facts
         if splits[fact.id] == "train" and _hash("translate", fact.id) % 100 < PARALLEL_QUESTION_PERCENT
     ]
-    mentions = [
-        (form, members)
-        for form, size in (("single", 1), ("pair", 2), ("triple", 3))
-        for members in _name_groups(names, related, size)
-    ]
+    for form, size in (("single", 1), ("pair", 2), ("triple", 3)):
+        for members in _name_groups(names, related, size):
+            sources.append((statements[form], _hash(form, *members), dict(zip("ABC"[:size], members, strict=True))))
+    sources += [([sentence], 0, {}) for sentence in statements["general"]]
+    pairs = []
     for language in languages:
         if language == "en":
             continue
-        for fact in translated:
-            options = wordings[fact.relation]["questions"]
-            number = _hash("wording", fact.id, language) % len(options["en"])
-            add(options[language][number], options["en"][number], language, {fact.slot: fact.name})
-        for form, members in mentions:
-            template = _choose(statements[form], form, language, *members)
-            add(template[language], template["en"], language, dict(zip("ABC", members)))
-        for sentence in statements["general"]:
-            add(sentence[language], sentence["en"], language, {})
+        offset = MINI_WORLD_LANGUAGES.index(language)
+        for options, first, members in sources:
+            template = options[(first + offset) % len(options)]
+            local = {slot: _local_name(name, language, names) for slot, name in members.items()}
+            source, target = _localize(template[language], **local), _localize(template["en"], **members)
+            pairs.append({"source": source, "target": target, "lang": language})
     return pairs
 
 
+def _aligned(wordings):
+    """`{language: [wordings]}` to `[{language: wording}]`: the n-th wordings of all languages mean the same."""
+    return [dict(zip(wordings, same, strict=True)) for same in zip(*wordings.values(), strict=True)]
+
+
 def _name_groups(names, related, size):
-    """Every name in one group of `size` at least; no two names of a group are linked by a fact."""
+    """Groups of `size` names, every name in one at least; no two names of a group are linked by a fact."""
     order = _shuffle(names, "group", str(size))
-    waiting, groups = list(order), []
-    while waiting:
+    waiting, groups = order + order[: 4 * size], []  # names that had their turn fill up the last groups
+    while len(waiting) > 4 * size:
         group = [waiting.pop(0)]
-        for candidates in (waiting, order):  # the last group is filled up with names that already had their turn
-            for name in list(candidates):
-                if len(group) == size:
-                    break
-                if name not in group and not any(name in related.get(member, ()) for member in group):
-                    group.append(name)
-                    if candidates is waiting:
-                        waiting.remove(name)
+        while len(group) < size:
+            group.append(
+                next(
+                    name
+                    for name in waiting
+                    if name not in group and not any(name in related.get(member, ()) for member in group)
+                )
+            )
+            waiting.remove(group[-1])
         groups.append(group)
     return groups
 

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+
 SPACE = "▁"
 # The ids of XLM-R; `<mask>` comes last, after the pieces.
 LEADING_SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -45,7 +46,6 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str]):
         ValueError: If its model is not Unigram, or `texts` is empty.
 
     Example:
-
     ```python
     small, kept_ids = reduce_vocabulary(tokenizer, texts)
     weights = model.get_input_embeddings().weight[kept_ids]  # (new_vocab_size, hidden_size)
@@ -147,7 +147,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 8000, max_piece_leng
         ValueError: If `texts` is empty or blank, or `vocab_size` has no room for pieces.
 
     Example:
-
     ```python
     tokenizer = train_tokenizer(["Where is Paris?", "パリはどこですか。"], vocab_size=60)
     tokenizer("Where is Paris?").input_ids
@@ -156,18 +155,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 8000, max_piece_leng
     num_special = len(LEADING_SPECIAL_TOKENS) + 1
     if vocab_size < 2 * num_special:
         raise ValueError(f"`vocab_size` is {vocab_size}, and {num_special} of it are special tokens. Pass thousands.")
-    texts = [text for block in _blocks(texts, 10_000) for text in block]
     normalizer = normalizers.NFKC()
-    segmenter = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Metaspace(replacement=SPACE),
-            pre_tokenizers.Split(Regex(SCRIPT_RUNS), "isolated"),
-        ]
-    )
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in segmenter.pre_tokenize_str(normalizer.normalize_str(text)))
+    lines = [normalizer.normalize_str(text).split() for block in _blocks(texts, 10_000) for text in block]
+    segments = _segments({word for line in lines for word in line})
+    words = Counter(segment for line in lines for word in line for segment in segments[word])
     if not words:
         raise ValueError("`texts` has no text to learn from. Pass some sentences of every language.")
 
@@ -176,20 +167,30 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 8000, max_piece_leng
     alphabet = {SPACE, *_most_frequent(characters, max(1, vocab_size // 2 - 1))}
     # Merges give more candidates than needed, and EM keeps those that segmentation uses.
     bpe = Tokenizer(models.BPE())
-    bpe.normalizer, bpe.pre_tokenizer = normalizer, segmenter
+    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     bpe_trainer = trainers.BpeTrainer(
         vocab_size=num_pieces + num_pieces // 3 + len(characters),
         min_frequency=2,
         max_token_length=max_piece_length,
         show_progress=False,
     )
-    bpe.train_from_iterator(texts, bpe_trainer)
-    bpe.normalizer = bpe.pre_tokenizer = None
+    bpe.train_from_iterator(
+        (" ".join(segment for word in line for segment in segments[word]) for line in lines), bpe_trainer
+    )
+    bpe.pre_tokenizer = None
     counts = _count_pieces(words, bpe)
     for _ in range(3):
         counts = _select(counts, alphabet, num_pieces)
         counts = _count_pieces(words, _unigram(counts))
     return _as_xlmr(_unigram(_select(counts, alphabet, num_pieces)), normalizer)
+
+
+def _segments(words: Iterable[str]) -> dict[str, list[str]]:
+    """Each word, behind the mark for a space, in the parts that pieces may not run across."""
+    splitter = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(replacement=SPACE), pre_tokenizers.Split(Regex(SCRIPT_RUNS), "isolated")]
+    )
+    return {word: [segment for segment, _ in splitter.pre_tokenize_str(word)] for word in words}
 
 
 def _count_pieces(words: Counter, tokenizer: Tokenizer | None) -> Counter:

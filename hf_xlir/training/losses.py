@@ -7,7 +7,8 @@ Teacher tensors are constants: no gradient flows into them. Scores in half preci
 import torch
 import torch.nn.functional as F
 
-from .alignment import align_tokens
+from .tensor_checks import check_mask, check_same_shape, floating
+from .token_distillation import align_tokens, token_distillation_loss
 
 
 def in_batch_nce_loss(scores, positive_indices, mask=None):
@@ -31,13 +32,17 @@ def in_batch_nce_loss(scores, positive_indices, mask=None):
         ValueError: If shapes disagree, an index is out of range, or `mask` excludes a query's own positive.
 
     Example:
-
     ```python
-    >>> scores = query_embeddings @ document_embeddings.T  # (4, 8): a positive and a hard negative a query
-    >>> loss = in_batch_nce_loss(scores, torch.tensor([0, 2, 4, 6]))
+    >>> import torch
+    >>> from hf_xlir.training.losses import in_batch_nce_loss
+
+    >>> queries, documents = torch.eye(2), torch.eye(4)[:, :2]  # a positive and a hard negative for each query
+    >>> in_batch_nce_loss(queries @ documents.T, torch.tensor([0, 1]))
+    tensor(0.7437)
+
     ```
     """
-    scores = _floating(scores, "scores", ("num_queries", "num_documents"))
+    scores = floating(scores, "scores", ("num_queries", "num_documents"))
     if positive_indices.shape != scores.shape[:1] or positive_indices.is_floating_point():
         raise ValueError(
             f"`positive_indices` must hold one document index for each of the {scores.shape[0]} queries, got a tensor "
@@ -50,7 +55,7 @@ def in_batch_nce_loss(scores, positive_indices, mask=None):
             f"{positive_indices.tolist()}."
         )
     if mask is not None:
-        _check_mask(mask, "mask", scores.shape)
+        check_mask(mask, "mask", scores.shape)
         if mask.gather(1, positive_indices[:, None]).any():
             raise ValueError("`mask` excludes a query's own positive: set it to False at `positive_indices`.")
         scores = scores.masked_fill(mask, -torch.inf)
@@ -73,13 +78,16 @@ def listwise_cross_entropy_loss(scores):
         ValueError: If `scores` is not a matrix with at least two columns.
 
     Example:
-
     ```python
+    >>> import torch
+    >>> from hf_xlir.training.losses import listwise_cross_entropy_loss
+
     >>> listwise_cross_entropy_loss(torch.tensor([[2.0, 2.0]]))
     tensor(0.6931)
+
     ```
     """
-    scores = _floating(scores, "scores", ("num_queries", "nway"))
+    scores = floating(scores, "scores", ("num_queries", "nway"))
     if scores.shape[1] < 2:
         raise ValueError(
             "`scores` must hold the positive and at least one negative a query, got one column: the loss would be 0 "
@@ -109,15 +117,18 @@ def score_distillation_loss(student_scores, teacher_scores, temperature=1.0):
         ValueError: If shapes disagree or `temperature` is not positive.
 
     Example:
-
     ```python
+    >>> import torch
+    >>> from hf_xlir.training.losses import score_distillation_loss
+
     >>> score_distillation_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 2.0]]))  # only differences count
     tensor(0.)
+
     ```
     """
-    student_scores = _floating(student_scores, "student_scores", ("num_queries", "nway"))
-    teacher_scores = _floating(teacher_scores.detach(), "teacher_scores", ("num_queries", "nway"))
-    _check_same_shape(student_scores, "student_scores", teacher_scores, "teacher_scores")
+    student_scores = floating(student_scores, "student_scores", ("num_queries", "nway"))
+    teacher_scores = floating(teacher_scores.detach(), "teacher_scores", ("num_queries", "nway"))
+    check_same_shape(student_scores, "student_scores", teacher_scores, "teacher_scores")
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive, got {temperature}.")
     log_student = F.log_softmax(student_scores / temperature, dim=1)
@@ -144,17 +155,20 @@ def reader_distillation_loss(retriever_scores, reader_scores):
         ValueError: If shapes disagree or a question has no passage at all.
 
     Example:
-
     ```python
+    >>> import torch
+    >>> from hf_xlir.training.losses import reader_distillation_loss
+
     >>> reader = torch.tensor([[0.0, 0.0, float("-inf")]])
     >>> reader_distillation_loss(torch.tensor([[1.0, 1.0, 9.0]]), reader)
     tensor(0.)
+
     ```
     """
     axes = ("num_questions", "num_passages")
-    retriever_scores = _floating(retriever_scores, "retriever_scores", axes)
-    reader_scores = _floating(reader_scores.detach(), "reader_scores", axes)
-    _check_same_shape(retriever_scores, "retriever_scores", reader_scores, "reader_scores")
+    retriever_scores = floating(retriever_scores, "retriever_scores", axes)
+    reader_scores = floating(reader_scores.detach(), "reader_scores", axes)
+    check_same_shape(retriever_scores, "retriever_scores", reader_scores, "reader_scores")
     absent = reader_scores == -torch.inf
     if absent.all(dim=1).any():
         rows = absent.all(dim=1).nonzero().flatten().tolist()
@@ -165,85 +179,6 @@ def reader_distillation_loss(retriever_scores, reader_scores):
     log_reader = F.log_softmax(reader_scores, dim=1)
     # log_target=False takes 0 * log 0 as 0, which is what an absent passage needs
     return F.kl_div(log_retriever, log_reader.exp(), reduction="batchmean")
-
-
-def token_distillation_loss(
-    student_queries,
-    teacher_queries,
-    student_documents,
-    teacher_documents,
-    student_query_mask=None,
-    teacher_query_mask=None,
-    student_document_mask=None,
-    teacher_document_mask=None,
-    query_weight=0.5,
-    distance="mse",
-):
-    """
-    `w * d(Qs, Qt aligned) + (1 - w) * d(Ds, Dt)`: the student's token embeddings of a non-English query are drawn to
-    the teacher's of its English translation, those of an English document to the teacher's of the same document
-    (DR.DECR, https://huggingface.co/papers/2112.08185).
-
-    Queries are aligned by [`align_tokens`]: a translation has its own order and number of tokens. Documents are the
-    same text under one tokenizer on both sides, so that tokens correspond by position. `d` is the mean over the
-    dimensions of all tokens that count: student query tokens with a partner, and document tokens kept by both
-    document masks. A side without such tokens adds 0.
-
-    Args:
-        student_queries (`torch.FloatTensor` of shape `(batch_size, student_query_length, embedding_dim)`):
-            `None`, here and in `teacher_queries`, leaves the query term out; the document term keeps its weight.
-        teacher_queries (`torch.FloatTensor` of shape `(batch_size, teacher_query_length, embedding_dim)`):
-            Constants.
-        student_documents (`torch.FloatTensor` of shape `(batch_size, document_length, embedding_dim)`):
-            `None`, here and in `teacher_documents`, leaves the document term out.
-        teacher_documents (`torch.FloatTensor` of shape `(batch_size, document_length, embedding_dim)`):
-            Constants.
-        student_query_mask, teacher_query_mask, student_document_mask, teacher_document_mask (`torch.BoolTensor`):
-            `True` for tokens that count, each of the shape of its embeddings without the last axis; every token by
-            default.
-        query_weight (`float`, *optional*, defaults to 0.5):
-            `w`, in [0, 1]; the default is the published one.
-        distance (`str`, *optional*, defaults to `"mse"`):
-            `"mse"` for squared or `"l1"` for absolute differences.
-
-    Returns:
-        `torch.FloatTensor`: A scalar.
-
-    Raises:
-        ValueError: If shapes disagree, a side has only one of student and teacher, both sides are `None`, or
-            `query_weight` or `distance` is not one of the values above.
-
-    Example:
-
-    ```python
-    >>> loss = token_distillation_loss(student.embeddings, teacher.embeddings, None, None)  # queries alone
-    ```
-    """
-    if not 0 <= query_weight <= 1:
-        raise ValueError(f"`query_weight` must lie in [0, 1], got {query_weight}.")
-    if distance not in ("mse", "l1"):
-        raise ValueError(f'`distance` must be "mse" or "l1", got {distance!r}.')
-    has_queries = _has_side("queries", student_queries, teacher_queries)
-    has_documents = _has_side("documents", student_documents, teacher_documents)
-    if not has_queries and not has_documents:
-        raise ValueError("Nothing to distil: pass queries, documents or both, of student and teacher.")
-
-    loss = 0.0
-    if has_queries:
-        partners = align_tokens(student_queries, teacher_queries, student_query_mask, teacher_query_mask)
-        rows = partners.clamp(min=0)[:, :, None].expand(-1, -1, teacher_queries.shape[2])
-        aligned = teacher_queries.gather(1, rows)  # (batch, student_query_length, dim)
-        loss = loss + query_weight * _mean_distance(student_queries, aligned, partners >= 0, distance)
-    if has_documents:
-        student_documents = _floating(student_documents, "student_documents", ("batch", "length", "dim"))
-        _check_same_shape(student_documents, "student_documents", teacher_documents, "teacher_documents")
-        kept = torch.ones(student_documents.shape[:2], dtype=torch.bool, device=student_documents.device)
-        for name, mask in (("student", student_document_mask), ("teacher", teacher_document_mask)):
-            if mask is not None:
-                _check_mask(mask, f"{name}_document_mask", kept.shape)
-                kept = kept & mask
-        loss = loss + (1 - query_weight) * _mean_distance(student_documents, teacher_documents, kept, distance)
-    return loss
 
 
 def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale=None, contrast_mask=None):
@@ -274,14 +209,19 @@ def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale
         ValueError: If shapes disagree, or `distance` or `contrast_scale` is not one of the values above.
 
     Example:
-
     ```python
-    >>> loss = embedding_distillation_loss(student.embeddings, teacher_vectors, distance="cosine", contrast_scale=20.0)
+    >>> import torch
+    >>> from hf_xlir.training.losses import embedding_distillation_loss
+
+    >>> student, teacher = torch.eye(2), torch.eye(2) * 3
+    >>> embedding_distillation_loss(student, teacher, distance="cosine", contrast_scale=1.0)
+    tensor(0.3133)
+
     ```
     """
-    student = _floating(student, "student", ("batch_size", "embedding_dim"))
-    teacher = _floating(teacher.detach(), "teacher", ("batch_size", "embedding_dim"))
-    _check_same_shape(student, "student", teacher, "teacher")
+    student = floating(student, "student", ("batch_size", "embedding_dim"))
+    teacher = floating(teacher.detach(), "teacher", ("batch_size", "embedding_dim"))
+    check_same_shape(student, "student", teacher, "teacher")
     if distance == "mse":
         loss = F.mse_loss(student, teacher)
     elif distance == "cosine":
@@ -297,46 +237,6 @@ def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale
     cosines = F.normalize(student, dim=1) @ F.normalize(teacher, dim=1).T  # (batch, batch)
     labels = torch.arange(student.shape[0], device=student.device)
     return loss + in_batch_nce_loss(cosines * contrast_scale, labels, contrast_mask)
-
-
-def _mean_distance(student, teacher, kept, distance):
-    """Mean over kept tokens and dimensions of the squared or absolute difference; 0 where nothing is kept."""
-    student, teacher = _floating(student, "student"), _floating(teacher.detach(), "teacher")
-    # select before subtracting: whatever stands at a dropped token, NaN included, must not reach the gradient
-    difference = student[kept] - teacher[kept]  # (num_kept, dim)
-    total = difference.square().sum() if distance == "mse" else difference.abs().sum()
-    return total / max(difference.numel(), 1)
-
-
-def _floating(tensor, name, axes=None):
-    """Checks axes and type; half precision goes up to float32, since a log-softmax in bfloat16 keeps 3 digits."""
-    if not tensor.is_floating_point():
-        raise ValueError(f"`{name}` must be a floating-point tensor, got {tensor.dtype}.")
-    if axes is not None and (tensor.ndim != len(axes) or 0 in tensor.shape):
-        raise ValueError(f"`{name}` must have shape ({', '.join(axes)}), none of them 0, got {tuple(tensor.shape)}.")
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _check_same_shape(first, first_name, second, second_name):
-    if first.shape != second.shape:
-        raise ValueError(
-            f"`{first_name}` and `{second_name}` must have one shape, got {tuple(first.shape)} and "
-            f"{tuple(second.shape)}."
-        )
-
-
-def _check_mask(mask, name, shape):
-    if mask.dtype != torch.bool or mask.shape != shape:
-        raise ValueError(
-            f"`{name}` must be a boolean tensor of shape {tuple(shape)}, got {mask.dtype} of shape "
-            f"{tuple(mask.shape)}."
-        )
-
-
-def _has_side(name, student, teacher):
-    if (student is None) != (teacher is None):
-        raise ValueError(f"`student_{name}` and `teacher_{name}` go together: pass both, or `None` for both.")
-    return student is not None
 
 
 __all__ = [

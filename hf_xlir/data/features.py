@@ -1,0 +1,58 @@
+"""The record types that loaders return: one `datasets.Features` each, so that columns and types never vary."""
+
+from datasets import Features, List, Value
+
+
+PASSAGE_FEATURES = Features({"id": Value("string"), "title": Value("string"), "text": Value("string")})
+
+QUESTION_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "answers": List(Value("string")),
+        "lang": Value("string"),
+    }
+)
+
+# A question whose relevant passages are known.
+JUDGED_QUESTION_FEATURES = Features({**QUESTION_FEATURES, "passage_ids": List(Value("string"))})
+
+PARALLEL_FEATURES = Features({"source": Value("string"), "target": Value("string")})
+
+TRIPLE_FEATURES = Features({"query": Value("string"), "positive": Value("string"), "negative": Value("string")})
+
+# `score` is the retriever's and may be null; so may `target`, which readers then choose among `answers`.
+READER_EXAMPLE_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "target": Value("string"),
+        "answers": List(Value("string")),
+        "ctxs": List({**PASSAGE_FEATURES, "score": Value("float64")}),
+    }
+)
+
+# DPR's training examples (https://huggingface.co/papers/2004.04906): `positive_ctxs` hold the answer,
+# `hard_negative_ctxs` come from BM25, and `negative_ctxs` are other questions' passages.
+RETRIEVAL_EXAMPLE_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "answers": List(Value("string")),
+        "lang": Value("string"),
+        "positive_ctxs": List(dict(PASSAGE_FEATURES)),
+        "hard_negative_ctxs": List(dict(PASSAGE_FEATURES)),
+        "negative_ctxs": List(dict(PASSAGE_FEATURES)),
+    }
+)
+
+
+__all__ = [
+    "JUDGED_QUESTION_FEATURES",
+    "PARALLEL_FEATURES",
+    "PASSAGE_FEATURES",
+    "QUESTION_FEATURES",
+    "READER_EXAMPLE_FEATURES",
+    "RETRIEVAL_EXAMPLE_FEATURES",
+    "TRIPLE_FEATURES",
+]

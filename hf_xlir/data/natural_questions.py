@@ -1,0 +1,166 @@
+"""Natural Questions, as open-domain question answering uses them."""
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .building import SPLITS, build_dataset, check_choice, official_file
+from .features import QUESTION_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
+from .reading import RowErrors, read_json_objects, read_lines
+
+
+OPEN_URL = "https://raw.githubusercontent.com/google-research-datasets/natural-questions/master/nq_open"
+DPR_URL = "https://dl.fbaipublicfiles.com/dpr/data/retriever"
+# The test set of NQ is hidden; papers report "test" results on the development set, so both splits are that file.
+FILES = {
+    "open": {
+        "train": f"{OPEN_URL}/NQ-open.train.jsonl",
+        "validation": f"{OPEN_URL}/NQ-open.dev.jsonl",
+        "test": f"{OPEN_URL}/NQ-open.dev.jsonl",
+    },
+    "dpr": {
+        "train": f"{DPR_URL}/biencoder-nq-train.json.gz",
+        "validation": f"{DPR_URL}/biencoder-nq-dev.json.gz",
+        "test": f"{DPR_URL}/nq-test.qa.csv",
+    },
+}
+
+
+def load_natural_questions(
+    task: str,
+    split: str,
+    data_dir: str | os.PathLike | None = None,
+    streaming: bool = False,
+    on_error: str = "raise",
+    cache_dir: str | None = None,
+):
+    r"""
+    Load Natural Questions: questions with short answers (`"open"`), or with the passages that DPR trains on (`"dpr"`).
+
+    Args:
+        task (`str`):
+            `"open"`: NQ-open (https://huggingface.co/papers/1906.00300). `"dpr"`: DPR's training data
+            (https://huggingface.co/papers/2004.04906), a JSON array of several gigabytes that is read item by item.
+        split (`str`):
+            `"train"`, `"validation"` or `"test"`. NQ-open's test set is hidden: `"validation"` and `"test"` are both
+            its 3,610 development questions, which papers call the test set, so choose models on other data. DPR splits
+            its validation off the training questions, and its test has questions and answers only.
+        data_dir (`str` or `os.PathLike`, *optional*):
+            The folder with the official file, gzipped or not, or the path of one file in the same format (for `"dpr"`
+            also: objects with `question`, `answers`, `gold_context` and perhaps `hard_negative`, the contexts being a
+            text, an object with `title` and `text`, or a list of these). By default the file is downloaded.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Return an `IterableDataset` that reads during iteration.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"skip"` leaves out bad rows and logs their number.
+        cache_dir (`str`, *optional*):
+            Where the Arrow file and the download go.
+
+    Returns:
+        `datasets.Dataset` of `id` (the position in the file), `question`, `answers` and `lang` (`"en"`); for `"dpr"`
+        also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of passages `{"id", "title", "text"}`.
+
+    Raises:
+        FileNotFoundError: If `data_dir` does not have the file.
+        ConnectionError: If it cannot be downloaded.
+        ValueError: If task or split is unknown, or a row cannot be read.
+
+    Example:
+    ```python
+    questions = load_natural_questions("open", "validation")
+    questions[0]  # {"id": "0", "question": "when was ...", "answers": ["14 December 1972 UTC", ...], "lang": "en"}
+    ```
+    """
+    check_choice("task", task, tuple(FILES))
+    check_choice("split", split, SPLITS)
+    url = FILES[task][split]
+    if data_dir is not None and Path(data_dir).expanduser().is_file():
+        file = data_dir
+    else:
+        name = url.rsplit("/", 1)[1]
+        file = official_file(data_dir, [name, name.removesuffix(".gz")], url)
+    if task == "open":
+        features, read = QUESTION_FEATURES, _read_open
+    else:
+        features, read = RETRIEVAL_EXAMPLE_FEATURES, _read_dpr
+    return build_dataset(
+        "natural_questions",
+        [file],
+        features,
+        read,
+        split=split,
+        on_error=on_error,
+        streaming=streaming,
+        cache_dir=cache_dir,
+        batch_size=10_000 if task == "open" else 100,  # one of DPR's examples has more than a hundred passages
+    )
+
+
+def _read_open(files, names, errors: RowErrors) -> Iterator[dict]:
+    (path,), (name,) = files, names
+    position = 0
+    for number, row in read_json_objects(path, name, errors):
+        record, reason = _question(row, row.get("answer", row.get("answers")))
+        if reason is not None:
+            errors.bad(name, number, reason)
+        else:
+            yield {"id": str(position), **record}
+        position += 1
+
+
+def _read_dpr(files, names, errors: RowErrors) -> Iterator[dict]:
+    (path,), (name,) = files, names
+    rows = _read_questions_csv if name.endswith(".csv") else read_json_objects
+    for position, (number, row) in enumerate(rows(path, name, errors)):
+        record, reason = _question(row, row.get("answers"))
+        try:
+            contexts = {
+                "positive_ctxs": _contexts(row, "positive_ctxs", "gold_context"),
+                "hard_negative_ctxs": _contexts(row, "hard_negative_ctxs", "hard_negative"),
+                "negative_ctxs": _contexts(row, "negative_ctxs"),
+            }
+        except ValueError as error:
+            reason = reason or str(error)
+        if reason is not None:
+            errors.bad(name, number, reason)
+        else:
+            yield {"id": str(position), **record, **contexts}
+
+
+def _question(row: dict, answers) -> tuple[dict, str | None]:
+    question = row.get("question")
+    if not isinstance(question, str) or not question.strip():
+        return {}, "it has no question"
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        return {}, "its answers are not a list of texts"
+    return {"question": question, "answers": answers, "lang": "en"}, None
+
+
+def _contexts(row: dict, *names: str) -> list[dict]:
+    contexts = next((row[name] for name in names if row.get(name) is not None), [])
+    return [_context(context) for context in (contexts if isinstance(contexts, list) else [contexts])]
+
+
+def _context(context) -> dict:
+    if isinstance(context, str):
+        context = {"text": context}
+    if not isinstance(context, dict) or not isinstance(context.get("text"), str) or not context["text"].strip():
+        raise ValueError("it has a context without text")
+    passage_id = next((context[name] for name in ("id", "passage_id", "psg_id") if context.get(name) is not None), "")
+    return {"id": str(passage_id), "title": str(context.get("title") or ""), "text": context["text"]}
+
+
+def _read_questions_csv(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
+    """Lines of a question, a tab and a Python list of answers, quoted as CSV does."""
+    for number, line in read_lines(path, name, errors):
+        question, tab, answers = line.partition("\t")
+        if answers.startswith('"') and answers.endswith('"'):
+            answers = answers[1:-1].replace('""', '"')
+        try:
+            yield number, {"question": question, "answers": ast.literal_eval(answers)}
+        except (ValueError, SyntaxError):
+            errors.bad(name, number, "expected a question, a tab and a list of answers")
+
+
+__all__ = ["load_natural_questions"]

@@ -1,0 +1,107 @@
+"""Examples for readers: a question with the passages that a retriever found."""
+
+import os
+from collections.abc import Iterator
+
+from .building import build_dataset
+from .features import READER_EXAMPLE_FEATURES
+from .reading import RowErrors, read_json_objects
+
+
+def load_reader_examples(
+    path: str | os.PathLike,
+    streaming: bool = False,
+    on_error: str = "raise",
+    cache_dir: str | None = None,
+):
+    r"""
+    Load Fusion-in-Decoder's examples (https://huggingface.co/papers/2007.01282): a JSON array or JSON lines.
+
+    Every object has `question` and `ctxs` (objects with `text` and perhaps `id`, `title`, `score`), and perhaps `id`,
+    `answers` and `target`. Files of many gigabytes are read example by example.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Path or URL, gzipped or not.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Return an `IterableDataset` that reads during iteration.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"skip"` leaves out bad rows and logs their number.
+        cache_dir (`str`, *optional*):
+            Where the Arrow file goes.
+
+    Returns:
+        `datasets.Dataset` of `id` (the position in the file if there is none), `question`, `target` (`None` if there
+        is none; FiD then draws one of the answers at every step), `answers` and `ctxs`, passages with a `score`
+        (`None` if there is none) in the order of the file.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a row is not such an object.
+
+    Example:
+    ```python
+    examples = load_reader_examples("nq_test_retrieved.json")
+    examples[0]["ctxs"][0]  # {"id": "...", "title": "...", "text": "...", "score": 79.3}
+    ```
+    """
+    return build_dataset(
+        "reader_examples",
+        [path],
+        READER_EXAMPLE_FEATURES,
+        _read_examples,
+        on_error=on_error,
+        streaming=streaming,
+        cache_dir=cache_dir,
+        batch_size=100,  # of a hundred passages each
+    )
+
+
+def _read_examples(files, names, errors: RowErrors) -> Iterator[dict]:
+    (path,), (name,) = files, names
+    for position, (number, row) in enumerate(read_json_objects(path, name, errors)):
+        try:
+            yield _example(row, position)
+        except ValueError as error:
+            errors.bad(name, number, str(error))
+
+
+def _example(row: dict, position: int) -> dict:
+    question, target = row.get("question"), row.get("target")
+    answers = row.get("answers") if row.get("answers") is not None else []
+    contexts = row.get("ctxs") if row.get("ctxs") is not None else []
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("it has no question")
+    if target is not None and not isinstance(target, str):
+        raise ValueError("`target` is not a text")
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError("`answers` is not a list of texts")
+    if not isinstance(contexts, list):
+        raise ValueError("`ctxs` is not a list of passages")
+    return {
+        "id": str(position if row.get("id") is None else row["id"]),
+        "question": question,
+        "target": target,
+        "answers": answers,
+        "ctxs": [_context(context) for context in contexts],
+    }
+
+
+def _context(context) -> dict:
+    if not isinstance(context, dict) or not isinstance(context.get("text"), str):
+        raise ValueError("an entry of `ctxs` is not an object with a `text`")
+    score = context.get("score")
+    try:
+        score = None if score is None else float(score)  # DPR writes numbers as text
+    except (TypeError, ValueError):
+        raise ValueError(f"an entry of `ctxs` has the score {score!r}, which is not a number") from None
+    passage_id = context.get("id")
+    return {
+        "id": "" if passage_id is None else str(passage_id),
+        "title": str(context.get("title") or ""),
+        "text": context["text"],
+        "score": score,
+    }
+
+
+__all__ = ["load_reader_examples"]

@@ -1,0 +1,18 @@
+"""Embeddings on disk, and the indexes that search them."""
+
+from .dense import add_dense_index, retrieve
+from .embed import embed_passages, embed_queries
+from .embeddings import DenseEmbeddings, QueryEmbeddings, TokenEmbeddings
+from .late_interaction import LateInteractionIndex
+
+
+__all__ = [
+    "DenseEmbeddings",
+    "LateInteractionIndex",
+    "QueryEmbeddings",
+    "TokenEmbeddings",
+    "add_dense_index",
+    "embed_passages",
+    "embed_queries",
+    "retrieve",
+]

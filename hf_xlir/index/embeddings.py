@@ -1,0 +1,230 @@
+"""Embeddings of passages and queries, in memory or memory-mapped."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .storage import FolderWriter, map_array, read_folder
+
+
+TOKEN_FORMAT = "hf_xlir.token_embeddings"
+DENSE_FORMAT = "hf_xlir.dense_embeddings"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEmbeddings:
+    r"""
+    Token vectors of passages, packed: passage `i` owns the rows `offsets[i]` to `offsets[i + 1]` of `values`.
+
+    Args:
+        values (`numpy.ndarray` of shape `(number of tokens, embedding_dim)`):
+            Vectors of the tokens that count, float32 or float16; an array in memory or memory-mapped.
+        lengths (`numpy.ndarray` of shape `(number of passages,)`):
+            Number of vectors of each passage, at least 1.
+        ids (`list[str]`):
+            The passages' ids, each one once.
+
+    Raises:
+        ValueError: If the parts do not fit together, a passage has no vector, or an id appears twice.
+
+    Example:
+    ```python
+    >>> import numpy as np
+    >>> from hf_xlir.index import TokenEmbeddings
+
+    >>> embeddings = TokenEmbeddings(np.eye(3, dtype="float32"), np.array([1, 2]), ["a", "b"])
+    >>> embeddings[1].tolist()
+    [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+    ```
+    """
+
+    values: np.ndarray
+    lengths: np.ndarray
+    ids: list[str]
+
+    def __post_init__(self):
+        _check_vectors(self.values, "(number of tokens, embedding_dim)")
+        if self.lengths.ndim != 1 or not np.issubdtype(self.lengths.dtype, np.integer):
+            raise ValueError(
+                f"`lengths` must hold one integer a passage, got {self.lengths.dtype} of shape {self.lengths.shape}."
+            )
+        _check_ids(self.ids, len(self.lengths))
+        if len(self.lengths) and self.lengths.min() < 1:
+            passage = self.ids[int(self.lengths.argmin())]
+            raise ValueError(f"Passage `{passage}` keeps no token, so that nothing could match it: leave it out.")
+        if self.offsets[-1] != len(self.values):
+            raise ValueError(f"`lengths` sum to {self.offsets[-1]}, but `values` has {len(self.values)} rows.")
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, position):
+        """The token vectors of the passage at that position, `(its length, embedding_dim)`."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"Position {position} is out of range for {len(self)} passages.")
+        return self.values[self.offsets[position] : self.offsets[position + 1]]
+
+    @property
+    def embedding_dim(self):
+        """Number of dimensions of a vector."""
+        return self.values.shape[1]
+
+    @cached_property
+    def offsets(self):
+        """Where each passage starts in `values`, and the end: int64 of shape `(number of passages + 1,)`."""
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    @classmethod
+    def from_padded(cls, embeddings, mask, ids):
+        r"""
+        Pack padded vectors, as models return them.
+
+        Args:
+            embeddings (`torch.FloatTensor` of shape `(number of passages, length, embedding_dim)`):
+                Token vectors.
+            mask (`torch.BoolTensor` of shape `(number of passages, length)`):
+                `True` for tokens that count.
+            ids (`list[str]`):
+                The passages' ids.
+
+        Returns:
+            [`TokenEmbeddings`] in float32 (float16 stays float16).
+        """
+        embeddings, mask = torch.as_tensor(embeddings).detach().cpu(), torch.as_tensor(mask).cpu()
+        if embeddings.ndim != 3 or mask.shape != embeddings.shape[:2] or mask.dtype != torch.bool:
+            raise ValueError(
+                "Expected embeddings of shape (passages, length, embedding_dim) and a boolean mask of its first two "
+                f"axes, got {tuple(embeddings.shape)} and {mask.dtype} of shape {tuple(mask.shape)}."
+            )
+        values = embeddings[mask]
+        values = values if values.dtype == torch.float16 else values.float()
+        return cls(values.numpy(), mask.sum(dim=1).numpy(), list(ids))
+
+    def save(self, path):
+        """Write a folder; one that exists is replaced at once, and only when the new one is complete."""
+        save_tokens(self, path, TOKEN_FORMAT)
+
+    @classmethod
+    def load(cls, path):
+        """Open a folder written by [`~TokenEmbeddings.save`]; vectors stay on disk until they are used."""
+        return load_tokens(path, TOKEN_FORMAT)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseEmbeddings:
+    r"""
+    One vector a passage.
+
+    Args:
+        values (`numpy.ndarray` of shape `(number of passages, embedding_dim)`):
+            Float32 or float16; an array in memory or memory-mapped.
+        ids (`list[str]`):
+            The passages' ids, each one once.
+
+    Raises:
+        ValueError: If the parts do not fit together, or an id appears twice.
+    """
+
+    values: np.ndarray
+    ids: list[str]
+
+    def __post_init__(self):
+        _check_vectors(self.values, "(number of passages, embedding_dim)")
+        _check_ids(self.ids, len(self.values))
+
+    def __len__(self):
+        return len(self.values)
+
+    @property
+    def embedding_dim(self):
+        """Number of dimensions of a vector."""
+        return self.values.shape[1]
+
+    def save(self, path):
+        """Write a folder; one that exists is replaced at once, and only when the new one is complete."""
+        with FolderWriter(path) as folder:
+            np.save(folder.file("values.npy"), self.values)
+            write_ids(folder, self.ids)
+            folder.commit(DENSE_FORMAT, num_passages=len(self), embedding_dim=self.embedding_dim)
+
+    @classmethod
+    def load(cls, path):
+        """Open a folder written by [`~DenseEmbeddings.save`]; vectors stay on disk until they are used."""
+        _, files = read_folder(path, DENSE_FORMAT)
+        return cls(map_array(files["values.npy"]), read_ids(files))
+
+
+class QueryEmbeddings(NamedTuple):
+    r"""
+    Embeddings of queries, padded.
+
+    Args:
+        embeddings (`torch.FloatTensor`):
+            Of shape `(number of queries, length, embedding_dim)`, or `(number of queries, embedding_dim)` from a
+            model with one vector a text.
+        mask (`torch.BoolTensor` of shape `(number of queries, length)`, *optional*):
+            `True` for tokens that count; `None` from a model with one vector a text.
+    """
+
+    embeddings: torch.Tensor
+    mask: torch.Tensor | None
+
+
+def save_tokens(embeddings, path, kind, **fields):
+    """Write [`TokenEmbeddings`] as a folder of the format `kind`, whose manifest also has `fields`."""
+    with FolderWriter(path) as folder:
+        np.save(folder.file("values.npy"), embeddings.values)
+        np.save(folder.file("lengths.npy"), embeddings.lengths)
+        write_ids(folder, embeddings.ids)
+        folder.commit(
+            kind,
+            num_passages=len(embeddings),
+            num_tokens=len(embeddings.values),
+            embedding_dim=embeddings.embedding_dim,
+            **fields,
+        )
+
+
+def load_tokens(path, kind):
+    """[`TokenEmbeddings`] from a folder of the format `kind`, memory-mapped."""
+    _, files = read_folder(path, kind)
+    return TokenEmbeddings(map_array(files["values.npy"]), np.load(files["lengths.npy"]), read_ids(files))
+
+
+def write_ids(folder, ids):
+    """Write the passages' ids as a file of `folder`."""
+    folder.file("ids.json").write_text(json.dumps(ids), encoding="utf-8")
+
+
+def read_ids(files):
+    """The passages' ids from a folder's data files."""
+    return json.loads(files["ids.json"].read_text(encoding="utf-8"))
+
+
+def first_duplicate(ids):
+    """The first id that appears a second time, or `None`."""
+    if len(set(ids)) == len(ids):
+        return None
+    seen = set()
+    return next(id for id in ids if id in seen or seen.add(id))
+
+
+def _check_vectors(values, shape):
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"`values` must be floating-point of shape {shape}, got {values.dtype} {values.shape}.")
+
+
+def _check_ids(ids, expected):
+    if len(ids) != expected:
+        raise ValueError(f"There must be one id a passage, got {len(ids)} ids for {expected} passages.")
+    duplicate = first_duplicate(ids)
+    if duplicate is not None:
+        raise ValueError(f"The id `{duplicate}` appears twice: ids must be unique.")
+
+
+__all__ = ["DenseEmbeddings", "QueryEmbeddings", "TokenEmbeddings"]

@@ -1,0 +1,80 @@
+"""Late interaction over packed token vectors: pure tensors, no files."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class TopK(NamedTuple):
+    r"""
+    The best passages seen so far.
+
+    Args:
+        scores (`torch.FloatTensor` of shape `(num_queries, k)`):
+            Falling in each row.
+        rows (`torch.LongTensor` of shape `(num_queries, k)`):
+            The passages' rows; of equal scores the lowest row comes first.
+    """
+
+    scores: torch.Tensor
+    rows: torch.Tensor
+
+    @classmethod
+    def empty(cls, num_queries):
+        """No passages yet."""
+        return cls(torch.empty(num_queries, 0), torch.empty(num_queries, 0, dtype=torch.long))
+
+    def merge(self, scores, rows, k):
+        r"""
+        The best `k` of these and of further passages, whose rows are all higher.
+
+        Args:
+            scores (`torch.FloatTensor` of shape `(num_queries, num_passages)`):
+                Scores of the further passages.
+            rows (`torch.LongTensor` of shape `(num_passages,)`):
+                Their rows, rising.
+            k (`int`):
+                Most passages to keep.
+        """
+        scores = torch.cat([self.scores, scores], dim=1)
+        rows = torch.cat([self.rows, rows.expand(len(scores), -1)], dim=1)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return TopK(scores[:, :k], rows.gather(1, order[:, :k]))
+
+
+def packed_maxsim_scores(query_embeddings, document_embeddings, document_lengths):
+    r"""
+    [`~hf_xlir.models.late_interaction.maxsim_scores`] over packed documents: one matrix product for all tokens, then
+    a maximum a document. Nothing is padded, and nothing runs once a document.
+
+    Args:
+        query_embeddings (`torch.FloatTensor` of shape `(num_queries, query_length, embedding_dim)`):
+            Token vectors of queries; those that do not count are 0, which adds 0 to every score.
+        document_embeddings (`torch.FloatTensor` of shape `(num_tokens, embedding_dim)`):
+            Token vectors of the documents, one document after another.
+        document_lengths (`torch.LongTensor` of shape `(num_documents,)`):
+            Number of vectors of each document, at least 1.
+
+    Returns:
+        `torch.FloatTensor` of shape `(num_queries, num_documents)`.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from hf_xlir.index.scoring import packed_maxsim_scores
+
+    >>> documents = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.5]])
+    >>> packed_maxsim_scores(torch.eye(2)[None], documents, torch.tensor([1, 2]))
+    tensor([[1.0000, 1.4000]])
+
+    ```
+    """
+    num_queries, query_length, _ = query_embeddings.shape
+    similarities = document_embeddings @ query_embeddings.flatten(0, 1).T  # (num_tokens, num_queries * query_length)
+    document = torch.arange(len(document_lengths), device=document_lengths.device).repeat_interleave(document_lengths)
+    best = similarities.new_full((len(document_lengths), similarities.shape[1]), -torch.inf)
+    best.scatter_reduce_(0, document[:, None].expand_as(similarities), similarities, "amax")
+    return best.unflatten(1, (num_queries, query_length)).sum(dim=2).T
+
+
+__all__ = ["TopK", "packed_maxsim_scores"]

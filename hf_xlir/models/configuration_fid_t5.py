@@ -1,0 +1,123 @@
+"""Configuration of the Fusion-in-Decoder reader."""
+
+import difflib
+from dataclasses import fields
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, T5Config
+
+
+BACKBONE_MODEL_TYPES = ("t5", "mt5", "umt5")
+
+
+@strict
+class FiDT5Config(T5Config):
+    r"""
+    Configuration of [`FiDT5ForConditionalGeneration`] (Fusion-in-Decoder, https://huggingface.co/papers/2007.01282).
+
+    All fields of [`~transformers.T5Config`], and these. What builds the inputs (lengths, number of passages) is kept
+    by [`FiDT5Processor`]: no weight depends on it, and a reader may be used with more passages than it was trained
+    with (section 4 of the paper).
+
+    Args:
+        backbone_model_type (`str`, *optional*, defaults to `"t5"`):
+            Whose weights the reader is made of: `"t5"` (also T5 1.1 and Flan-T5), `"mt5"` or `"umt5"`. They differ in
+            two things: mT5 never scales the decoder's output, and umT5 has relative position biases in every layer
+            where the others have them in the first. Sizes do not follow from it: use [`FiDT5Config.from_backbone`].
+        scale_decoder_outputs (`bool`, *optional*):
+            Whether the decoder's output is multiplied by `d_model ** -0.5` before the vocabulary projection. By
+            default as the backbone does: `False` for mT5 and for T5 with `tie_word_embeddings=False` (T5 1.1), else
+            `True`.
+        decoder_start_token_id (`int`, *optional*):
+            First input of the decoder. Defaults to `pad_token_id`, as in all released T5 models.
+
+    Raises:
+        ValueError: If `backbone_model_type` is none of the three, or a keyword is a misspelt field.
+
+    Example:
+    ```python
+    >>> from hf_xlir import FiDT5Config, FiDT5ForConditionalGeneration
+
+    >>> config = FiDT5Config(vocab_size=100, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
+    >>> model = FiDT5ForConditionalGeneration(config)
+    >>> model.config.backbone_model_type
+    't5'
+
+    ```
+    """
+
+    model_type = "fid_t5"
+
+    backbone_model_type: str = "t5"
+    scale_decoder_outputs: bool | None = None
+    decoder_start_token_id: int | None = None
+
+    def __post_init__(self, **kwargs):
+        known = {field.name for field in fields(self)}
+        for name in kwargs.keys() - self.attribute_map.keys():
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            if close and not name.endswith("_token_id"):  # `bos_token_id` is no misspelt `eos_token_id`
+                raise ValueError(f"`FiDT5Config` has no field `{name}`. Did you mean `{close[0]}`?")
+        if self.backbone_model_type not in BACKBONE_MODEL_TYPES:
+            raise ValueError(
+                f"`backbone_model_type` must be one of {BACKBONE_MODEL_TYPES}, got {self.backbone_model_type!r}."
+            )
+
+        scale_decoder_outputs = self.scale_decoder_outputs
+        super().__post_init__(**kwargs)  # derives `scale_decoder_outputs` from `tie_word_embeddings`
+        if scale_decoder_outputs is not None:
+            self.scale_decoder_outputs = scale_decoder_outputs
+        elif self.backbone_model_type != "t5":
+            self.scale_decoder_outputs = self.backbone_model_type == "umt5"
+        if self.decoder_start_token_id is None:
+            self.decoder_start_token_id = self.pad_token_id
+
+    @classmethod
+    def from_backbone(cls, config, **kwargs):
+        """
+        The configuration of a reader made of a T5, mT5 or umT5 model.
+
+        Args:
+            config (`T5Config`, `MT5Config` or `UMT5Config`):
+                The backbone's configuration.
+            **kwargs:
+                Fields to change.
+
+        Returns:
+            [`FiDT5Config`]
+
+        Raises:
+            ValueError: If the configuration belongs to another family.
+        """
+        _check_backbone(config.model_type, "The configuration")
+        values = config.to_dict()
+        for name in ("model_type", "architectures", "auto_map", "transformers_version"):
+            values.pop(name, None)
+        return cls(**{**values, "backbone_model_type": config.model_type, **kwargs})
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """
+        Like the parent's, but the configuration of a T5, mT5 or umT5 checkpoint, and so of the readers that the FiD
+        repository released, becomes that of a reader.
+
+        Raises:
+            ValueError: If the folder holds a model of another family.
+        """
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        model_type = config_dict.get("model_type")
+        if model_type != cls.model_type:
+            _check_backbone(model_type, f"`{pretrained_model_name_or_path}`")
+            config_dict = cls.from_backbone(CONFIG_MAPPING[model_type](**config_dict)).to_dict()
+        return config_dict, kwargs
+
+
+def _check_backbone(model_type, what):
+    if model_type not in BACKBONE_MODEL_TYPES:
+        raise ValueError(
+            f"{what} is of type {model_type!r}, but a Fusion-in-Decoder reader is made of a model of type 'fid_t5' or "
+            f"one of {BACKBONE_MODEL_TYPES}. `AutoModel.from_pretrained` picks the class that fits a folder."
+        )
+
+
+__all__ = ["FiDT5Config"]

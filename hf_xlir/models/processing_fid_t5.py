@@ -1,0 +1,224 @@
+"""Inputs of the Fusion-in-Decoder reader: every passage together with its question."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+
+class FiDT5Processor(ProcessorMixin):
+    r"""
+    Turns questions, passages and answers into the inputs of [`FiDT5ForConditionalGeneration`].
+
+    A passage is read as `question: {question} title: {title} context: {text}`, without the `title:` part if it has no
+    title; a question without passages as `question: {question}` (section 3 of https://huggingface.co/papers/2007.01282).
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The backbone's tokenizer: T5, mT5, umT5.
+        text_maxlength (`int`, *optional*, defaults to 250):
+            Most token ids a passage keeps, question included (250 in the paper). Longer ones lose their end, so that
+            the question is the last to suffer. `None` keeps all.
+        answer_maxlength (`int`, *optional*, defaults to 50):
+            Most token ids an answer keeps, `</s>` included and never cut off (the FiD repository's recipe has 50).
+            `None` keeps all.
+        n_context (`int`, *optional*, defaults to 100):
+            Most passages a question keeps, from the front (100 in the paper). `None` keeps all.
+        passage_eos (`bool`, *optional*, defaults to `False`):
+            Whether `</s>` ends each passage. The readers released by the FiD repository were trained without, hence
+            the default; their tokenizer put none, today's would. Answers always end with it.
+
+    Raises:
+        TypeError: If a setting has another type.
+        ValueError: If a setting is out of range, or the tokenizer has no padding or `</s>` token.
+
+    Example:
+    ```python
+    >>> from transformers import T5Tokenizer
+    >>> from hf_xlir import FiDT5Processor
+
+    >>> processor = FiDT5Processor(T5Tokenizer(), n_context=20)  # or `from_pretrained("google-t5/t5-base")`
+    >>> inputs = processor(
+    ...     ["Which city is Korea's capital?"],
+    ...     passages=[[{"title": "Seoul", "text": "Seoul is the capital of South Korea."}, {"text": "It rained."}]],
+    ...     answers=["Seoul"],
+    ... )
+    >>> inputs["input_ids"].shape[:2], sorted(inputs)
+    (torch.Size([1, 2]), ['attention_mask', 'input_ids', 'labels'])
+
+    ```
+    """
+
+    def __init__(self, tokenizer=None, text_maxlength=250, answer_maxlength=50, n_context=100, passage_eos=False):
+        super().__init__(tokenizer)
+        self.text_maxlength = text_maxlength
+        self.answer_maxlength = answer_maxlength
+        self.n_context = n_context
+        self.passage_eos = passage_eos
+        self._check_settings()
+
+    def __call__(self, questions, passages=None, answers=None, return_tensors="pt"):
+        r"""
+        Build the inputs of a batch.
+
+        Args:
+            questions (`list[str]` of length `batch_size`):
+                The questions.
+            passages (`list[list[dict]]` of length `batch_size`, *optional*):
+                Each question's passages, best first: `{"title": str, "text": str}`, the title optional, other keys
+                ignored. The first `n_context` count. An empty list means that the question is read alone; so does
+                `None`, for all questions.
+            answers (`list[str]` of length `batch_size`, *optional*):
+                What the reader shall learn to write.
+            return_tensors (`str`, *optional*, defaults to `"pt"`):
+                `"pt"` or `"np"`.
+
+        Returns:
+            [`~transformers.BatchFeature`] with
+
+            - **input_ids** of shape `(batch_size, num_passages, length)`: `num_passages` is the largest number of
+              passages of a question of the batch, `length` that of the batch's longest passage;
+            - **attention_mask** of the same shape: 1 for tokens, 0 for padding. A question with fewer passages has
+              passages of nothing but padding at the end, which the reader skips;
+            - **labels** of shape `(batch_size, target_length)`, if `answers` is given: -100 for padding.
+
+        Raises:
+            TypeError: If questions, passages or answers are not lists of what they should be.
+            ValueError: If a list is empty or has another length than `questions`, a question or passage is empty, or
+                a passage has no `text`.
+        """
+        self._check_settings()
+        questions = _checked_texts(questions, "questions")
+        passages = [[] for _ in questions] if passages is None else self._checked_passages(passages, len(questions))
+        if answers is not None:
+            answers = _checked_texts(answers, "answers", length=len(questions), may_be_empty=True)
+
+        # The questions alone come first: they are what a question without passages is read as, and how long they are
+        # tells which passages lose a part of the question
+        texts = [f"question: {question}" for question in questions]
+        firsts = []  # where each question's passages begin
+        for position, of_question in enumerate(passages):
+            firsts.append(len(texts) if of_question else position)
+            texts += [texts[position] + _passage_text(passage) for passage in of_question]
+        rows = self._tokenize(texts)
+        self._warn_of_cut_questions(rows[: len(questions)])
+
+        counts = [max(len(of_question), 1) for of_question in passages]
+        chosen = [rows[first : first + count] for first, count in zip(firsts, counts, strict=True)]
+        ends = [self.tokenizer.eos_token_id] if self.passage_eos else []
+        chosen = [[self._cut(row, self.text_maxlength, ends) for row in of_question] for of_question in chosen]
+        length = max(len(row) for of_question in chosen for row in of_question)
+
+        input_ids = np.full((len(questions), max(counts), length), self.tokenizer.pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        for i, of_question in enumerate(chosen):
+            for j, row in enumerate(of_question):
+                input_ids[i, j, : len(row)] = row
+                attention_mask[i, j, : len(row)] = 1
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if answers is not None:
+            features["labels"] = self._labels(answers)
+        return BatchFeature(features, tensor_type=return_tensors)
+
+    def _labels(self, answers):
+        """Token ids of the answers, `</s>` last, padded with -100: an array of shape `(batch_size, target_length)`."""
+        rows = [
+            self._cut(row, self.answer_maxlength, [self.tokenizer.eos_token_id]) for row in self._tokenize(answers)
+        ]
+        labels = np.full((len(rows), max(map(len, rows))), -100, dtype=np.int64)
+        for i, row in enumerate(rows):
+            labels[i, : len(row)] = row
+        return labels
+
+    def _tokenize(self, texts):
+        """Token ids of each text without special tokens, and uncut: the tokenizer may be set to cut the front off."""
+        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    @staticmethod
+    def _cut(row, length, ends):
+        """The token ids followed by `ends`, `length` in all at most."""
+        return row + ends if length is None else row[: length - len(ends)] + ends
+
+    def _warn_of_cut_questions(self, rows):
+        if self.text_maxlength is None:
+            return
+        cut = [i for i, row in enumerate(rows) if len(row) > self.text_maxlength - self.passage_eos]
+        if cut:
+            logger.warning(
+                f"{len(cut)} of {len(rows)} questions were truncated to `text_maxlength`={self.text_maxlength} token "
+                f"ids, the first of them question {cut[0]} with {len(rows[cut[0]])}: neither its end nor any of its "
+                "passages is read. Shorten the question, or raise `text_maxlength`."
+            )
+
+    def _checked_passages(self, passages, length):
+        """The passages that count, by question, or raise for what is no list of lists of passages."""
+        if not isinstance(passages, (list, tuple)) or not all(isinstance(each, (list, tuple)) for each in passages):
+            raise TypeError(
+                "`passages` must be a list with one list of passages a question, got "
+                f"{_type_of(passages)}. For one question, write `passages=[[...]]`."
+            )
+        if len(passages) != length:
+            raise ValueError(f"`passages` must have one list a question: got {len(passages)} for {length} questions.")
+        passages = [of_question[: self.n_context] for of_question in passages]
+        for i, of_question in enumerate(passages):
+            for j, passage in enumerate(of_question):
+                where = f"passages[{i}][{j}]"
+                if not isinstance(passage, Mapping):
+                    raise TypeError(f"`{where}` must be a dict with `title` and `text`, got {type(passage).__name__}.")
+                if "text" not in passage:
+                    raise ValueError(f"`{where}` needs a `text`, got the keys {sorted(passage)}.")
+                text, title = passage["text"], passage.get("title")
+                if not isinstance(text, str) or not isinstance(title, str | None):
+                    raise TypeError(
+                        f"`title` and `text` of `{where}` must be strings, got {type(title).__name__} and "
+                        f"{type(text).__name__}."
+                    )
+                if not text.strip():
+                    raise ValueError(f"The `text` of `{where}` is empty. Leave empty passages out.")
+        return passages
+
+    def _check_settings(self):
+        """Raise for a setting that leaves no room for a token. Settings may be changed after construction."""
+        if not isinstance(self.passage_eos, bool):
+            raise TypeError(f"`passage_eos` must be `True` or `False`, got {self.passage_eos!r}.")
+        for name, least in (("text_maxlength", 1 + self.passage_eos), ("answer_maxlength", 2), ("n_context", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise TypeError(f"`{name}` must be an integer or `None` (no limit), got {value!r}.")
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` must be at least {least} or `None` (no limit), got {value}.")
+        for name in ("pad_token", "eos_token"):
+            if getattr(self.tokenizer, name) is None:
+                raise ValueError(f"The tokenizer has no `{name}`, which every batch needs. Set it first.")
+
+
+def _passage_text(passage):
+    title = passage.get("title")
+    return (f" title: {title}" if title else "") + f" context: {passage['text']}"
+
+
+def _type_of(value):
+    if not isinstance(value, (list, tuple)):
+        return type(value).__name__
+    return f"a {type(value).__name__} of " + ", ".join(sorted({type(each).__name__ for each in value}))
+
+
+def _checked_texts(texts, name, length=None, may_be_empty=False):
+    """The texts as a list, or raise for what is no list of strings, is empty, or has the wrong length."""
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"`{name}` must be a list of strings, got {_type_of(texts)}.")
+    if length is not None and len(texts) != length:
+        raise ValueError(f"`{name}` must have one entry a question: got {len(texts)} for {length} questions.")
+    if not texts:
+        raise ValueError(f"`{name}` is empty: give at least one.")
+    for position, text in enumerate(texts):
+        if not may_be_empty and not text.strip():
+            raise ValueError(f"`{name}[{position}]` is empty. Leave empty texts out.")
+    return list(texts)
+
+
+__all__ = ["FiDT5Processor"]

@@ -1,0 +1,1 @@
+"""Losses, arguments, trainer and hard-negative mining."""

@@ -1,0 +1,221 @@
+"""The dense index against plain NumPy."""
+
+from importlib import metadata
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, List, Value
+
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, add_dense_index, retrieve
+from hf_xlir.index.faiss_import import import_faiss
+
+
+N, DIM = 60, 8
+
+
+def vectors(n=N, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+
+
+def passages(n=N):
+    return Dataset.from_dict({"id": [f"p{i}" for i in range(n)], "text": [f"text {i}" for i in range(n)]})
+
+
+def inner_products(queries, values):
+    return queries.astype(np.float64) @ values.astype(np.float64).T
+
+
+class TestAddDenseIndex:
+    @pytest.mark.parametrize("kind", ["array", "tensor", "float16", "embeddings", "column"])
+    def test_scores_are_inner_products_highest_first(self, kind):
+        values, dataset = vectors(), passages()
+        source = {
+            "array": values,
+            "tensor": torch.from_numpy(values),
+            "float16": values.astype(np.float16),
+            "embeddings": DenseEmbeddings(values, dataset["id"][:]),
+            "column": "vector",
+        }[kind]
+        if kind == "float16":
+            values = source
+        if kind == "column":
+            dataset = dataset.add_column("vector", values.tolist())
+        assert add_dense_index(dataset, source) is dataset
+        query = vectors(1, seed=1)[0]
+        expected = inner_products(query[None], values)[0]
+        scores, examples = dataset.get_nearest_examples("dense", query, k=5)
+        best = np.argsort(-expected)[:5]
+        assert examples["id"] == [f"p{i}" for i in best]
+        np.testing.assert_allclose(scores, expected[best], atol=1e-4)
+
+    def test_long_vectors_win_as_inner_product_has_it(self):
+        dataset = add_dense_index(passages(2), np.array([[1.0, 0.0], [5.0, 5.0]], dtype=np.float32))
+        scores, examples = dataset.get_nearest_examples("dense", np.array([1.0, 0.0]), k=2)
+        assert examples["id"] == ["p1", "p0"] and list(scores) == [5.0, 1.0]
+
+    def test_l2_scores_are_negated_distances(self):
+        values = vectors()
+        dataset = add_dense_index(passages(), values, "near", metric="l2")
+        query = vectors(1, seed=1)[0]
+        distances = ((values.astype(np.float64) - query) ** 2).sum(axis=1)
+        scores, examples = dataset.get_nearest_examples("near", query, k=4)
+        best = np.argsort(distances)[:4]
+        assert examples["id"] == [f"p{i}" for i in best]
+        np.testing.assert_allclose(scores, -distances[best], atol=1e-4)
+
+    def test_batch(self):
+        values, queries = vectors(), vectors(3, seed=1)
+        dataset = add_dense_index(passages(), values)
+        scores, examples = dataset.get_nearest_examples_batch("dense", queries, k=3)
+        for i, expected in enumerate(inner_products(queries, values)):
+            best = np.argsort(-expected)[:3]
+            assert examples[i]["id"] == [f"p{j}" for j in best]
+            np.testing.assert_allclose(scores[i], expected[best], atol=1e-4)
+
+    def test_fixed_size_column(self):
+        values = vectors()
+        features = Features({"id": Value("string"), "vector": List(Value("float32"), length=DIM)})
+        dataset = Dataset.from_dict({"id": [f"p{i}" for i in range(N)], "vector": values}, features=features)
+        add_dense_index(dataset, "vector")
+        _, examples = dataset.get_nearest_examples("dense", values[7] * 100, k=1)
+        assert examples["id"] == [f"p{inner_products(values[7:8], values)[0].argmax()}"]
+
+    def test_factory_that_trains_and_its_search_parameters(self):
+        faiss = import_faiss()
+        values = vectors(400)
+        dataset = add_dense_index(passages(400), values, string_factory="IVF4,Flat")
+        query = vectors(1, seed=1)[0]
+        every_cell = faiss.SearchParametersIVF(nprobe=4)
+        scores, examples = dataset.get_nearest_examples("dense", query, k=10, params=every_cell)
+        assert examples["id"] == [f"p{i}" for i in np.argsort(-inner_products(query[None], values)[0])[:10]]
+        scores, examples = dataset.get_nearest_examples("dense", query, k=400)  # one cell: fewer than asked for
+        assert 0 < len(examples["id"]) == len(scores) < 400
+
+    def test_kinds_of_queries(self):
+        dataset = add_dense_index(passages(), vectors())
+        query = vectors(1, seed=1)[0]
+        expected = dataset.search("dense", query, k=5).indices.tolist()
+        for same in (query[None], query.astype(np.float64), torch.from_numpy(query).requires_grad_(), query.tolist()):
+            assert dataset.search("dense", same, k=5).indices.tolist() == expected
+
+    def test_k_beyond_the_size_returns_all(self):
+        dataset = add_dense_index(passages(3), vectors(3))
+        scores, examples = dataset.get_nearest_examples("dense", vectors(1)[0], k=50)
+        assert len(scores) == len(examples["id"]) == 3
+
+    def test_saved_by_datasets_itself(self, tmp_path):
+        dataset = add_dense_index(passages(), vectors())
+        dataset.save_faiss_index("dense", str(tmp_path / "index.faiss"))
+        other = passages()
+        other.load_faiss_index("dense", str(tmp_path / "index.faiss"))
+        query = vectors(1, seed=1)[0]
+        assert list(other.search("dense", query).indices) == list(dataset.search("dense", query).indices)
+
+    @pytest.mark.parametrize(
+        ("source", "options", "message"),
+        [
+            (vectors(3), {}, r"\(60, embedding_dim\), got \(3, 8\)"),
+            (vectors().ravel(), {}, r"got \(480,\)"),
+            ([[1.0]] * N, {}, "got list"),
+            ("absent", {}, "no column 'absent'"),
+            ("text", {}, "must hold one vector a row"),
+            ("ragged", {}, "must hold one vector a row, all of one length"),
+            (DenseEmbeddings(vectors(), [f"q{i}" for i in range(N)]), {}, "Row 0 of the dataset is the passage `p0`"),
+            (np.full((N, DIM), np.nan), {}, "vector of row 0 has a NaN"),
+            (vectors(), {"metric": "cosine"}, "`metric` must be one of inner_product, l2, got 'cosine'"),
+            (vectors(), {"string_factory": "Nonsense"}, "cannot make an index 'Nonsense' of 8 dimensions"),
+        ],
+    )
+    def test_bad_input(self, source, options, message):
+        dataset = passages().add_column("ragged", [[1.0] * (1 + i % 2) for i in range(N)])
+        with pytest.raises(ValueError, match=message):
+            add_dense_index(dataset, source, **options)
+
+    def test_empty_dataset(self):
+        with pytest.raises(ValueError, match="empty"):
+            add_dense_index(passages(0), np.zeros((0, 3)))
+
+    @pytest.mark.parametrize(
+        ("query", "k", "message"),
+        [
+            (np.zeros(5), 3, "5 dimensions, the index has 8"),
+            (np.zeros((2, DIM)), 3, "use the batch search"),
+            (np.full(DIM, np.inf), 3, "NaN or infinite"),
+            (np.zeros(DIM), 0, "positive integer, got 0"),
+        ],
+    )
+    def test_bad_query(self, query, k, message):
+        dataset = add_dense_index(passages(), vectors())
+        with pytest.raises(ValueError, match=message):
+            dataset.get_nearest_examples("dense", query, k=k)
+
+
+class TestRetrieve:
+    def test_equals_the_examples_of_datasets(self):
+        dataset = add_dense_index(passages().add_column("vector", vectors().tolist()), "vector")
+        queries = vectors(20, seed=1)
+        scores, ids, rows = retrieve(dataset, "dense", torch.from_numpy(queries), k=7)
+        expected_scores, examples = dataset.get_nearest_examples_batch("dense", queries, k=7)
+        assert np.array_equal(scores, np.array(expected_scores))
+        assert ids == [found["id"] for found in examples]
+        assert rows == [
+            [{"id": id, "text": text} for id, text in zip(found["id"], found["text"], strict=True)]
+            for found in examples
+        ]
+
+    def test_reads_the_dataset_once(self, monkeypatch):
+        dataset = add_dense_index(passages(), vectors())
+        reads = []
+        original = Dataset.__getitem__
+        monkeypatch.setattr(Dataset, "__getitem__", lambda self, key: reads.append(key) or original(self, key))
+        retrieve(dataset, "dense", vectors(20, seed=1), k=30)
+        assert len(reads) == 1 and len(reads[0]) == len(set(reads[0]))
+
+    def test_columns(self):
+        dataset = add_dense_index(passages(), vectors())
+        query = vectors(1, seed=1)
+        _, ids, rows = retrieve(dataset, "dense", query, k=2, columns=["text"])
+        assert rows == [[{"text": f"text {id[1:]}"} for id in ids[0]]]
+        _, ids, rows = retrieve(dataset, "dense", query, k=2, columns=[])
+        assert len(ids[0]) == 2 and rows == [[{}, {}]]
+
+    def test_fewer_than_k(self):
+        dataset = add_dense_index(passages(400), vectors(400), string_factory="IVF4,Flat")
+        scores, ids, rows = retrieve(dataset, "dense", vectors(5, seed=1), k=400)
+        assert scores.shape == (5, 400)
+        for query_scores, query_ids, query_rows in zip(scores, ids, rows, strict=True):
+            assert np.isfinite(query_scores).sum() == len(query_ids) == len(query_rows) < 400
+            assert [row["id"] for row in query_rows] == query_ids
+
+    def test_late_interaction(self):
+        dataset = passages(3)
+        embeddings = TokenEmbeddings(np.eye(4, dtype=np.float32), np.array([1, 2, 1]), ["p0", "p1", "p2"])
+        LateInteractionIndex.build(embeddings).attach(dataset, "colbert")
+        queries = torch.eye(4)[torch.tensor([[1, 2], [3, 0]])]
+        mask = torch.tensor([[True, True], [True, False]])
+        scores, ids, rows = retrieve(dataset, "colbert", queries, k=1, query_mask=mask)
+        assert scores.tolist() == [[2.0], [1.0]] and ids == [["p1"], ["p2"]]
+        assert rows[0][0]["text"] == "text 1"
+
+    def test_bad_input(self):
+        dataset = add_dense_index(passages(), vectors())
+        with pytest.raises(ValueError, match=r"no index 'colbert'; it has \['dense'\]"):
+            retrieve(dataset, "colbert", vectors(1))
+        with pytest.raises(ValueError, match=r"no columns \['body'\]"):
+            retrieve(dataset, "dense", vectors(1), columns=["body"])
+        with pytest.raises(TypeError, match="allowed"):
+            retrieve(dataset, "dense", vectors(1), allowed=["p1"])
+
+
+class TestFaissImport:
+    def test_two_distributions(self, monkeypatch):
+        monkeypatch.setattr(metadata, "distribution", lambda name: name)
+        with pytest.raises(ImportError, match="pip uninstall -y faiss-cpu faiss-gpu") as error:
+            add_dense_index(passages(), vectors())
+        assert "pip install faiss-gpu" in str(error.value) and "pip install faiss-cpu" in str(error.value)
+
+    def test_none(self, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+        with pytest.raises(ImportError, match="pip install faiss-cpu"):
+            import_faiss()

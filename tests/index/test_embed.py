@@ -1,0 +1,363 @@
+"""Embedding of passages and queries, with a tiny model whose vectors are known in advance."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BatchFeature
+
+from hf_xlir.index import DenseEmbeddings, TokenEmbeddings, embed_passages, embed_queries
+from hf_xlir.index.embed import BATCHES_PER_BLOCK
+
+
+DIM, VOCABULARY = 6, 50
+WORDS = [f"w{i}" for i in range(40)]
+
+
+def word_id(word):
+    return 2 + int(word[1:])
+
+
+class WordProcessor:
+    """Ids of words; commas are read but do not count."""
+
+    def __init__(self, dense=False):
+        self.dense = dense
+        self.calls = []
+
+    def process_documents(self, texts, titles=None):
+        self.calls.append((list(texts), titles))
+        if titles is not None:
+            texts = [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
+        return self._encode(texts, "document")
+
+    def process_queries(self, texts):
+        return self._encode(texts, "query")
+
+    def _encode(self, texts, text_type):
+        rows = [[1 if word == "," else word_id(word) for word in re.findall(r"\w+|,", text)] for text in texts]
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        features = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+        extra = {"text_type": text_type} if self.dense else {"embedding_mask": ids > 1}
+        return BatchFeature({**features, **extra})
+
+
+class WordModel(torch.nn.Module):
+    """A vector for each word id, plus a share of the text's mean, so that a token outside the text would show."""
+
+    def __init__(self, dense=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(VOCABULARY, DIM)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.dense = dense
+        self.shapes = []
+
+    def forward(self, input_ids, attention_mask, embedding_mask=None, text_type=None):
+        assert not self.training and not self.dropout.training
+        assert self.dense == (text_type in ("document", "query"))
+        self.shapes.append(tuple(input_ids.shape))
+        vectors = self.dropout(self.table(input_ids))
+        weights = attention_mask[:, :, None].to(vectors.dtype)
+        mean = (vectors * weights).sum(dim=1) / weights.sum(dim=1)
+        if self.dense:
+            return SimpleNamespace(embeddings=mean, embedding_mask=None)
+        return SimpleNamespace(embeddings=vectors + 0.5 * mean[:, None], embedding_mask=embedding_mask)
+
+
+def random_passages(n, seed=0, titles=True):
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice([*WORDS, ","], size=rng.integers(1, 30))) + " w7" for _ in range(n)]
+    columns = {"id": [f"p{i}" for i in range(n)], "text": texts}
+    if titles:
+        columns["title"] = [str(rng.choice(["", "w1 w2", "w3"])) for _ in range(n)]
+    return Dataset.from_dict(columns)
+
+
+def expected_vectors(model, processor, row):
+    """One passage alone, in the plainest way."""
+    title = row.get("title")
+    inputs = processor.process_documents([row["text"]], titles=[title] if title else None)
+    with torch.no_grad():
+        output = model(**inputs)
+    return output.embeddings[0] if model.dense else output.embeddings[0][inputs["embedding_mask"][0]]
+
+
+class TestTokenEmbeddings:
+    @pytest.mark.parametrize("on_disk", [False, True])
+    @pytest.mark.parametrize("max_tokens", [None, 70])
+    def test_every_passage_as_if_it_were_alone(self, tmp_path, on_disk, max_tokens):
+        model, processor = WordModel(), WordProcessor()
+        passages = random_passages(100)  # more than one block of 16 batches of 4
+        embeddings = embed_passages(
+            model,
+            processor,
+            passages,
+            tmp_path / "out" if on_disk else None,
+            batch_size=4,
+            max_tokens_per_batch=max_tokens,
+            progress=False,
+        )
+        assert isinstance(embeddings, TokenEmbeddings)
+        assert embeddings.ids == passages["id"][:]
+        assert embeddings.values.dtype == np.float32 and len(embeddings) == 100
+        assert len(processor.calls) == 2 and len(processor.calls[0][0]) == 4 * BATCHES_PER_BLOCK
+        assert all(rows <= 4 for rows, _ in model.shapes)
+        if max_tokens:
+            assert max(rows * length for rows, length in model.shapes) <= max_tokens
+        model.eval()
+        for i, row in enumerate(passages):
+            np.testing.assert_allclose(embeddings[i], expected_vectors(model, processor, row), atol=1e-6)
+
+    def test_batches_are_sorted_by_length_and_trimmed(self):
+        model = WordModel()
+        lengths = [3, 20, 4, 19, 5, 18]
+        passages = [{"id": str(i), "text": " ".join(["w1"] * n)} for i, n in enumerate(lengths)]
+        embed_passages(model, WordProcessor(), passages, batch_size=2, progress=False)
+        assert model.shapes == [(2, 20), (2, 18), (2, 4)]
+
+    def test_list_and_dataset_give_the_same(self):
+        passages = random_passages(10)
+        results = [
+            embed_passages(WordModel(), WordProcessor(), rows, progress=False)
+            for rows in (passages, list(passages), passages.with_format("torch"))
+        ]
+        for result in results[1:]:
+            assert np.array_equal(results[0].values, result.values) and results[0].ids == result.ids
+
+    def test_titles_are_optional(self):
+        processor = WordProcessor()
+        embed_passages(WordModel(), processor, random_passages(3, titles=False), progress=False)
+        embed_passages(WordModel(), processor, [{"id": "a", "text": "w1", "title": None}], progress=False)
+        embed_passages(
+            WordModel(),
+            processor,
+            [{"id": "a", "text": "w1", "title": "w2"}, {"id": "b", "text": "w1"}],
+            progress=False,
+        )
+        assert [titles for _, titles in processor.calls] == [None, None, ["w2", ""]]
+
+    def test_float16(self, tmp_path):
+        passages = random_passages(20)
+        full = embed_passages(WordModel(), WordProcessor(), passages, progress=False)
+        half = embed_passages(WordModel(), WordProcessor(), passages, tmp_path, dtype="float16", progress=False)
+        assert half.values.dtype == np.float16
+        assert np.array_equal(half.values, full.values.astype(np.float16))
+
+    def test_training_modes_are_restored(self):
+        model = WordModel().train()
+        model.dropout.eval()
+        embed_passages(model, WordProcessor(), random_passages(3), progress=False)
+        assert model.training and not model.dropout.training
+
+    def test_training_mode_is_restored_after_an_error(self):
+        model = WordModel().train()
+        model.table.weight.data[word_id("w9")] = float("nan")
+        passages = [{"id": f"p{i}", "text": "w1 w9 w3" if i == 2 else "w1 w2"} for i in range(4)]
+        with pytest.raises(ValueError, match="NaN or infinite values for the passage `p2`"):
+            embed_passages(model, WordProcessor(), passages, progress=False)
+        assert model.training and model.dropout.training
+
+
+class TestOnDisk:
+    def test_load_gives_what_was_returned_memory_mapped(self, tmp_path):
+        written = embed_passages(WordModel(), WordProcessor(), random_passages(30), tmp_path / "e", progress=False)
+        loaded = TokenEmbeddings.load(tmp_path / "e")
+        for embeddings in (written, loaded):
+            assert isinstance(embeddings.values, np.memmap)
+        assert np.array_equal(written.values, loaded.values)
+        assert np.array_equal(written.lengths, loaded.lengths) and written.ids == loaded.ids
+        manifest = json.loads((tmp_path / "e" / "manifest.json").read_text())
+        assert manifest["num_tokens"] == len(loaded.values) and manifest["num_passages"] == 30
+        assert manifest["embedding_dim"] == DIM and manifest["version"] == 1
+
+    def test_a_failure_leaves_the_old_contents(self, tmp_path):
+        embed_passages(WordModel(), WordProcessor(), random_passages(5), tmp_path, progress=False)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        broken = [{"id": str(i), "text": "w1"} for i in range(40)] + [{"id": "last", "text": ",,"}]
+        with pytest.raises(ValueError, match="`last` keeps no token"):
+            embed_passages(WordModel(), WordProcessor(), broken, tmp_path, batch_size=1, progress=False)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+    def test_writing_again_replaces_and_keeps_foreign_files(self, tmp_path):
+        first = embed_passages(WordModel(), WordProcessor(), random_passages(5), tmp_path, progress=False)
+        kept = first.values.copy()
+        (tmp_path / "notes.txt").write_text("mine")
+        embed_passages(WordModel(), WordProcessor(), random_passages(9, seed=1), tmp_path, progress=False)
+        assert len(TokenEmbeddings.load(tmp_path)) == 9
+        assert len(list(tmp_path.iterdir())) == 5  # three arrays, the manifest, the notes
+        assert np.array_equal(first.values, kept)  # the old mapping stays readable
+
+    def test_save_and_load_round_trip(self, tmp_path):
+        tokens = embed_passages(WordModel(), WordProcessor(), random_passages(6), progress=False)
+        tokens.save(tmp_path / "tokens")
+        assert np.array_equal(TokenEmbeddings.load(tmp_path / "tokens").values, tokens.values)
+        dense = DenseEmbeddings(np.arange(6, dtype=np.float32).reshape(3, 2), ["a", "ü", "c"])
+        dense.save(tmp_path / "dense")
+        loaded = DenseEmbeddings.load(tmp_path / "dense")
+        assert np.array_equal(loaded.values, dense.values) and loaded.ids == ["a", "ü", "c"]
+
+    def test_damaged_and_foreign_folders(self, tmp_path):
+        folder = tmp_path / "e"
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            TokenEmbeddings.load(folder)
+        folder.mkdir()
+        with pytest.raises(ValueError, match="has no manifest.json"):
+            TokenEmbeddings.load(folder)
+        embed_passages(WordModel(), WordProcessor(), random_passages(5), folder, progress=False)
+        with pytest.raises(ValueError, match="holds `hf_xlir.token_embeddings`, expected `hf_xlir.dense_embeddings`"):
+            DenseEmbeddings.load(folder)
+        manifest_file = folder / "manifest.json"
+        manifest = manifest_file.read_text()
+        for text, message in [
+            (manifest[:40], "not valid JSON"),
+            ('{"a": 1}', "not a manifest of hf_xlir"),
+            (manifest.replace('"version": 1', '"version": 2'), "upgrade hf_xlir"),
+        ]:
+            manifest_file.write_text(text)
+            with pytest.raises(ValueError, match=message):
+                TokenEmbeddings.load(folder)
+        manifest_file.write_text(manifest)
+        values = next(folder.glob("values-*.npy"))
+        content = values.read_bytes()
+        values.write_bytes(content[:-10])
+        with pytest.raises(ValueError, match=f"has {len(content) - 10} bytes instead of {len(content)}"):
+            TokenEmbeddings.load(folder)
+        values.unlink()
+        with pytest.raises(ValueError, match="is missing"):
+            TokenEmbeddings.load(folder)
+
+
+class TestDenseEmbeddings:
+    @pytest.mark.parametrize("on_disk", [False, True])
+    def test_every_passage_as_if_it_were_alone(self, tmp_path, on_disk):
+        model, processor = WordModel(dense=True), WordProcessor(dense=True)
+        passages = random_passages(50)
+        embeddings = embed_passages(
+            model, processor, passages, tmp_path if on_disk else None, batch_size=2, progress=False
+        )
+        assert isinstance(embeddings, DenseEmbeddings)
+        assert embeddings.values.shape == (50, DIM) and embeddings.ids == passages["id"][:]
+        model.eval()
+        for vector, row in zip(embeddings.values, passages, strict=True):
+            np.testing.assert_allclose(vector, expected_vectors(model, processor, row), atol=1e-6)
+        if on_disk:
+            assert np.array_equal(DenseEmbeddings.load(tmp_path).values, embeddings.values)
+
+
+class TestQueries:
+    def test_token_vectors_are_padded_to_the_longest(self):
+        model, processor = WordModel(), WordProcessor()
+        texts = ["w1", "w2 , w3", "w1 w2 w3 w4 w5", "w9"]
+        queries = embed_queries(model, processor, texts, batch_size=2)
+        assert queries.embeddings.shape == (4, 5, DIM)
+        assert queries.mask.tolist() == [
+            [True, False, False, False, False],
+            [True, False, True, False, False],
+            [True] * 5,
+            [True, False, False, False, False],
+        ]
+        model.eval()
+        for i, text in enumerate(texts):
+            with torch.no_grad():
+                alone = model(**processor.process_queries([text])).embeddings[0]
+            kept = queries.mask[i].nonzero().flatten()
+            torch.testing.assert_close(queries.embeddings[i][kept], alone[kept])
+
+    def test_dense(self):
+        queries = embed_queries(WordModel(dense=True), WordProcessor(dense=True), ["w1", "w2 w3", "w4"], batch_size=2)
+        assert queries.embeddings.shape == (3, DIM) and queries.mask is None
+
+    def test_results_can_be_trained_on(self):
+        queries = embed_queries(WordModel(), WordProcessor(), ["w1 w2"])
+        torch.nn.Linear(DIM, 2)(queries.embeddings).sum().backward()
+
+    def test_bad_input(self):
+        for queries, message in [("w1", "got one text"), ([], "is empty"), (["w1", " "], "Query 1 is ' '")]:
+            with pytest.raises(ValueError, match=message):
+                embed_queries(WordModel(), WordProcessor(), queries)
+        model = WordModel()
+        model.table.weight.data[:] = float("inf")
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            embed_queries(model, WordProcessor(), ["w1"])
+
+
+class TestBadPassages:
+    @pytest.mark.parametrize(
+        ("passages", "message"),
+        [
+            ([], "`passages` is empty"),
+            (Dataset.from_dict({"id": [], "text": []}), "`passages` is empty"),
+            ("w1", "got str"),
+            ([{"id": "a"}], r"row 0 lacks \['text'\]"),
+            (Dataset.from_dict({"text": ["w1"]}), r"the dataset lacks \['id'\]"),
+            ([{"id": "a", "text": "w1"}, {"id": "b", "text": " \n"}], "`b` in row 1 has no text"),
+            ([{"id": "a", "text": "w1"}, {"id": "b", "text": None}], "`b` in row 1 has no text"),
+            ([{"id": 3, "text": "w1"}], "row 0 has the id 3: ids are strings"),
+            ([{"id": "", "text": "w1"}], "row 0 has the id ''"),
+            ([{"id": "a", "text": "w1"}, {"id": "a", "text": "w2"}], "Two passages have the id `a`"),
+            ([{"id": "a", "text": "w1"}, {"id": "b", "text": ", ,"}], "`b` keeps no token"),
+        ],
+    )
+    def test_before_anything_is_encoded(self, passages, message):
+        model = WordModel()
+        with pytest.raises(ValueError, match=message):
+            embed_passages(model, WordProcessor(), passages, progress=False)
+        assert model.shapes == []
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"dtype": "int8"}, "`dtype` must be"),
+            ({"batch_size": 0}, "`batch_size` must be at least 1"),
+            ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` must be at least 1"),
+        ],
+    )
+    def test_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            embed_passages(WordModel(), WordProcessor(), random_passages(2), progress=False, **options)
+
+    def test_a_value_too_large_for_float16(self):
+        model = WordModel()
+        model.table.weight.data[word_id("w5")] = 1e6
+        passages = [{"id": "a", "text": "w1"}, {"id": "b", "text": "w5"}]
+        with pytest.raises(ValueError, match=r"passage `b` \(as float16\)"):
+            embed_passages(model, WordProcessor(), passages, dtype="float16", progress=False)
+
+
+class TestClasses:
+    def test_from_padded(self):
+        vectors = torch.arange(12.0).view(2, 3, 2)
+        mask = torch.tensor([[True, False, True], [False, True, False]])
+        embeddings = TokenEmbeddings.from_padded(vectors, mask, ["a", "b"])
+        assert embeddings.values.tolist() == [[0, 1], [4, 5], [8, 9]]
+        assert embeddings.lengths.tolist() == [2, 1] and embeddings.offsets.tolist() == [0, 2, 3]
+        with pytest.raises(ValueError, match="boolean mask"):
+            TokenEmbeddings.from_padded(vectors, mask.long(), ["a", "b"])
+
+    @pytest.mark.parametrize(
+        ("values", "lengths", "ids", "message"),
+        [
+            (np.zeros(3), [3], ["a"], "floating-point of shape"),
+            (np.zeros((3, 2), dtype=int), [3], ["a"], "floating-point of shape"),
+            (np.zeros((3, 2)), [1.5, 1.5], ["a", "b"], "one integer a passage"),
+            (np.zeros((3, 2)), [3], ["a", "b"], "2 ids for 1 passages"),
+            (np.zeros((3, 2)), [1, 2], ["a", "a"], "`a` appears twice"),
+            (np.zeros((3, 2)), [3, 0], ["a", "b"], "`b` keeps no token"),
+            (np.zeros((3, 2)), [1, 1], ["a", "b"], "sum to 2, but `values` has 3 rows"),
+        ],
+    )
+    def test_parts_that_do_not_fit(self, values, lengths, ids, message):
+        with pytest.raises(ValueError, match=message):
+            TokenEmbeddings(values, np.array(lengths), ids)
+
+    def test_positions_out_of_range(self):
+        embeddings = TokenEmbeddings(np.zeros((1, 2)), np.array([1]), ["a"])
+        for position in (1, -1):
+            with pytest.raises(IndexError):
+                embeddings[position]
