@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "hf_xlir" / "__init__.py").read_text(encoding="utf-8")).group(1)
+INIT = (HERE / "hf_xlir" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 
 EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],

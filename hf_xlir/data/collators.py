@@ -32,7 +32,6 @@ class RetrieverCollator:
             Whether the objective looks at documents at all; sentence vectors on parallel text do not.
 
     Example:
-
     ```python
     >>> from hf_xlir.data.collators import RetrieverCollator
 

@@ -34,7 +34,6 @@ def register_for_hub_export():
     package is not installed. Without it a folder needs the package.
 
     Example:
-
     ```python
     >>> from hf_xlir import register_for_hub_export
 

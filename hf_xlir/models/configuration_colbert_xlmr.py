@@ -41,7 +41,6 @@ class ColBERTXLMRConfig(RetrieverConfig):
             checkpoints trained that way.
 
     Example:
-
     ```python
     >>> from hf_xlir import ColBERTXLMRConfig, ColBERTXLMRModel
 

@@ -25,7 +25,6 @@ def maxsim_scores(query_embeddings, document_embeddings, query_mask=None, docume
         ValueError: If shapes do not fit together, or a document keeps no token.
 
     Example:
-
     ```python
     >>> import torch
     >>> from hf_xlir.models.late_interaction import maxsim_scores

@@ -15,7 +15,6 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
     `from_pretrained` takes a folder of this family or of a bare encoder; then `linear.weight` alone is new.
 
     Example:
-
     ```python
     >>> from hf_xlir import ColBERTXLMRModel, ColBERTXLMRProcessor
     >>> from transformers import AutoTokenizer

@@ -22,7 +22,6 @@ class BiEncoderProcessor(RetrieverProcessor):
         ValueError: If a length is too small, or the tokenizer lacks a special token.
 
     Example:
-
     ```python
     >>> from transformers import AutoTokenizer
     >>> from hf_xlir import BiEncoderProcessor
@@ -132,9 +131,14 @@ class BiEncoderProcessor(RetrieverProcessor):
             if return_offsets_mapping:
                 text_sequence = 1 if paired else 0
                 encoded["offset_mapping"] = [
-                    [offsets if sequence == text_sequence else (0, 0) for offsets, sequence in zip(row, ids, strict=True)]
+                    [
+                        offsets if sequence == text_sequence else (0, 0)
+                        for offsets, sequence in zip(row, ids, strict=True)
+                    ]
                     for row, ids in zip(
-                        encoded["offset_mapping"], (encoding.sequence_ids for encoding in encoded.encodings), strict=True
+                        encoded["offset_mapping"],
+                        (encoding.sequence_ids for encoding in encoded.encodings),
+                        strict=True,
                     )
                 ]
             for name, rows in encoded.items():

@@ -43,7 +43,6 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         ValueError: If a setting is not possible, or the tokenizer lacks a special token.
 
     Example:
-
     ```python
     >>> from transformers import AutoTokenizer
     >>> from hf_xlir import ColBERTXLMRProcessor
@@ -219,7 +218,7 @@ def _default_marker_ids(tokenizer):
 
 
 def _stack(rows, length, fill_id):
-    """Ids of shape `(rows, length)` filled up with `fill_id`, and a mask of the same shape, `True` for the row's own."""
+    """Ids of shape `(rows, length)` filled up with `fill_id`, and a mask of that shape, `True` for the rows' own."""
     lengths = torch.tensor([len(row) for row in rows])
     real = torch.arange(length) < lengths[:, None]
     input_ids = torch.full((len(rows), length), fill_id)

@@ -77,7 +77,7 @@ class RetrieverProcessor(ProcessorMixin):
                 raise ValueError(f"`{name}` must be from 4 to the tokenizer's {most} token ids, got {length}.")
 
     def _warn_if_cut(self, cut, what):
-        """Say which texts (a list of bool) lose their end. Cutting long passages is routine, cutting questions is not."""
+        """Say which texts (a list of bool) lose their end: routine for passages, worth a warning for questions."""
         if any(cut):
             length = getattr(self, f"{what}_length")
             (logger.warning if what == "query" else logger.info)(

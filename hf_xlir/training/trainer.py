@@ -39,7 +39,6 @@ class RetrieverTrainer(Trainer):
         ValueError: If the processor does not fit the model, or the objective needs what is not given.
 
     Example:
-
     ```python
     >>> from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 
