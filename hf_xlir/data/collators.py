@@ -29,7 +29,9 @@ class RetrieverCollator:
         teacher_processor (`RetrieverProcessor`, *optional*):
             The teacher's processor, if a teacher runs during training.
         with_documents (`bool`, *optional*, defaults to `True`):
-            Whether the objective looks at documents at all; sentence vectors on parallel text do not.
+            Whether the student encodes documents.
+        with_teacher_documents (`bool`, *optional*, defaults to `True`):
+            Whether the teacher, if there is one, encodes them. Rows need no documents where neither does.
 
     Example:
     ```python
@@ -46,6 +48,7 @@ class RetrieverCollator:
     processor: object
     teacher_processor: object | None = None
     with_documents: bool = True
+    with_teacher_documents: bool = True
 
     def __call__(self, rows):
         """
@@ -56,39 +59,52 @@ class RetrieverCollator:
                 See the class.
 
         Returns:
-            `dict` with `queries` and `documents` (the processor's output; the documents of row `i` stand at
-            `i * nway` and behind, positive first), `document_keys` (`torch.LongTensor` of shape
-            `(batch_size * nway,)`, equal for equal texts) and, as far as they apply, `teacher_queries`,
-            `teacher_documents` and `teacher_scores` (`torch.FloatTensor` of shape `(batch_size, nway)`).
+            `dict` with `queries` and, as far as they apply, `teacher_queries`, `teacher_query_keys`
+            (`torch.LongTensor` of shape `(batch_size,)`, equal for equal texts), `documents` (the documents of row `i`
+            stand at `i * nway` and behind, positive first), `teacher_documents`, `document_keys` (of shape
+            `(batch_size * nway,)`) and `teacher_scores` (`torch.FloatTensor` of shape `(batch_size, nway)`).
 
         Raises:
             ValueError: If rows differ in their number of negatives, or scores do not fit the documents.
         """
-        batch = {"queries": dict(self.processor.process_queries([row["query"] for row in rows]))}
-        if self.teacher_processor is not None:
+        has_teacher = self.teacher_processor is not None
+        has_teacher_documents = has_teacher and self.with_teacher_documents
+        documents = _documents(rows) if self.with_documents or has_teacher_documents else None
+
+        batch = {"queries": dict(self.processor.process_queries([row["query"] for row in rows], warn=False))}
+        if has_teacher:
             teacher_queries = [row.get("teacher_query") or row["query"] for row in rows]
-            batch["teacher_queries"] = dict(self.teacher_processor.process_queries(teacher_queries))
-        if not self.with_documents:
+            batch["teacher_queries"] = dict(self.teacher_processor.process_queries(teacher_queries, warn=False))
+            batch["teacher_query_keys"] = torch.tensor([_key([query]) for query in teacher_queries])
+        if documents is None:
             return batch
 
-        documents = [[row["positive"], *(row.get("negatives") or [])] for row in rows]
-        nway = len(documents[0])
-        if any(len(of_row) != nway for of_row in documents):
-            raise ValueError(
-                "All rows of a batch need equally many negatives, got "
-                f"{sorted({len(of_row) - 1 for of_row in documents})}. Sample the same number for each row."
-            )
         titles, texts = zip(*[_title_and_text(document) for of_row in documents for document in of_row], strict=True)
-        batch["documents"] = dict(self.processor.process_documents(texts, titles=titles))
         batch["document_keys"] = torch.tensor([_key(pair) for pair in zip(titles, texts, strict=True)])
-        if rows[0].get("teacher_scores") is not None:
-            scores = [row["teacher_scores"] for row in rows]
-            if any(len(of_row) != nway for of_row in scores):
-                raise ValueError(f"`teacher_scores` must have one number for each of a row's {nway} documents.")
-            batch["teacher_scores"] = torch.tensor(scores, dtype=torch.float32)
-        elif self.teacher_processor is not None:
+        if self.with_documents:
+            batch["documents"] = dict(self.processor.process_documents(texts, titles=titles))
+        if has_teacher_documents:
             batch["teacher_documents"] = dict(self.teacher_processor.process_documents(texts, titles=titles))
+        if rows[0].get("teacher_scores") is not None:
+            batch["teacher_scores"] = torch.tensor([row["teacher_scores"] for row in rows], dtype=torch.float32)
         return batch
+
+
+def _documents(rows):
+    """The documents of each row, positive first, equally many and as many as its scores, if it has some."""
+    documents = [[row["positive"], *(row.get("negatives") or [])] for row in rows]
+    nway = len(documents[0])
+    if any(len(of_row) != nway for of_row in documents):
+        raise ValueError(
+            "All rows of a batch need equally many negatives, got "
+            f"{sorted({len(of_row) - 1 for of_row in documents})}. Sample the same number for each row."
+        )
+    scores = [row.get("teacher_scores") for row in rows]
+    if any(of_row is not None for of_row in scores) and any(
+        of_row is None or len(of_row) != nway for of_row in scores
+    ):
+        raise ValueError(f"`teacher_scores` must have, in all rows, one number for each of the {nway} documents.")
+    return documents
 
 
 def _title_and_text(document):
@@ -97,8 +113,8 @@ def _title_and_text(document):
     return document.get("title") or "", document["text"]
 
 
-def _key(title_and_text):
-    digest = hashlib.blake2b("\n".join(title_and_text).encode(), digest_size=8).digest()
+def _key(texts):
+    digest = hashlib.blake2b("\n".join(texts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 

@@ -21,7 +21,8 @@ class BiEncoderConfig(RetrieverConfig):
         share_encoders (`bool`, *optional*, defaults to `True`):
             Whether queries and documents go through one tower. DPR's released models use two.
         pooling (`"cls"`, `"mean"` or `"last4_mean"`, *optional*, defaults to `"cls"`):
-            First token (DPR), mean over the real tokens, or that mean over the mean of the last four hidden layers.
+            First token (DPR), mean over the real tokens, or that mean over the mean of the last four hidden states
+            (in an encoder of less than four layers, the embedding layer's counts among them).
         normalize (`bool`, *optional*, defaults to `False`):
             Whether embeddings have L2 norm 1, so that the inner product is a cosine.
         query_length (`int`, *optional*, defaults to 64):
@@ -38,11 +39,6 @@ class BiEncoderConfig(RetrieverConfig):
     normalize: bool = False
     query_length: int = 64
     document_length: int = 256
-
-    def validate_embedding_dim(self):
-        """Called by the strict dataclass."""
-        if self.embedding_dim is not None and self.embedding_dim < 1:
-            raise ValueError(f"`embedding_dim` must be at least 1 or `None`, got {self.embedding_dim}.")
 
 
 __all__ = ["BiEncoderConfig"]

@@ -62,10 +62,5 @@ class ColBERTXLMRConfig(RetrieverConfig):
     skip_punctuation: bool = True
     mask_id_zero: bool = False
 
-    def validate_embedding_dim(self):
-        """Called by the strict dataclass."""
-        if self.embedding_dim < 1:
-            raise ValueError(f"`embedding_dim` must be at least 1, got {self.embedding_dim}.")
-
 
 __all__ = ["ColBERTXLMRConfig"]

@@ -4,11 +4,13 @@ import difflib
 from dataclasses import fields
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 
 HF_XLIR_MODEL_TYPES = ("colbert_xlmr", "biencoder", "fid_t5")
+# Where XLM-R base differs from the defaults of `XLMRobertaConfig`, which are those of BERT
+XLMR_BASE = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
 
 @strict
@@ -19,18 +21,23 @@ class RetrieverConfig(PreTrainedConfig):
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*):
             Configuration of the transformer encoder, any family that `AutoModel` builds. Defaults to XLM-R base.
+        embedding_dim (`int`, *optional*):
+            Size of an embedding. `None`, the default, is the encoder's hidden size.
         query_length (`int`, *optional*, defaults to 32):
             Length of a query in token ids, special tokens included.
         document_length (`int`, *optional*, defaults to 180):
             Most token ids a document keeps, special tokens included.
 
     Raises:
-        ValueError: If a length is too small, or a keyword is a misspelt field.
+        ValueError: If a size is too small, or a keyword is a misspelt field.
     """
 
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(AutoConfig, model_type="xlm-roberta")}
+    sub_configs_defaults = {
+        "encoder_config": SubConfigSpec(AutoConfig, model_type="xlm-roberta", init_kwargs=XLMR_BASE)
+    }
 
     encoder_config: dict | PreTrainedConfig | None = None
+    embedding_dim: int | None = None
     query_length: int = 32
     document_length: int = 180
 
@@ -41,12 +48,16 @@ class RetrieverConfig(PreTrainedConfig):
             if close:
                 raise ValueError(f"`{type(self).__name__}` has no field `{name}`. Did you mean `{close[0]}`?")
         super().__post_init__(**kwargs)
+        # The strict dataclass calls it, too, but what it raises then is no ValueError
+        self.validate_sizes()
 
-    def validate_lengths(self):
+    def validate_sizes(self):
         """Called by the strict dataclass: both lengths must leave room for one piece beside the special tokens."""
         for name in ("query_length", "document_length"):
             if getattr(self, name) < 4:
                 raise ValueError(f"`{name}` must be at least 4 token ids, got {getattr(self, name)}.")
+        if self.embedding_dim is not None and self.embedding_dim < 1:
+            raise ValueError(f"`embedding_dim` must be at least 1, got {self.embedding_dim}.")
 
     def get_text_config(self, decoder=None, encoder=None):
         """The encoder's configuration: vocabulary size, hidden size, number of layers."""
@@ -59,12 +70,18 @@ class RetrieverConfig(PreTrainedConfig):
         a new retriever.
 
         Raises:
-            ValueError: If the folder holds a model of another family.
+            ValueError: If the folder holds a model of another family, or none that transformers knows.
         """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         source = config_dict.get("model_type")
-        if source is None or source == cls.model_type:
+        if source == cls.model_type:
             return config_dict, kwargs
+        if source not in CONFIG_MAPPING:
+            found = "no `config.json` with a `model_type`" if source is None else f"a model of unknown type `{source}`"
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` has {found}. `{cls.__name__}` needs a folder or repository of a "
+                f"`{cls.model_type}` model, or of a bare encoder that transformers has, such as XLM-R or BERT."
+            )
         if source in HF_XLIR_MODEL_TYPES or config_dict.get("is_encoder_decoder"):
             raise ValueError(
                 f"`{pretrained_model_name_or_path}` holds a model of type `{source}`, but `{cls.__name__}` needs a "

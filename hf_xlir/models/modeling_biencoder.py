@@ -63,6 +63,13 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         self.document_encoder = copy.deepcopy(self.encoder)
         self.document_head = copy.deepcopy(self.head)
 
+    def resize_token_embeddings(self, *args, **kwargs):
+        """Like the parent's, for both towers."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        if not self.config.share_encoders:
+            self.document_encoder.resize_token_embeddings(*args, **kwargs)
+        return embeddings
+
     def tower(self, text_type):
         """
         The encoder and head for one kind of text.
@@ -82,10 +89,11 @@ class BiEncoderModel(RetrieverPreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         text_type: str = "query",
+        inputs_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -102,6 +110,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
                 Segment ids, for encoders that take them.
             text_type (`"query"` or `"document"`, *optional*, defaults to `"query"`):
                 Which tower encodes. Without effect where both share one.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Embeddings instead of ids.
             output_hidden_states, output_attentions (`bool`, *optional*):
                 Whether the encoder's layers and attention weights are returned.
             return_dict (`bool`, *optional*):
@@ -112,12 +122,13 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         """
         encoder, head = self.tower(text_type)
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+            attention_mask = self.attend_to_all(input_ids, inputs_embeds)
         encoded = self.encode(
             encoder,
             input_ids,
             attention_mask,
             token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
             output_hidden_states=output_hidden_states or self.config.pooling == "last4_mean",
             output_attentions=output_attentions,
         )
@@ -178,7 +189,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
             `list[torch.FloatTensor]`: For each text a tensor of shape `(number of spans, hidden_size)`.
 
         Raises:
-            ValueError: If a span touches no piece, for instance because the text was cut before it.
+            ValueError: If a span is empty or touches no piece, for instance because the text was cut before it.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f'`reduction` must be "mean" or "sum", got {reduction!r}.')
@@ -196,7 +207,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         for row, row_spans in enumerate(spans):
             starts, ends = offset_mapping[row].to(states.device).unbind(-1)  # (sequence_length,)
             bounds = torch.tensor(row_spans, device=states.device).view(-1, 2)
-            touched = (starts < bounds[:, 1:]) & (ends > bounds[:, :1]) & (ends > starts)  # (spans, sequence_length)
+            touched = (starts < bounds[:, 1:]) & (ends > bounds[:, :1])  # (spans, sequence_length)
+            touched &= (ends > starts) & (bounds[:, 1:] > bounds[:, :1])  # neither special tokens nor empty spans
             counts = touched.sum(dim=1, keepdim=True)
             if (counts == 0).any():
                 missed = [span for span, count in zip(row_spans, counts.flatten().tolist(), strict=True) if count == 0]

@@ -39,10 +39,11 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         embedding_mask: torch.BoolTensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -59,6 +60,8 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
                 `True` for tokens whose vectors count. Defaults to those attended to.
             token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Segment ids, for encoders that take them.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Embeddings instead of ids.
             output_hidden_states, output_attentions (`bool`, *optional*):
                 Whether the encoder's layers and attention weights are returned.
             return_dict (`bool`, *optional*):
@@ -67,15 +70,20 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
         Returns:
             [`RetrieverOutput`] with embeddings of shape `(batch_size, sequence_length, embedding_dim)`, each of L2
             norm 1, or 0 where `embedding_mask` is `False`.
+
+        Raises:
+            ValueError: If the attention implementation leaves out tokens whose vectors count.
         """
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+            attention_mask = self.attend_to_all(input_ids, inputs_embeds)
         embedding_mask = (attention_mask if embedding_mask is None else embedding_mask).bool()
+        self._check_expansion(attention_mask, embedding_mask)
         encoded = self.encode(
             self.encoder,
             input_ids,
             attention_mask,
             token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
@@ -83,6 +91,16 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
         embeddings = nn.functional.normalize(embeddings, dim=-1) * embedding_mask[..., None]
         output = RetrieverOutput(embeddings, embedding_mask, encoded.hidden_states, encoded.attentions)
         return output.to_tuple() if return_dict is False else output
+
+    def _check_expansion(self, attention_mask, embedding_mask):
+        # Flash attention drops what is not attended to, so the vectors of a query's expansion would be meaningless
+        implementation = self.config._attn_implementation
+        if "flash" in implementation and (embedding_mask & (attention_mask == 0)).any():
+            raise ValueError(
+                f"`attn_implementation={implementation!r}` leaves out tokens that are not attended to, but the "
+                'vectors of the query expansion count. Load the model with `attn_implementation="sdpa"`, or set '
+                '`attend_to_expansion=True` or `query_expansion="none"` before training.'
+            )
 
 
 __all__ = ["ColBERTXLMRModel"]

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 import torch
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_retriever import RetrieverConfig
@@ -73,7 +73,8 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         if config is not None:
             kwargs["config"] = config
         if source.get("model_type") == cls.config_class.model_type:
-            _check_embedding_dim(pretrained_model_name_or_path, source, config, kwargs)
+            saved = source.get("embedding_dim", cls.config_class.embedding_dim)
+            _check_embedding_dim(pretrained_model_name_or_path, saved, config, kwargs)
             return super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, key_mapping=key_mapping, **kwargs
             )
@@ -89,34 +90,40 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
 
     def encode(self, encoder, input_ids, attention_mask, **kwargs):
-        """Run an encoder, without the arguments that it does not take (DistilBERT has no `token_type_ids`)."""
-        if kwargs.get("token_type_ids") is None:
-            kwargs.pop("token_type_ids", None)
+        """Run an encoder without the arguments that are `None`: DistilBERT, say, has no `token_type_ids`."""
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
         return encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    @staticmethod
+    def attend_to_all(input_ids, inputs_embeds):
+        """The attention mask where none is given, of shape `(batch_size, sequence_length)`."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError(f"Give `input_ids` or `inputs_embeds`, got {'neither' if input_ids is None else 'both'}.")
+        given = inputs_embeds if input_ids is None else input_ids
+        return torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
 
     @staticmethod
     def build_encoder(encoder_config):
         """An encoder of any family from its configuration, without the pooler that a retriever has no use for."""
-        model_class = MODEL_MAPPING[type(encoder_config)]
-        if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
-            return AutoModel.from_config(encoder_config, add_pooling_layer=False)
-        return AutoModel.from_config(encoder_config)
+        # Not the dtype that the encoder was saved with: the projection is made in torch's default
+        arguments = {"dtype": torch.get_default_dtype()}
+        if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(encoder_config)].__init__).parameters:
+            arguments["add_pooling_layer"] = False
+        return AutoModel.from_config(encoder_config, **arguments)
 
 
 def _bare_encoder_key_mapping(model_type, prefix):
     """Rename `bert.embeddings...` or `embeddings...` to `encoder.embeddings...`."""
-    from transformers import CONFIG_MAPPING
-
     family_prefix = MODEL_MAPPING[CONFIG_MAPPING[model_type]].base_model_prefix
     optional_prefix = rf"(?:{re.escape(family_prefix)}\.)?" if family_prefix else ""
     return {rf"^{optional_prefix}(?=.)": f"{prefix}."}
 
 
-def _check_embedding_dim(path, source, config, kwargs):
-    asked = kwargs.get("embedding_dim", getattr(config, "embedding_dim", source.get("embedding_dim")))
-    if asked != source.get("embedding_dim"):
+def _check_embedding_dim(path, saved, config, kwargs):
+    asked = kwargs.get("embedding_dim", getattr(config, "embedding_dim", saved))
+    if asked != saved:
         raise ValueError(
-            f"`{path}` holds weights for embedding_dim={source.get('embedding_dim')}, got embedding_dim={asked}. "
+            f"`{path}` holds weights for embedding_dim={saved}, got embedding_dim={asked}. "
             "Leave `embedding_dim` out, or start again from the bare encoder to train another size."
         )
 

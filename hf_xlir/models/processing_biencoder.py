@@ -42,7 +42,7 @@ class BiEncoderProcessor(RetrieverProcessor):
         self.document_length = document_length
         self._check_lengths()
 
-    def process_queries(self, texts, return_offsets_mapping=False):
+    def process_queries(self, texts, return_offsets_mapping=False, warn=True):
         r"""
         Token ids of queries.
 
@@ -51,6 +51,8 @@ class BiEncoderProcessor(RetrieverProcessor):
                 Questions. One that is too long is truncated, with a warning.
             return_offsets_mapping (`bool`, *optional*, defaults to `False`):
                 Whether to add each piece's characters, for [`BiEncoderModel.word_vectors`].
+            warn (`bool`, *optional*, defaults to `True`):
+                Whether to warn; training on sentences that may be long does not.
 
         Returns:
             `BatchFeature` of `input_ids` and `attention_mask`, each of shape `(number of texts, longest)`, what else
@@ -60,7 +62,7 @@ class BiEncoderProcessor(RetrieverProcessor):
             ValueError: If the list or a text is empty.
         """
         texts, _ = self._check_texts(texts, "query")
-        return self._encode(texts, None, self.query_length, "query", return_offsets_mapping)
+        return self._encode(texts, None, self.query_length, "query", return_offsets_mapping, warn)
 
     def process_documents(self, texts, titles=None, return_offsets_mapping=False):
         r"""
@@ -110,9 +112,9 @@ class BiEncoderProcessor(RetrieverProcessor):
         """Names of the model's inputs."""
         return [*self.tokenizer.model_input_names, "text_type"]
 
-    def _encode(self, texts, titles, length, text_type, return_offsets_mapping):
+    def _encode(self, texts, titles, length, text_type, return_offsets_mapping, warn=True):
         titles = titles or [None] * len(texts)
-        fields = {}
+        fields, cut = {}, [False] * len(texts)
         for paired in (False, True):
             positions = [position for position, title in enumerate(titles) if bool(title) == paired]
             if not positions:
@@ -127,7 +129,8 @@ class BiEncoderProcessor(RetrieverProcessor):
                 max_length=length,
                 return_offsets_mapping=return_offsets_mapping,
             )
-            self._warn_if_cut([bool(encoding.overflowing) for encoding in encoded.encodings], text_type)
+            for position, encoding in zip(positions, encoded.encodings, strict=True):
+                cut[position] = bool(encoding.overflowing)
             if return_offsets_mapping:
                 text_sequence = 1 if paired else 0
                 encoded["offset_mapping"] = [
@@ -145,6 +148,8 @@ class BiEncoderProcessor(RetrieverProcessor):
                 fields.setdefault(name, [None] * len(texts))
                 for position, row in zip(positions, rows, strict=True):
                     fields[name][position] = row
+        if warn:
+            self._warn_if_cut(cut, text_type)
         return BatchFeature({**self._pad(fields), "text_type": text_type})
 
     def _pad(self, fields):

@@ -90,13 +90,15 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         self.mask_id_zero = mask_id_zero
         self._check_settings()
 
-    def process_queries(self, texts):
+    def process_queries(self, texts, warn=True):
         r"""
         Token ids of queries.
 
         Args:
             texts (`list[str]`):
                 Questions. One that is too long is truncated, with a warning.
+            warn (`bool`, *optional*, defaults to `True`):
+                Whether to warn; training on sentences that may be long does not.
 
         Returns:
             `BatchFeature` of `input_ids`, `attention_mask` and `embedding_mask` (`True` for tokens whose vectors
@@ -106,7 +108,7 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
             ValueError: If the list or a text is empty.
         """
         texts, _ = self._check_texts(texts, "query")
-        rows = self._ids(texts, self.query_marker_id, self.query_length, "query")
+        rows = self._ids(texts, self.query_marker_id, self.query_length, "query", warn)
         expansion_id, length = self.tokenizer.pad_token_id, self.query_length
         if self.query_expansion == "mask":
             expansion_id = self.tokenizer.mask_token_id
@@ -168,12 +170,13 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         """Names of the model's inputs."""
         return ["input_ids", "attention_mask", "embedding_mask"]
 
-    def _ids(self, texts, marker_id, length, what):
+    def _ids(self, texts, marker_id, length, what, warn=True):
         pieces = self.tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )["input_ids"]
         room = length - 3  # <s>, marker and </s> take three places
-        self._warn_if_cut([len(row) > room for row in pieces], what)
+        if warn:
+            self._warn_if_cut([len(row) > room for row in pieces], what)
         start, end = [self.tokenizer.cls_token_id, marker_id], [self.tokenizer.sep_token_id]
         return [start + row[:room] + end for row in pieces]
 

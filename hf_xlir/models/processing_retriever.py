@@ -23,6 +23,13 @@ class RetrieverProcessor(ProcessorMixin):
             if token_id is None:
                 raise ValueError(f"The tokenizer has no `{name}`, which every query and document needs. Set it first.")
 
+    def __call__(self, *args, **kwargs):
+        """Refused: queries and documents are encoded differently, so each has a method of its own."""
+        raise TypeError(
+            f"`{type(self).__name__}` is not called: use its `process_queries` or `process_documents`, which encode "
+            "texts differently."
+        )
+
     @classmethod
     def from_config(cls, tokenizer, config):
         """
@@ -52,22 +59,32 @@ class RetrieverProcessor(ProcessorMixin):
                 )
 
     def _check_texts(self, texts, what, titles=None):
-        """Return `texts` as a list, or raise for an empty list, an empty text, or something that is not text."""
+        """
+        Return `texts` and `titles` as lists, blank titles as `None`, or raise for an empty list, an empty text, or
+        something that is not text.
+        """
+        plural = {"query": "queries", "document": "documents"}[what]
         if isinstance(texts, str):
-            raise TypeError(f"Expected a list of {what}s, got one string. Put it in a list: [{texts[:20]!r}].")
+            raise TypeError(f"Expected a list of {plural}, got one string. Put it in a list: [{texts[:20]!r}].")
         texts = list(texts)
         if not texts:
-            raise ValueError(f"Got an empty list of {what}s: give at least one.")
+            raise ValueError(f"Got an empty list of {plural}: give at least one.")
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"{what} {position} must be a string, got {type(text).__name__}.")
             if not text.strip():
                 raise ValueError(f"{what} {position} is empty. Leave empty texts out.")
-        if titles is not None:
-            titles = list(titles)
-            if len(titles) != len(texts):
-                raise ValueError(f"`titles` must have one entry a document: got {len(titles)} for {len(texts)}.")
-        return texts, titles
+        if titles is None:
+            return texts, None
+        if isinstance(titles, str):
+            raise TypeError(f"Expected a list of titles, got one string. Put it in a list: [{titles[:20]!r}].")
+        titles = list(titles)
+        if len(titles) != len(texts):
+            raise ValueError(f"`titles` must have one entry a document: got {len(titles)} for {len(texts)}.")
+        for position, title in enumerate(titles):
+            if not isinstance(title, str | None):
+                raise TypeError(f"title {position} must be a string or `None`, got {type(title).__name__}.")
+        return texts, [title if title and title.strip() else None for title in titles]
 
     def _check_lengths(self):
         """Raise for a length that leaves no room for pieces, or that the encoder has no positions for."""

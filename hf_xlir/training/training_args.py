@@ -19,8 +19,11 @@ class RetrieverTrainingArguments(TrainingArguments):
     r"""
     Arguments of [`RetrieverTrainer`], added to those of [`~transformers.TrainingArguments`].
 
-    One inherited default differs: `remove_unused_columns` is `False`, since the collator reads columns that no model
-    takes.
+    Three inherited defaults differ: `remove_unused_columns` is `False`, since the collator reads columns that no model
+    takes; `ddp_find_unused_parameters` is `False` unless queries alone are encoded, since DistributedDataParallel
+    looks for unused parameters after one forward pass, and would take the other tower for unused; and each process
+    reads its own share of a streamed dataset (`dispatch_batches` of `accelerator_config` is `False`), since a batch
+    has more documents than queries, and dispatching would cut it.
 
     Args:
         > Parameters that control the objective
@@ -46,6 +49,10 @@ class RetrieverTrainingArguments(TrainingArguments):
             Softens both distributions in score distillation; 2 in DR.DECR.
         distill_in_batch (`bool`, *optional*, defaults to `False`):
             Whether score distillation spans all documents of the batch instead of each query's own.
+        teacher_documents (`bool`, *optional*, defaults to `False`):
+            Whether score distillation scores the student's queries against the teacher's document embeddings. The
+            student then never encodes documents: it learns to search the teacher's index, and both need one
+            `embedding_dim`.
         teacher_score_scale (`float`, *optional*, defaults to 1.0):
             `score_scale` of the teacher.
         query_weight (`float`, *optional*, defaults to 0.5):
@@ -64,6 +71,9 @@ class RetrieverTrainingArguments(TrainingArguments):
     distill_in_batch: bool = field(
         default=False, metadata={"help": "Distil scores of all documents of the batch, not each query's own."}
     )
+    teacher_documents: bool = field(
+        default=False, metadata={"help": "Score the student's queries against the teacher's document embeddings."}
+    )
     teacher_score_scale: float = field(default=1.0, metadata={"help": "Factor on the teacher's scores."})
     query_weight: float = field(default=0.5, metadata={"help": "Weight of queries in token distillation."})
     distance: str = field(default="mse", metadata={"help": 'Distance to the teacher: "mse", "l1" or "cosine".'})
@@ -81,12 +91,32 @@ class RetrieverTrainingArguments(TrainingArguments):
         allowed = distances.get(self.objective)
         if allowed and self.distance not in allowed:
             raise ValueError(f"`distance` must be one of {allowed} for {self.objective}, got {self.distance!r}.")
+        for name in ("distill_in_batch", "teacher_documents"):
+            if getattr(self, name) and self.objective != "score_distillation":
+                raise ValueError(f'`{name}=True` needs `objective="score_distillation"`, got {self.objective!r}.')
         if not 0.0 <= self.query_weight <= 1.0:
             raise ValueError(f"`query_weight` must be from 0 to 1, got {self.query_weight}.")
         for name in ("temperature", "score_scale", "teacher_score_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.encodes_documents and self.ddp_find_unused_parameters:
+            raise ValueError(
+                "`ddp_find_unused_parameters=True` does not work with two forward passes before the gradient: freeze "
+                "the parameters that have no part in the loss with `requires_grad_(False)`."
+            )
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = not self.encodes_documents
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches:
+            raise ValueError(
+                "`dispatch_batches=True` would cut a batch's documents to the number of its queries: leave it out."
+            )
+        self.accelerator_config.dispatch_batches = False
+
+    @property
+    def encodes_documents(self):
+        """Whether the model in training encodes documents at all."""
+        return self.objective != "embedding_distillation" and not self.teacher_documents
 
 
 __all__ = ["OBJECTIVES", "RetrieverTrainingArguments"]

@@ -1,0 +1,653 @@
+"""
+The whole job on one page: retrievers that learn other languages from an English teacher, an index, and a reader.
+
+Offline, on the built-in mini world, in a few minutes on two cores:
+
+    python examples/quickstart.py
+
+On real data (XQuAD's paragraphs and questions; XOR-TyDi's question translations and NTREX as parallel text), there
+with a real English teacher, or with pretrained weights:
+
+    python examples/quickstart.py --data_dir DATA
+    python examples/quickstart.py --data_dir DATA --teacher all-MiniLM-L6-v2
+    python examples/quickstart.py --data_dir DATA --backbone xlm-roberta-base --reader google/mt5-small
+
+`DATA` holds `xquad/xquad.<language>.json` and, where there is parallel text, `xor_tydi/translations/<language>-en.*`
+and `ntrex/ntrex.<code>.txt`. Models, index, predictions and all tables (`results.json`) go to `--output_dir`.
+"""
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_xlir import (
+    BiEncoderConfig,
+    BiEncoderModel,
+    BiEncoderProcessor,
+    ColBERTXLMRConfig,
+    ColBERTXLMRModel,
+    ColBERTXLMRProcessor,
+    FiDT5Config,
+    FiDT5ForConditionalGeneration,
+    FiDT5Processor,
+    RetrieverTrainer,
+    RetrieverTrainingArguments,
+)
+from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, load_xquad
+from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
+from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
+from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
+from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages, embed_queries
+from hf_xlir.training.hard_negatives import mine_hard_negatives
+from hf_xlir.training.mimetic_init import mimetic_init_
+
+
+NTREX_CODES = {"ar": "arb", "bn": "ben", "fi": "fin", "ja": "jpn", "ko": "kor", "ru": "rus", "te": "tel"}
+
+
+class Data(NamedTuple):
+    """Passages to search; questions to learn from and to be tested on, no fact in both; parallel text."""
+
+    passages: Dataset
+    train: Dataset
+    test: Dataset
+    parallel: list[dict]
+
+
+def main():
+    """Run all steps and write the results."""
+    args = parse_arguments()
+    started = time.time()
+    set_seed(args.seed)
+    results = {"arguments": vars(args)}
+
+    heading("1. Data")
+    data = load_mini(args.languages) if args.data_dir is None else load_real(args)
+    languages = sorted(set(data.test["lang"]), key=lambda language: (language != "en", language))
+    say(
+        f"{len(data.passages)} English passages; {len(data.train)} questions to learn from and {len(data.test)} about "
+        f"other facts to be tested on, in {', '.join(languages)}; {len(data.parallel)} parallel sentences"
+    )
+
+    if args.teacher is None:
+        heading("2. Cross-lingual retrieval: ColBERT students of an English ColBERT teacher")
+        retriever, processor, results["retrieval"], rankings = distill_colbert(args, data)
+    else:
+        heading("2. Cross-lingual retrieval: a small student of an English sentence encoder")
+        retriever, processor, results["retrieval"], rankings = distill_sentence_encoder(args, data)
+    table("Recall at 1 / 5 / 20, per cent", results["retrieval"], languages)
+
+    heading("3. The dual encoder: in-batch negatives, then hard negatives mined from itself")
+    results["dual_encoder"] = train_dual_encoder(args, data)
+    table("Recall at 1 / 5 / 10 / 20 / 100, per cent, all languages", results["dual_encoder"], ["all"])
+
+    heading("4. The reader: answers from the passages that the retriever finds")
+    reader, reader_processor = train_reader(args, data)
+    results["reader"] = evaluate_reader(args, data, reader, reader_processor, rankings)
+    table("Exact match, per cent", results["reader"], languages)
+
+    heading("5. Save, load through the Auto classes, answer a question")
+    folders = {name: Path(args.output_dir, name) for name in ("retriever", "reader")}
+    for folder, parts in ((folders["retriever"], (retriever, processor)), (folders["reader"], (reader, reader_processor))):
+        for part in parts:
+            part.save_pretrained(folder)
+    results["answer"] = answer(args, data, folders)
+
+    results["seconds"] = round(time.time() - started, 1)
+    write_json(Path(args.output_dir, "results.json"), results)
+    say(f"\n{results['seconds']} seconds. Models, index and tables are in {args.output_dir}.")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 1. Data
+
+
+def load_mini(languages):
+    """The built-in world."""
+    world = load_mini_world(languages)
+    return Data(world.passages, world.questions["train"], world.questions["test"], world.parallel.to_list())
+
+
+def load_real(args):
+    """XQuAD's English paragraphs; questions about every second one are for testing, in all languages alike."""
+    folder = Path(args.data_dir)
+    languages = args.languages or sorted(path.name.split(".")[1] for path in folder.glob("xquad/xquad.*.json"))
+    passages = load_xquad("en", folder / "xquad").passages
+    questions = concatenate_datasets([load_xquad(language, folder / "xquad").questions for language in languages])
+    questions = questions.add_column("fact_id", questions["id"])
+    # An id is a question's in all languages; from here on every question needs its own
+    ids = [f"{row['id']}-{row['lang']}" for row in questions.select_columns(["id", "lang"])]
+    questions = questions.remove_columns("id").add_column("id", ids)
+    is_test = np.array([passages["id"].index(of[0]) % 2 == 1 for of in questions["passage_ids"]])
+
+    parallel = []
+    for language in languages:
+        if (folder / f"xor_tydi/translations/{language}-en.en").exists():
+            pairs = load_xor_translations(language, folder / "xor_tydi" / "translations").to_list()
+            parallel += [{**pair, "lang": language} for pair in pairs]
+        ntrex = folder / f"ntrex/ntrex.{NTREX_CODES.get(language)}.txt"
+        if ntrex.exists():
+            pairs = load_parallel(ntrex, folder / "ntrex/ntrex.eng.txt").to_list()
+            parallel += [{**pair, "lang": language} for pair in pairs]
+    if not parallel:
+        raise FileNotFoundError(f"`{folder}` has no parallel text for any of {languages}: see the top of this script.")
+    train, test = (questions.select(np.flatnonzero(chosen)) for chosen in (~is_test, is_test))
+    return Data(passages, train, test, parallel)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 2. Cross-lingual retrieval
+
+
+def distill_colbert(args, data):
+    """English teacher -> student -> parallel text -> relevance scores (DR.DECR)."""
+    tokenizer, encoder = make_encoder(args, data)
+    if args.backbone is None:
+        config = ColBERTXLMRConfig(
+            encoder_config=encoder,
+            embedding_dim=64,
+            query_length=48,
+            document_length=args.document_length,
+            query_expansion="none",
+        )
+        teacher = ColBERTXLMRModel(config)
+    else:
+        teacher = ColBERTXLMRModel.from_pretrained(args.backbone, document_length=args.document_length)
+    processor = ColBERTXLMRProcessor.from_config(tokenizer, teacher.config)
+    passages = {passage["id"]: passage for passage in data.passages}
+    english = {row["fact_id"]: row["question"] for row in data.train if row["lang"] == "en"}
+    english_test = data.test.filter(lambda lang: lang == "en", input_columns="lang")
+
+    rows = [
+        {"query": row["question"], "positive": passages[row["passage_ids"][0]]}
+        for row in data.train
+        if row["lang"] == "en"
+    ]
+    train(args, teacher, processor, rows, "teacher", "in_batch_nce", steps=250, batch_size=32)
+    results = {"teacher on English": recall(teacher, processor, english_test, data.passages)[0]}
+
+    student = ColBERTXLMRModel(teacher.config)
+    student.load_state_dict(teacher.state_dict())
+    results["student before"] = recall(student, processor, data.test, data.passages)[0]
+
+    rows = [
+        {"query": pair["source"], "teacher_query": pair["target"], "positive": pair["target"]}
+        for pair in data.parallel
+    ]
+    train(args, student, processor, rows, "stage_1", "token_distillation", steps=450, batch_size=64, teacher=teacher)
+    results["after parallel text"] = recall(student, processor, data.test, data.passages)[0]
+
+    rows = [
+        {
+            "query": row["question"],
+            "teacher_query": english[row["fact_id"]],
+            "positive": passages[row["passage_ids"][0]],
+        }
+        for row in data.train
+        if row["lang"] != "en" and row["fact_id"] in english
+    ]
+    train(
+        args,
+        student,
+        processor,
+        rows,
+        "stage_2",
+        "score_distillation",
+        steps=150,
+        batch_size=32,
+        learning_rate_factor=0.5,
+        teacher=teacher,
+        distill_in_batch=True,
+    )
+    embeddings = embed_passages(student, processor, data.passages)
+    results["after relevance scores"], rankings = recall(student, processor, data.test, embeddings)
+    LateInteractionIndex.build(embeddings).save(Path(args.output_dir, "index"))
+    return student, processor, results, rankings
+
+
+def distill_sentence_encoder(args, data):
+    """
+    The same two stages for one vector a text, from an encoder with real weights.
+
+    The student learns to put a question of any language where the teacher puts its English translation, and then to
+    rank English texts as the teacher does. Passages are English and stay encoded by the teacher. No question and no
+    passage of the test data is trained on.
+    """
+    teacher = BiEncoderModel.from_pretrained(args.teacher, pooling="mean", normalize=True)
+    teacher_processor = BiEncoderProcessor.from_config(AutoTokenizer.from_pretrained(args.teacher), teacher.config)
+    embeddings = embed_passages(teacher, teacher_processor, data.passages)
+    questions = concatenate_datasets([data.train, data.test])
+    results = {"teacher alone": recall(teacher, teacher_processor, questions, embeddings)[0]}
+
+    documents = load_mini_world(["en"]).passages.to_list()  # English text that is none of the test data
+    texts = [text for pair in data.parallel for text in (pair["source"], pair["target"])]
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else train_tokenizer(texts, 30_000)
+    if args.tokenizer:
+        tokenizer, _ = reduce_vocabulary(tokenizer, texts)
+    config = BiEncoderConfig(
+        # A bag of words with trained word vectors: what learns most from few sentences in a few minutes
+        encoder_config=small_encoder(tokenizer, teacher.config.encoder_config.hidden_size, layers=0, dropout=0.2),
+        pooling="mean",
+        normalize=True,
+    )
+    student, processor = BiEncoderModel(config), BiEncoderProcessor.from_config(tokenizer, config)
+    results["student before"] = recall(student, processor, questions, embeddings)[0]
+
+    pairs = [{"query": pair["source"], "teacher_query": pair["target"]} for pair in data.parallel]
+    pairs += [{"query": target, "teacher_query": target} for target in {pair["target"] for pair in data.parallel}]
+    from_teacher = {"teacher": teacher, "teacher_processor": teacher_processor}
+    train(
+        args,
+        student,
+        processor,
+        pairs,
+        "stage_1",
+        "embedding_distillation",
+        steps=400,
+        batch_size=256,
+        learning_rate_factor=5.0,
+        distance="cosine",
+        contrast_scale=20.0,
+        **from_teacher,
+    )
+    results["after parallel text"] = recall(student, processor, questions, embeddings)[0]
+
+    rows = [{**pair, "positive": documents[place % len(documents)]} for place, pair in enumerate(pairs)]
+    train(
+        args,
+        student,
+        processor,
+        rows,
+        "stage_2",
+        "score_distillation",
+        steps=60,
+        batch_size=64,
+        score_scale=20.0,
+        teacher_score_scale=20.0,
+        distill_in_batch=True,
+        teacher_documents=True,
+        **from_teacher,
+    )
+    results["after relevance scores"], rankings = recall(student, processor, questions, embeddings)
+    embeddings.save(Path(args.output_dir, "index"))
+    return student, processor, results, rankings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 3. The dual encoder
+
+
+def train_dual_encoder(args, data):
+    """Untrained -> in-batch negatives -> mined hard negatives, on the questions of all languages."""
+    tokenizer, encoder = make_encoder(args, data)
+    settings = {"pooling": "mean", "document_length": args.document_length}
+    if args.backbone is None:
+        model = BiEncoderModel(BiEncoderConfig(encoder_config=encoder, embedding_dim=128, **settings))
+    else:
+        model = BiEncoderModel.from_pretrained(args.backbone, **settings)
+    processor = BiEncoderProcessor.from_config(tokenizer, model.config)
+    cutoffs = (1, 5, 10, 20, 100)
+
+    def measure():
+        return recall(model, processor, data.test, data.passages, cutoffs, by_language=False)[0]
+
+    results = {"untrained": measure()}
+    passages = {passage["id"]: passage for passage in data.passages}
+    rows = [{"query": row["question"], "positive": passages[row["passage_ids"][0]]} for row in data.train]
+    train(args, model, processor, rows, "dual_encoder_nce", "in_batch_nce", steps=250, batch_size=64)
+    results["NCE"] = measure()
+    rankings, _ = rank_passages(model, processor, data.train, data.passages, k=20)
+    rows = mine_hard_negatives(data.train, data.passages, rankings, num_negatives=1).to_list()
+    train(args, model, processor, rows, "dual_encoder_hard", "in_batch_nce", steps=100, batch_size=32)
+    results["NCE + hard negatives"] = measure()
+    model.save_pretrained(Path(args.output_dir, "dual_encoder"))
+    processor.save_pretrained(Path(args.output_dir, "dual_encoder"))
+    return results
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. The reader
+
+
+def train_reader(args, data):
+    """A Fusion-in-Decoder reader that learns to copy from one sentence, from some, and from two passages."""
+    if args.reader is None:
+        tokenizer = train_tokenizer(all_texts(data), 24_000)
+        config = FiDT5Config(
+            vocab_size=len(tokenizer),
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_heads=4,
+            num_layers=2,
+            num_decoder_layers=1,
+            dropout_rate=0.0,
+            scale_decoder_outputs=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+        )
+        model = mimetic_init_(FiDT5ForConditionalGeneration(config))
+        learning_rate = 4e-3
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(args.reader)
+        model = FiDT5ForConditionalGeneration.from_pretrained(args.reader)
+        learning_rate = 1e-4
+    processor = FiDT5Processor(tokenizer, text_maxlength=args.document_length, answer_maxlength=16, n_context=24)
+
+    def collate(rows):
+        ctxs = [row["ctxs"] for row in rows]
+        return dict(processor([row["question"] for row in rows], ctxs, [row["target"] for row in rows]))
+
+    for number, (steps, batch_size, options) in enumerate(
+        (
+            (600, 32, {"max_sentences": 0, "num_distractors": 0, "english": 0.6}),
+            (500, 32, {"max_sentences": 3}),
+            (300, 16, {"share": 0.5}),
+        )
+    ):
+        steps = scaled(args, steps)
+        examples = substitute_answers(
+            data.train, data.passages, steps * batch_size, seed=args.seed + number, **options
+        )
+        training_args = TrainingArguments(
+            **shared_arguments(args, f"reader_{number}", steps, batch_size), learning_rate=learning_rate
+        )
+        Trainer(model, training_args, collate, examples).train()
+        learning_rate /= 2
+    return model.eval(), processor
+
+
+def evaluate_reader(args, data, reader, processor, rankings, num_passages=2):
+    """Exact match of the reader's answers from the best passages, and of the best passage's title."""
+    passages = {passage["id"]: passage for passage in data.passages}
+    predictions = []
+    rows = data.test.to_list()
+    for start in range(0, len(rows), 64):
+        block = rows[start : start + 64]
+        found = [[passages[id] for id in rankings[row["id"]][:num_passages]] for row in block]
+        answers = read(reader, processor, [row["question"] for row in block], found)
+        for row, of_row, text in zip(block, found, answers, strict=True):
+            predictions.append(
+                {
+                    **{name: row[name] for name in ("id", "lang", "question", "answers")},
+                    "prediction": text,
+                    "title": of_row[0]["title"],
+                    "ctxs": [passage["id"] for passage in of_row],
+                }
+            )
+    write_json(Path(args.output_dir, "predictions.json"), predictions)
+    results = {"title of the best passage": {}, "reader": {}}
+    for language in sorted({row["lang"] for row in predictions}):
+        of_language = [row for row in predictions if row["lang"] == language]
+        for name, column in (("title of the best passage", "title"), ("reader", "prediction")):
+            hits = [exact_match(row[column], row["answers"]) for row in of_language]
+            results[name][language] = [round(100 * float(np.mean(hits)), 1)]
+    return with_mean(results)
+
+
+@torch.no_grad()
+def read(reader, processor, questions, passages):
+    """Greedy answers from the sentences of each question's passages."""
+    sentences = [[sentence for passage in of_one for sentence in split_sentences(passage)] for of_one in passages]
+    inputs = processor(questions, sentences).to(reader.device)
+    generated = reader.generate(**inputs, max_new_tokens=16, do_sample=False, num_beams=1)
+    return [text.strip() for text in processor.batch_decode(generated, skip_special_tokens=True)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. Answer a question
+
+
+def answer(args, data, folders):
+    """Everything from disk again: retrieve, explain, read."""
+    retriever = AutoModel.from_pretrained(folders["retriever"]).eval()
+    processor = AutoProcessor.from_pretrained(folders["retriever"])
+    reader = AutoModelForSeq2SeqLM.from_pretrained(folders["reader"]).eval()
+    reader_processor = AutoProcessor.from_pretrained(folders["reader"])
+
+    query = embed_queries(retriever, processor, [args.question])
+    passages = data.passages
+    if query.mask is None:
+        from hf_xlir.index import DenseEmbeddings
+
+        add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
+        vectors = query.embeddings[0].numpy()
+    else:
+        index = LateInteractionIndex.load(Path(args.output_dir, "index"))
+        index.attach(passages, "quickstart")
+        vectors = query.embeddings[0][query.mask[0]].numpy()
+    scores, found = passages.get_nearest_examples("quickstart", vectors, k=2)
+    found = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    [text] = read(reader, reader_processor, [args.question], [found])
+
+    say(f"Question  {args.question}\nAnswer    {text}\nPassage   {found[0]['title']} (score {scores[0]:.2f})")
+    say(f"          {found[0]['text']}")
+    matches = []
+    if query.mask is not None:
+        matches = explain(processor, index, args.question, found[0], vectors)
+        say("Why       question token -> passage token (similarity)")
+        for match in matches:
+            say(f"          {match['question_token']} -> {match['passage_token']} ({match['similarity']:.2f})")
+    return {"question": args.question, "answer": text, "passage": found[0], "score": float(scores[0]), "why": matches}
+
+
+def explain(processor, index, question, passage, vectors):
+    """Which token of the passage each token of the question matched."""
+    question_ids = processor.process_queries([question])
+    question_ids = question_ids.input_ids[0][question_ids.embedding_mask[0]].tolist()
+    document = processor.process_documents([passage["text"]], titles=[passage["title"]])
+    passage_ids = document.input_ids[0][document.embedding_mask[0]].tolist()
+
+    def name(ids, place, marker_id):
+        return "[marker]" if ids[place] == marker_id else processor.tokenizer.convert_ids_to_tokens(ids[place])
+
+    return [
+        {
+            "question_token": name(question_ids, match.query_token, processor.query_marker_id),
+            "passage_token": name(passage_ids, match.passage_token, processor.document_marker_id),
+            "similarity": match.similarity,
+        }
+        for match in index.explain(vectors, passage["id"])
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What several steps use
+
+
+def parse_arguments():
+    """Arguments, checked before any work starts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", default="outputs/quickstart", help="where everything is written")
+    parser.add_argument("--data_dir", help="folder with real data; the built-in mini world by default")
+    parser.add_argument("--languages", nargs="+", help="languages of the questions; all there are by default")
+    parser.add_argument("--teacher", help="English sentence encoder with mean pooling (folder or Hub id)")
+    parser.add_argument("--tokenizer", help="multilingual tokenizer of the student of `--teacher`; trained by default")
+    parser.add_argument("--backbone", help="pretrained multilingual encoder (folder or Hub id); from scratch by default")
+    parser.add_argument("--reader", help="pretrained T5 or mT5 (folder or Hub id); from scratch by default")
+    parser.add_argument("--question", default="프랑스의 수도는 어디입니까?", help="what to ask in the end")
+    parser.add_argument("--learning_rate", type=float, help="1e-3 from scratch, 2e-5 with a backbone")
+    parser.add_argument("--steps_factor", type=float, default=1.0, help="multiplies all numbers of training steps")
+    parser.add_argument("--document_length", type=int, help="pieces of a passage: 128, or 224 for real data")
+    parser.add_argument("--seed", type=int, default=1, help="of everything random")
+    args = parser.parse_args()
+
+    if not args.question.strip():
+        parser.error("--question is empty: ask something")
+    if args.data_dir is not None and not Path(args.data_dir, "xquad", "xquad.en.json").is_file():
+        parser.error(f"--data_dir {args.data_dir} has no xquad/xquad.en.json")
+    if args.teacher is not None and args.data_dir is None:
+        parser.error("--teacher needs real data: give --data_dir, too")
+    if args.steps_factor <= 0:
+        parser.error(f"--steps_factor must be positive, got {args.steps_factor}")
+    args.learning_rate = args.learning_rate or (1e-3 if args.backbone is None else 2e-5)
+    args.document_length = args.document_length or (128 if args.data_dir is None else 224)
+    return args
+
+
+def all_texts(data):
+    """All text that a vocabulary may be made of: no test question."""
+    texts = [f"{title} {text}" for title, text in zip(data.passages["title"], data.passages["text"], strict=True)]
+    texts += data.train["question"]
+    return texts + [text for pair in data.parallel for text in (pair["source"], pair["target"])]
+
+
+def make_encoder(args, data):
+    """A tokenizer, and the configuration of a small encoder for it, or the backbone's tokenizer."""
+    if args.backbone is not None:
+        return AutoTokenizer.from_pretrained(args.backbone), None
+    tokenizer = train_tokenizer(all_texts(data), 8_000 if args.data_dir is None else 16_000)
+    return tokenizer, small_encoder(tokenizer, 128, layers=2)
+
+
+def small_encoder(tokenizer, hidden_size, layers, dropout=0.0):
+    """The configuration of an XLM-R of few and narrow layers."""
+    return {
+        "model_type": "xlm-roberta",
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden_size,
+        "max_position_embeddings": 264,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def scaled(args, steps):
+    """A number of steps under `--steps_factor`."""
+    return max(1, round(steps * args.steps_factor))
+
+
+def shared_arguments(args, name, steps, batch_size):
+    """What all trainings have in common."""
+    return {
+        "output_dir": str(Path(args.output_dir, "training", name)),
+        "max_steps": steps,
+        "per_device_train_batch_size": batch_size,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.08,
+        "weight_decay": 0.0,
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-12,  # squared distances between unit vectors have tiny gradients
+        "max_grad_norm": 2.0,
+        "seed": args.seed,
+        "logging_steps": max(1, steps // 3),
+        "save_strategy": "no",
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def train(
+    args,
+    model,
+    processor,
+    rows,
+    name,
+    objective,
+    *,
+    steps,
+    batch_size,
+    learning_rate_factor=1.0,
+    teacher=None,
+    teacher_processor=None,
+    **options,
+):
+    """One training of a retriever."""
+    say(f"\n{name}: {objective} on {len(rows)} rows")
+    training_args = RetrieverTrainingArguments(
+        **shared_arguments(args, name, scaled(args, steps), batch_size),
+        learning_rate=args.learning_rate * learning_rate_factor,
+        objective=objective,
+        **options,
+    )
+    RetrieverTrainer(
+        model,
+        training_args,
+        processing_class=processor,
+        teacher=teacher,
+        teacher_processor=teacher_processor,
+        train_dataset=rows,
+    ).train()
+
+
+def recall(model, processor, questions, passages, cutoffs=(1, 5, 20), by_language=True):
+    """Share of the questions with a gold passage in the top k, in per cent, by language; and the rankings."""
+    rankings, _ = rank_passages(model, processor, questions, passages, k=max(cutoffs))
+    groups = {}
+    for id, lang, gold in zip(questions["id"], questions["lang"], questions["passage_ids"], strict=True):
+        groups.setdefault(lang if by_language else "all", {})[id] = gold
+    result = {
+        group: [round(100 * success_at_k({id: rankings[id] for id in gold}, gold, k=k), 1) for k in cutoffs]
+        for group, gold in groups.items()
+    }
+    return (with_mean({"": result})[""] if by_language else result), rankings
+
+
+def with_mean(results):
+    """Add the mean over the languages other than English."""
+    for row in results.values():
+        others = [values for language, values in row.items() if language != "en"]
+        if others:
+            row["mean of others"] = [round(float(value), 1) for value in np.mean(others, axis=0)]
+    return results
+
+
+def table(title, results, languages):
+    """Print rows of results, a column a language."""
+    columns = [*languages, *(["mean of others"] if languages != ["all"] else [])]
+    cells = {
+        name: [" / ".join(f"{value:.1f}" for value in row.get(column, [])) or "-" for column in columns]
+        for name, row in results.items()
+    }
+    width = max(len(name) for name in cells)
+    widths = [max(len(column), *(len(row[i]) for row in cells.values())) for i, column in enumerate(columns)]
+    say(f"\n{title}")
+    say("  ".join([" " * width, *(column.rjust(w) for column, w in zip(columns, widths, strict=True))]))
+    for name, row in cells.items():
+        say("  ".join([name.ljust(width), *(cell.rjust(w) for cell, w in zip(row, widths, strict=True))]))
+
+
+def write_json(path, content):
+    """Write beside, then rename: what is there is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    beside.replace(path)
+
+
+def heading(text):
+    """Announce a step."""
+    say(f"\n{re.sub('.', '=', text)}\n{text}")
+
+
+def say(text):
+    """Print at once, so that output and progress bars keep their order."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

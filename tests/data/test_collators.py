@@ -1,0 +1,114 @@
+"""Batches of rows, with processors that pass texts through."""
+
+import pytest
+import torch
+
+from hf_xlir.data.collators import RetrieverCollator
+
+
+class Processor:
+    """Keeps texts, and notes what it was asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def process_queries(self, texts, warn=True):
+        assert not warn  # thousands of batches would repeat themselves
+        self.calls.append("queries")
+        return {"texts": list(texts)}
+
+    def process_documents(self, texts, titles):
+        self.calls.append("documents")
+        return {"texts": list(zip(titles, texts, strict=True))}
+
+
+ROWS = [
+    {"query": "Kuka?", "positive": "She did.", "negatives": [{"title": "Rain", "text": "It rained."}, "Nobody."]},
+    {"query": "Missä?", "positive": {"title": "Rain", "text": "It rained."}, "negatives": ["She did.", "Here."]},
+]
+TEACHER_ROWS = [dict(ROWS[0], teacher_query="Who?"), ROWS[1]]
+
+
+def test_documents_of_a_row_stand_together_positive_first():
+    batch = RetrieverCollator(Processor())(ROWS)
+    assert list(batch) == ["queries", "document_keys", "documents"]
+    assert batch["queries"] == {"texts": ["Kuka?", "Missä?"]}
+    assert batch["documents"]["texts"] == [
+        ("", "She did."),
+        ("Rain", "It rained."),
+        ("", "Nobody."),
+        ("Rain", "It rained."),
+        ("", "She did."),
+        ("", "Here."),
+    ]
+
+
+def test_keys_are_equal_for_equal_texts_in_every_process():
+    keys = RetrieverCollator(Processor())(ROWS)["document_keys"]
+    assert keys.dtype == torch.long
+    assert keys[0] == keys[4] and keys[1] == keys[3] and len(set(keys.tolist())) == 4
+    assert keys[0] == 4619243072635139124  # not Python's hash, which differs from process to process
+    other = [{"query": "?", "positive": {"title": "", "text": "She did."}}, {"query": "?", "positive": "It rained."}]
+    others = RetrieverCollator(Processor())(other)["document_keys"]
+    assert others[0] == keys[0]
+    assert others[1] != keys[1]  # another title
+
+
+def test_negatives_and_titles_are_optional():
+    for negatives in ({}, {"negatives": None}, {"negatives": []}):
+        rows = [{"query": "?", "positive": {"title": None, "text": "Yes."}, **negatives}]
+        assert RetrieverCollator(Processor())(rows)["documents"]["texts"] == [("", "Yes.")]
+
+
+def test_teacher():
+    batch = RetrieverCollator(Processor(), Processor())(TEACHER_ROWS)
+    assert batch["queries"]["texts"] == ["Kuka?", "Missä?"]
+    assert batch["teacher_queries"]["texts"] == ["Who?", "Missä?"]
+    assert batch["teacher_documents"] == batch["documents"]
+    assert list(batch)[0] == "queries"  # where the Trainer looks for the batch size
+    rows = [{"query": query, "teacher_query": "Who?", "positive": "She."} for query in ("Kuka?", "Kto?")]
+    keys = RetrieverCollator(Processor(), Processor())(rows)["teacher_query_keys"]
+    assert keys.shape == (2,) and keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("student", [True, False])
+@pytest.mark.parametrize("teacher", [True, False])
+def test_documents_are_encoded_by_whom_they_are_for(student, teacher):
+    processors = Processor(), Processor()
+    rows = TEACHER_ROWS if student or teacher else [{"query": "Kuka?"}]
+    batch = RetrieverCollator(*processors, with_documents=student, with_teacher_documents=teacher)(rows)
+    for processor, name, wanted in zip(
+        processors, ("documents", "teacher_documents"), (student, teacher), strict=True
+    ):
+        assert (name in batch) == wanted
+        assert processor.calls == ["queries", "documents"][: 1 + wanted]
+    assert ("document_keys" in batch) == (student or teacher)
+
+
+def test_stored_scores():
+    rows = [dict(row, teacher_scores=[3, 2.5, i]) for i, row in enumerate(ROWS)]
+    batch = RetrieverCollator(Processor())(rows)
+    assert batch["teacher_scores"].dtype == torch.float32
+    assert batch["teacher_scores"].tolist() == [[3.0, 2.5, 0.0], [3.0, 2.5, 1.0]]
+    assert "teacher_queries" not in batch
+    batch = RetrieverCollator(Processor(), Processor(), with_documents=False)(rows)
+    assert {"teacher_scores", "teacher_documents"} < set(batch) and "documents" not in batch
+
+
+@pytest.mark.parametrize(
+    ("second_row", "message"),
+    [
+        ({"negatives": ["Here."]}, r"equally many negatives, got \[1, 2\]"),
+        ({"negatives": None}, r"equally many negatives, got \[0, 2\]"),
+        ({"teacher_scores": [1.0, 2.0]}, "in all rows, one number for each of the 3 documents"),
+        ({"teacher_scores": None}, "in all rows, one number"),
+    ],
+)
+def test_errors_come_before_tokenization(second_row, message):
+    processor = Processor()
+    rows = [dict(ROWS[0]), {**ROWS[1], **second_row}]
+    if "teacher_scores" in second_row:
+        rows[0]["teacher_scores"] = [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match=message):
+        RetrieverCollator(processor)(rows)
+    assert processor.calls == []

@@ -1,0 +1,119 @@
+"""Every family through the Auto classes, from folders as `save_pretrained` writes them."""
+
+import json
+
+import pytest
+import torch
+from fid_tiny import make_backbone, make_inputs, make_reader, make_tokenizer
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer
+
+from hf_xlir import (
+    BiEncoderConfig,
+    BiEncoderModel,
+    BiEncoderProcessor,
+    ColBERTXLMRConfig,
+    ColBERTXLMRModel,
+    ColBERTXLMRProcessor,
+    FiDT5Config,
+    FiDT5ForConditionalGeneration,
+    FiDT5Processor,
+)
+
+
+COLBERT = ("colbert_xlmr", ColBERTXLMRConfig, ColBERTXLMRModel, ColBERTXLMRProcessor)
+BIENCODER = ("biencoder", BiEncoderConfig, BiEncoderModel, BiEncoderProcessor)
+FID = ("fid_t5", FiDT5Config, FiDT5ForConditionalGeneration, FiDT5Processor)
+FAMILIES = pytest.mark.parametrize("family", [COLBERT, BIENCODER, FID], ids=lambda family: family[0])
+
+
+@pytest.fixture
+def saved(tmp_path, make_colbert, make_biencoder, tiny_tokenizer):
+    """Writes a model and its processor, and returns both and the folder."""
+
+    def save(model_type):
+        if model_type == "colbert_xlmr":
+            model, processor = make_colbert(), ColBERTXLMRProcessor(tiny_tokenizer)
+        elif model_type == "biencoder":
+            model, processor = make_biencoder(share_encoders=False), BiEncoderProcessor(tiny_tokenizer)
+        else:
+            model, processor = make_reader(make_backbone()), FiDT5Processor(make_tokenizer())
+        model.save_pretrained(tmp_path)
+        processor.save_pretrained(tmp_path)
+        return model, processor, tmp_path
+
+    return save
+
+
+@FAMILIES
+def test_classes(saved, family):
+    model_type, config_class, model_class, processor_class = family
+    model, processor, folder = saved(model_type)
+    assert type(AutoConfig.from_pretrained(folder)) is config_class
+    assert type(AutoConfig.for_model(model_type)) is config_class
+    assert type(AutoModel.from_pretrained(folder)) is model_class
+    assert type(AutoModel.from_config(model.config)) is model_class
+    loaded = AutoProcessor.from_pretrained(folder)
+    assert type(loaded) is processor_class
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == processor.tokenizer.get_vocab()
+    assert loaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+
+
+@FAMILIES
+def test_files(saved, family):
+    model_type, _, model_class, processor_class = family
+    model, _, folder = saved(model_type)
+    names = {path.name for path in folder.iterdir()}
+    expected = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert names - {"generation_config.json"} == expected
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        written = set(file.keys())
+    loaded, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    assert written <= model.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], weight) for name, weight in model.state_dict().items())
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == (model_type, [model_class.__name__])
+    # Code is exported only if asked for
+    assert "auto_map" not in config
+    processor_config = json.loads((folder / "processor_config.json").read_text())
+    assert processor_config["processor_class"] == processor_class.__name__ and "auto_map" not in processor_config
+
+
+def test_a_reader_is_a_sequence_to_sequence_model(saved):
+    model, _, folder = saved("fid_t5")
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    assert type(loaded) is FiDT5ForConditionalGeneration
+    assert type(AutoModelForSeq2SeqLM.from_config(model.config)) is FiDT5ForConditionalGeneration
+    inputs, labels = make_inputs([[7, 3], [4, 9]]), torch.tensor([[5, 6, 1], [8, 1, -100]])
+    with torch.no_grad():
+        difference = loaded(**inputs, labels=labels).logits - model(**inputs, labels=labels).logits
+    assert difference.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("model_type", ["colbert_xlmr", "biencoder"])
+def test_a_retriever_is_none(saved, model_type):
+    with pytest.raises(ValueError, match="Unrecognized configuration class"):
+        AutoModelForSeq2SeqLM.from_pretrained(saved(model_type)[2])
+
+
+@pytest.mark.parametrize("family", [COLBERT, BIENCODER], ids=lambda family: family[0])
+@torch.no_grad()
+def test_model_and_processor_work_together_after_loading(saved, family):
+    model, processor, folder = saved(family[0])
+    loaded_model, loaded_processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    texts = ["The Nile flows north, to the sea.", "Seoul"]
+    for method in ("process_queries", "process_documents"):
+        expected = model(**getattr(processor, method)(texts)).embeddings
+        found = loaded_model(**getattr(loaded_processor, method)(texts)).embeddings
+        assert (found - expected).abs().max() < 1e-6
+
+
+@FAMILIES
+def test_fields_may_be_set_while_loading(saved, family):
+    model_type, _, _, _ = family
+    _, _, folder = saved(model_type)
+    name = "dropout_rate" if model_type == "fid_t5" else "query_length"
+    value = 0.25 if model_type == "fid_t5" else 13
+    assert getattr(AutoConfig.from_pretrained(folder, **{name: value}), name) == value
+    assert getattr(AutoModel.from_pretrained(folder, **{name: value}).config, name) == value

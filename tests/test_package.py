@@ -1,0 +1,293 @@
+"""The package as a whole: direction of imports, what an import costs, public names, examples in docstrings."""
+
+import ast
+import doctest
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+import hf_xlir
+
+
+PACKAGE = Path(hf_xlir.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LAYERED = [path for path in MODULES if path != PACKAGE / "__init__.py"]  # the public names come from every layer
+
+# What each layer may import besides itself (DESIGN.md, "One direction of flow")
+MAY_IMPORT = {
+    "models": set(),
+    "data": {"models"},
+    "index": {"models", "data"},
+    "evaluation": {"models", "data", "index"},
+    "training": {"models", "data", "index", "evaluation"},
+    "pipeline": {"models", "data", "index"},
+    "hub": {"models", "data", "index", "evaluation", "training", "pipeline"},
+}
+CONTRACT = [
+    *("ColBERTXLMRConfig", "ColBERTXLMRModel", "ColBERTXLMRProcessor"),
+    *("BiEncoderConfig", "BiEncoderModel", "BiEncoderProcessor"),
+    *("FiDT5Config", "FiDT5ForConditionalGeneration", "FiDT5Processor"),
+    *("RetrieverTrainingArguments", "RetrieverTrainer"),
+]
+
+
+def id_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports_of(tree, module, is_package):
+    """
+    Absolute names of all that a module imports, wherever in it, with the line: `hf_xlir.models.auto`, `torch` ...
+
+    `from .models import auto` may mean a module, so that it counts as `hf_xlir.models.auto`, not as `hf_xlir.models`.
+    What is imported later by name must stand in a dictionary `_LAZY`; anything else counts as `?`.
+    """
+    parents = module.split(".")[: None if is_package else -1]
+
+    def absolute(name, level):
+        return ".".join([*parents[: len(parents) - (level - 1)], *filter(None, [name])]) if level else name
+
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{absolute(node.module, node.level)}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Assign) and [getattr(each, "id", "") for each in node.targets] == ["_LAZY"]:
+            targets = [value.value for value in node.value.values]
+            names = [absolute(each.lstrip("."), len(each) - len(each.lstrip("."))) for each in targets]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            if ast.unparse(node.args[0]) != "_LAZY[name]":
+                names = [node.args[0].value if isinstance(node.args[0], ast.Constant) else "?"]
+        found += [(name, node.lineno) for name in names]
+    return found
+
+
+def wrong_directions(source, module, is_package=False):
+    """The imports of a module that DESIGN.md does not allow."""
+    layer = module.split(".")[1]
+    wrong = []
+    for name, line in imports_of(ast.parse(source), module, is_package):
+        parts = name.split(".")
+        if parts[0] == "?" or (
+            parts[0] == "hf_xlir" and (len(parts) < 3 or parts[1] not in MAY_IMPORT[layer] | {layer})
+        ):
+            wrong.append(f"line {line}: {name}")
+    return wrong
+
+
+def wrong_in_models(source, siblings):
+    """What Hub code export does not follow in a file of `hf_xlir/models`."""
+    tree, wrong = ast.parse(source), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            flat = node.level == 1 and node.module in siblings and all(alias.name != "*" for alias in node.names)
+            if not flat:
+                wrong.append(f"line {node.lineno}: only `from .sibling import name` is followed")
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if any(name.split(".")[0] == "hf_xlir" for name in names):
+                wrong.append(f"line {node.lineno}: `hf_xlir` is not there")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # transformers looks for imports with a regular expression, in strings and docstrings, too
+            if re.search(r"^\s*(import\s+\S+|from\s+\S+\s+import\b)", node.value, flags=re.MULTILINE):
+                wrong.append(f"line {node.lineno}: a line of a string begins with an import")
+    return wrong
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+class TestImports:
+    @pytest.mark.parametrize("path", LAYERED, ids=id_of)
+    def test_point_up_the_list(self, path):
+        assert name_of(path).split(".")[1] in MAY_IMPORT, "a new layer needs a place in DESIGN.md and here"
+        assert wrong_directions(path.read_text("utf-8"), name_of(path), path.name == "__init__.py") == []
+
+    @pytest.mark.parametrize(
+        "source, module, num_wrong",
+        [
+            ("from ..models.auto import FAMILIES", "hf_xlir.data.x", 0),
+            ("from .xquad import load_xquad\nimport torch", "hf_xlir.data.x", 0),
+            ("from ..index.dense import retrieve", "hf_xlir.data.x", 1),
+            ("from ..index import dense", "hf_xlir.data.x", 1),
+            ("from .. import index", "hf_xlir.data.x", 1),
+            ("from hf_xlir import ColBERTXLMRModel", "hf_xlir.evaluation.x", 1),
+            ("import hf_xlir", "hf_xlir.evaluation.x", 1),
+            ("import hf_xlir.training.losses as losses, torch", "hf_xlir.evaluation.x", 1),
+            ("def f():\n    from ..training.losses import align_tokens", "hf_xlir.evaluation.x", 1),
+            ("import importlib\nimportlib.import_module('hf_xlir.hub.convert')", "hf_xlir.training.x", 1),
+            ("from .training.losses import align_tokens\nfrom .index import retrieve", "hf_xlir.pipeline", 1),
+            ("import importlib\nimportlib.import_module(name)", "hf_xlir.training.x", 1),
+            (
+                "_LAZY = {'a': '.runner', 'b': '..index.dense'}\nimportlib.import_module(_LAZY[name])",
+                "hf_xlir.index",
+                0,
+            ),
+            ("_LAZY = {'a': '.runner', 'b': '..training.losses'}", "hf_xlir.index", 1),
+            ("from ..pipeline import RetrievalPipeline", "hf_xlir.hub.x", 0),
+            ("from .dense import retrieve", "hf_xlir.index", 0),  # an __init__.py
+        ],
+    )
+    def test_the_check_itself(self, source, module, num_wrong):
+        assert len(wrong_directions(source, module, is_package=module == "hf_xlir.index")) == num_wrong
+
+    def test_of_models_can_be_exported(self):
+        files = sorted((PACKAGE / "models").glob("*.py"))
+        siblings = {path.stem for path in files}
+        assert len(files) > 10
+        for path in files:
+            assert wrong_in_models(path.read_text("utf-8"), siblings) == [], path.name
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "from . import sibling",
+            "from ..models.sibling import name",
+            "from .sibling import *",
+            "from .package.module import name",
+            "from .stranger import name",
+            "from hf_xlir.models.sibling import name",
+            "import hf_xlir",
+            'def f():\n    """\n    Text.\n\n    from .sibling import name\n    """',
+            'x = """\nimport torch\n"""',
+        ],
+    )
+    def test_the_check_of_models_itself(self, source):
+        assert len(wrong_in_models(source, {"sibling"})) == 1
+        good = 'from .sibling import name\n"""\n>>> import torch\nwords from hf_xlir import none"""\nimport torch'
+        assert wrong_in_models(good, {"sibling"}) == []
+
+    def test_models_is_one_flat_folder(self):
+        """Export copies files beside each other: neither folders nor names that differ by case only would survive."""
+        files = list((PACKAGE / "models").rglob("*.py"))
+        assert {path.parent for path in files} == {PACKAGE / "models"}
+        assert len({path.name.lower() for path in files}) == len(files)
+
+
+class TestSource:
+    @pytest.mark.parametrize("path", MODULES, ids=id_of)
+    def test_the_library_does_not_print(self, path):
+        printing = [
+            node.lineno
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        ]
+        assert printing == []
+
+    def test_only_auto_registers_with_the_auto_classes(self):
+        registering = {
+            name_of(path)
+            for path in MODULES
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("register", "register_for_auto_class")
+        }
+        assert registering == {"hf_xlir.models.auto"}
+
+
+class TestPublicNames:
+    def test_contract(self):
+        assert set(CONTRACT) <= set(hf_xlir.__all__) <= set(dir(hf_xlir))
+        assert all(isinstance(getattr(hf_xlir, name), type) for name in CONTRACT)
+        with pytest.raises(AttributeError, match="has no attribute 'ColbertModel'"):
+            hf_xlir.ColbertModel  # noqa: B018
+
+    @pytest.mark.parametrize("path", MODULES, ids=id_of)
+    def test_what_a_module_names_is_there(self, path):
+        module = importlib.import_module(name_of(path))
+        names = getattr(module, "__all__", [])
+        assert [name for name in names if not hasattr(module, name)] == []
+        assert len(names) == len(set(names))
+
+    def test_version(self):
+        assert re.fullmatch(r"\d+\.\d+\.\d+", hf_xlir.__version__)
+
+
+# Preloaded is what any use of transformers' models needs: the classes that ours derive from or are registered with
+IMPORT_TIMER = """
+import json, sys, time
+
+import torch, transformers
+from transformers import (
+    CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, BatchFeature,
+    PreTrainedConfig, PreTrainedModel, ProcessorMixin, T5Config, T5ForConditionalGeneration,
+)
+
+before = set(sys.modules)
+start = time.perf_counter()
+import hf_xlir
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+def measure_import():
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORT_TIMER], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+class TestImportCost:
+    def test_of_the_package(self):
+        """
+        Less than 0.3 s beyond torch and the parts of transformers that are needed.
+
+        An idle machine takes 0.02 s, so that a busy one is still far from the limit; the best of three is taken, the
+        second and third only if needed.
+        """
+        measured = [measure_import()]
+        while measured[-1]["seconds"] >= 0.3 and len(measured) < 3:
+            measured.append(measure_import())
+        assert measured[-1]["seconds"] < 0.3
+
+        # Whatever the machine: nothing but the package itself, transformers and the standard library was imported, so
+        # neither datasets nor faiss, peft, accelerate, pandas ...
+        imported = measured[0]["modules"]
+        allowed = {"hf_xlir", "transformers", *sys.stdlib_module_names}
+        assert [name for name in imported if name.partition(".")[0] not in allowed] == []
+        layers = {name.split(".")[1] for name in imported if name.startswith("hf_xlir.")}
+        assert layers == {"models"}
+
+
+class _FencedParser(doctest.DocTestParser):
+    """The line that closes a fenced example is not a part of its output."""
+
+    def parse(self, string, name="<string>"):
+        return super().parse(re.sub(r"^\s*```\s*$", "", string, flags=re.MULTILINE), name)
+
+
+WITH_EXAMPLES = [path for path in MODULES if ">>>" in path.read_text("utf-8")]
+
+
+class TestExamples:
+    @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=id_of)
+    def test_of_docstrings(self, path, tmp_path, monkeypatch, own_hub_export):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        torch.manual_seed(0)
+        module = importlib.import_module(name_of(path))
+        tests = doctest.DocTestFinder(parser=_FencedParser(), exclude_empty=True).find(module)
+        assert sum(len(test.examples) for test in tests) >= path.read_text("utf-8").count(">>>") > 0
+        report = []
+        runner = doctest.DocTestRunner()
+        for test in tests:
+            runner.run(test, out=report.append)
+        assert runner.failures == 0, "".join(report)
+
+    def test_most_examples_run(self):
+        """An example that is always skipped may be wrong: those that need weights from the Hub are the exception."""
+        skipped = {id_of(path) for path in WITH_EXAMPLES if "+SKIP" in path.read_text("utf-8")}
+        assert len(skipped) < len(WITH_EXAMPLES) / 2

@@ -1,0 +1,477 @@
+"""The trainer: every objective against the losses applied by hand to the model's outputs, and what training does."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import two_processes
+from datasets import IterableDataset
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor, TrainingArguments
+from two_processes import CASES, WORDS, logged_losses, make_arguments, make_retriever, make_rows, make_tokenizer, train
+
+from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
+from hf_xlir.evaluation import rank_passages, recall_at_k
+from hf_xlir.index import embed_passages
+from hf_xlir.training import losses
+
+
+FAMILIES = ("colbert", "biencoder")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture
+def make_trainer(tokenizer, tmp_path):
+    """A function that makes a student, its trainer and, unless `teacher=False`, a teacher."""
+
+    def make(family, objective, rows=None, teacher=True, dropout=0.0, settings=(), **arguments):
+        model, processor = make_retriever(family, tokenizer, dropout=dropout, **dict(settings))
+        teacher = make_retriever(family, tokenizer, seed=1, **dict(settings))[0] if teacher else None
+        return RetrieverTrainer(
+            model,
+            make_arguments(tmp_path / "out", objective=objective, **arguments),
+            processor,
+            teacher=teacher,
+            train_dataset=make_rows() if rows is None else rows,
+        )
+
+    return make
+
+
+class ByHand:
+    """A batch's outputs by student and teacher, each text's negatives behind it, and scores in a plain loop."""
+
+    def __init__(self, trainer, rows):
+        self.processor = trainer.processing_class
+        documents = [document for row in rows for document in (row["positive"], *row["negatives"])]
+        self.texts = [(document["title"], document["text"]) for document in documents]
+        self.nway = len(documents) // len(rows)
+        models = {"student": trainer.model.eval(), "teacher": trainer.teacher}
+        titles, texts = zip(*self.texts, strict=True)
+        self.outputs = {}
+        for name, model in models.items():
+            if model is not None:
+                queries = [row["query" if name == "student" else "teacher_query"] for row in rows]
+                self.outputs[name, "queries"] = model(**self.processor.process_queries(queries))
+                self.outputs[name, "documents"] = model(**self.processor.process_documents(texts, titles=titles))
+
+    def scores(self, queries="student", documents="student"):
+        return self.processor.score(self.outputs[queries, "queries"], self.outputs[documents, "documents"])
+
+    def own(self, scores):
+        return torch.stack([row[i * self.nway : (i + 1) * self.nway] for i, row in enumerate(scores)])
+
+
+def loss_of(trainer, rows):
+    trainer.model.eval()
+    return trainer.compute_loss(trainer.model, trainer.data_collator(list(rows)))
+
+
+def assert_same(loss, expected):
+    assert loss.requires_grad
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_batch_nce_by_hand_without_copies_of_the_positive(make_trainer, family):
+    trainer, rows = make_trainer(family, "in_batch_nce", teacher=False, score_scale=0.5), make_rows(4)
+    hand = ByHand(trainer, rows)
+    terms = []
+    for query, scores in enumerate(hand.scores() * 0.5):
+        positive = query * 3
+        kept = [i for i, text in enumerate(hand.texts) if i == positive or text != hand.texts[positive]]
+        assert len(kept) == (11 if query in (0, 2) else 12)
+        terms.append(torch.logsumexp(scores[kept], dim=0) - scores[positive])
+    assert_same(loss_of(trainer, rows), sum(terms) / 4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_listwise_by_hand(make_trainer, family):
+    trainer, rows = make_trainer(family, "listwise", teacher=False, score_scale=0.5), make_rows(4)
+    hand = ByHand(trainer, rows)
+    assert_same(loss_of(trainer, rows), losses.listwise_cross_entropy_loss(hand.own(hand.scores()) * 0.5))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("in_batch", [False, True])
+@pytest.mark.parametrize("teacher_documents", [False, True])
+def test_score_distillation_by_hand(make_trainer, family, in_batch, teacher_documents):
+    arguments = {"distill_in_batch": in_batch, "teacher_documents": teacher_documents}
+    scales = {"score_scale": 0.5, "teacher_score_scale": 0.25, "temperature": 1.5}
+    trainer, rows = make_trainer(family, "score_distillation", **arguments, **scales), make_rows(4)
+    hand = ByHand(trainer, rows)
+    student = hand.scores("student", "teacher" if teacher_documents else "student")
+    teacher = hand.scores("teacher", "teacher")
+    if not in_batch:
+        student, teacher = hand.own(student), hand.own(teacher)
+    expected = losses.score_distillation_loss(student * 0.5, teacher * 0.25, temperature=1.5)
+    assert_same(loss_of(trainer, rows), expected)
+
+
+@pytest.mark.parametrize("teacher_documents", [False, True])
+def test_stored_scores_take_the_place_of_the_teachers(make_trainer, teacher_documents):
+    rows = make_rows(4).add_column("teacher_scores", [[3.0, 1.0, 0.5]] * 4)
+    trainer = make_trainer(
+        "colbert", "score_distillation", rows, teacher=teacher_documents, teacher_documents=teacher_documents
+    )
+    hand = ByHand(trainer, rows)
+    student = hand.own(hand.scores("student", "teacher" if teacher_documents else "student"))
+    expected = losses.score_distillation_loss(student, torch.tensor([[3.0, 1.0, 0.5]] * 4), temperature=2.0)
+    assert_same(loss_of(trainer, rows), expected)
+
+
+@pytest.mark.parametrize("distance", ["mse", "l1"])
+def test_token_distillation_by_hand(make_trainer, distance):
+    trainer = make_trainer("colbert", "token_distillation", query_weight=0.3, distance=distance)
+    rows = make_rows(4)
+    hand = ByHand(trainer, rows)
+    kinds = [(who, kind) for kind in ("queries", "documents") for who in ("student", "teacher")]
+    expected = losses.token_distillation_loss(
+        *(hand.outputs[key].embeddings for key in kinds),
+        *(hand.outputs[key].embedding_mask for key in kinds),
+        query_weight=0.3,
+        distance=distance,
+    )
+    assert_same(loss_of(trainer, rows), expected)
+
+
+@pytest.mark.parametrize("contrast_scale", [None, 20.0])
+def test_embedding_distillation_by_hand_without_copies_of_the_own_sentence(make_trainer, contrast_scale):
+    trainer = make_trainer("biencoder", "embedding_distillation", distance="cosine", contrast_scale=contrast_scale)
+    rows = make_rows(4)
+    hand = ByHand(trainer, rows)
+    student, teacher = (hand.outputs[who, "queries"].embeddings for who in ("student", "teacher"))
+    cosines = torch.nn.functional.cosine_similarity(student[:, None], teacher[None], dim=2)
+    expected = 1 - cosines.diagonal().mean()
+    if contrast_scale:
+        cosines = cosines.clone() * contrast_scale
+        own = cosines.diagonal().clone()
+        cosines[0, 2] = cosines[2, 0] = -torch.inf  # these rows have one English sentence
+        expected = expected + (cosines.logsumexp(dim=1) - own).mean()
+    assert_same(loss_of(trainer, rows.remove_columns(["positive", "negatives"])), expected)
+
+
+OBJECTIVES = [
+    ("colbert", {"objective": "in_batch_nce"}),
+    ("biencoder", {"objective": "in_batch_nce"}),
+    ("colbert", {"objective": "listwise"}),
+    ("biencoder", {"objective": "listwise"}),
+    ("colbert", {"objective": "score_distillation"}),
+    ("biencoder", {"objective": "score_distillation", "distill_in_batch": True}),
+    ("colbert", {"objective": "score_distillation", "distill_in_batch": True, "teacher_documents": True}),
+    ("colbert", {"objective": "token_distillation"}),
+    ("biencoder", {"objective": "embedding_distillation", "contrast_scale": 20.0}),
+]
+
+
+@pytest.mark.parametrize(("family", "arguments"), OBJECTIVES)
+def test_training_lowers_the_loss_and_leaves_the_teacher(make_trainer, family, arguments):
+    trainer = make_trainer(family, max_steps=40, optim="adamw_torch", learning_rate=5e-3, **arguments)
+    teacher = {name: weights.clone() for name, weights in trainer.teacher.state_dict().items()}
+    before = trainer.evaluate(make_rows())["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate(make_rows())["eval_loss"] < 0.6 * before
+    assert not trainer.teacher.training
+    assert all(weights.grad is None for weights in trainer.teacher.parameters())
+    for name, weights in trainer.teacher.state_dict().items():
+        assert torch.equal(weights, teacher[name])
+
+
+def test_accumulated_gradients_are_the_average(make_trainer):
+    trainer = make_trainer(
+        "colbert",
+        "in_batch_nce",
+        teacher=False,
+        max_steps=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+    )
+    rows, before = make_rows(), dict(trainer.model.named_parameters())
+    batch_losses = [loss_of(trainer, rows.select(range(start, start + 4))) for start in (0, 4)]
+    gradients = torch.autograd.grad(sum(batch_losses) / 2, list(before.values()))
+    expected = [
+        weights.detach() - 0.05 * gradient for weights, gradient in zip(before.values(), gradients, strict=True)
+    ]
+    trainer.train()
+    assert logged_losses(trainer) == pytest.approx([sum(batch_losses).item() / 2], abs=1e-4)
+    for weights, wanted in zip(trainer.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(weights.detach(), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_is_the_mean_over_rows(make_trainer):
+    trainer = make_trainer("biencoder", "listwise", teacher=False, per_device_eval_batch_size=4)
+    rows = make_rows(10)
+    metrics = trainer.evaluate(rows)
+    by_row = [loss_of(trainer, rows.select([i])).item() for i in range(10)]
+    assert metrics["eval_loss"] == pytest.approx(sum(by_row) / 10, abs=1e-5)
+
+
+def test_streamed_rows_train_like_those_of_a_list(tmp_path):
+    batches, weights = train("colbert nce", tmp_path)
+    streamed, streamed_weights = train("colbert nce", tmp_path, streamed=True)
+    assert streamed == batches
+    assert all(torch.equal(weights[name], streamed_weights[name]) for name in weights)
+    assert isinstance(make_rows().to_iterable_dataset(), IterableDataset)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpoint_has_the_student_and_its_processor(make_trainer, tmp_path, family):
+    trainer = make_trainer(family, "score_distillation", save_strategy="steps", save_steps=2, max_steps=2)
+    trainer.train()
+    checkpoint = tmp_path / "out" / "checkpoint-2"
+    assert set(load_file(checkpoint / "model.safetensors")) == set(trainer.model.state_dict())
+    model, processor = AutoModel.from_pretrained(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+    assert type(model) is type(trainer.model) and type(processor) is type(trainer.processing_class)
+    for name in processor.settings:
+        assert getattr(processor, name) == getattr(trainer.processing_class, name)
+    queries = ["north river", "green"]
+    torch.testing.assert_close(
+        model(**processor.process_queries(queries)).embeddings,
+        trainer.model.eval()(**trainer.processing_class.process_queries(queries)).embeddings,
+    )
+
+
+def test_resumed_training_equals_an_uninterrupted_one(make_trainer, tmp_path):
+    run = {"dropout": 0.1, "optim": "adamw_torch", "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    run["train_sampling_strategy"] = "random"
+    whole = make_trainer("colbert", "score_distillation", **run)
+    whole.train()
+    resumed = make_trainer("colbert", "score_distillation", **run)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    for weights, expected in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(weights, expected)
+
+
+def test_processor_settings_are_written_to_the_configuration(tokenizer, tmp_path):
+    model, _ = make_retriever("colbert", tokenizer)
+    _, processor = make_retriever("colbert", tokenizer)
+    assert model.config.query_marker_id is None
+    RetrieverTrainer(model, make_arguments(tmp_path, objective="in_batch_nce"), processor, train_dataset=make_rows())
+    pieces = len(tokenizer)
+    assert (model.config.query_marker_id, model.config.document_marker_id) == (pieces - 3, pieces - 2)  # then <mask>
+
+
+def test_lora(make_trainer, tokenizer, tmp_path):
+    model, processor = make_retriever("colbert", tokenizer)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["query", "value"], modules_to_save=["linear"]))
+    before = {name: weights.clone() for name, weights in adapted.state_dict().items()}
+    arguments = make_arguments(tmp_path / "lora", objective="in_batch_nce", save_strategy="steps", save_steps=3)
+    RetrieverTrainer(adapted, arguments, processor, train_dataset=make_rows()).train()
+    changed = {name for name, weights in adapted.state_dict().items() if not torch.equal(weights, before[name])}
+    assert any("lora_B" in name for name in changed) and any("linear.modules_to_save" in name for name in changed)
+    assert all("lora_" in name or "modules_to_save" in name for name in changed)
+    assert (tmp_path / "lora" / "checkpoint-3" / "adapter_model.safetensors").exists()
+
+
+def test_student_of_queries_alone_learns_to_search_the_teachers_index(tokenizer, tmp_path):
+    other_word = dict(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
+
+    def translated(row):
+        words = row["positive"]["text"].split()[:4]
+        return {"teacher_query": " ".join(words), "query": " ".join(other_word[word] for word in words)}
+
+    rows = make_rows(24, num_negatives=0, seed=5).map(translated).remove_columns("negatives")
+    english = rows.select_columns(["teacher_query", "positive"]).rename_column("teacher_query", "query")
+    passages = [{"id": str(i), **passage} for i, passage in enumerate(rows["positive"])]
+    (teacher, processor), (student, _) = (make_retriever("colbert", tokenizer, seed=seed) for seed in (1, 0))
+    optimizer = {"optim": "adamw_torch", "learning_rate": 1e-2, "per_device_train_batch_size": 24}
+
+    arguments = make_arguments(tmp_path, objective="in_batch_nce", max_steps=60, **optimizer)
+    RetrieverTrainer(teacher, arguments, processor, train_dataset=english).train()
+    index = embed_passages(teacher, processor, passages, progress=False)
+
+    def found(model, column):
+        questions = [{"id": str(i), "question": row[column]} for i, row in enumerate(rows)]
+        rankings, _ = rank_passages(model, processor, questions, index, progress=False)
+        return recall_at_k(rankings, {id: [id] for id in rankings}, k=1)
+
+    student.load_state_dict(teacher.state_dict())
+    assert found(teacher, "teacher_query") > 0.85 and found(student, "query") < 0.25
+    encoded = []
+    student.register_forward_pre_hook(lambda *call: encoded.append(call[2]["input_ids"]), with_kwargs=True)
+    arguments = make_arguments(
+        tmp_path,
+        objective="score_distillation",
+        teacher_documents=True,
+        distill_in_batch=True,
+        max_steps=150,
+        **optimizer,
+    )
+    RetrieverTrainer(student, arguments, processor, teacher=teacher, train_dataset=rows).train()
+    assert len(encoded) == 150 and all((ids[:, 1] == processor.query_marker_id).all() for ids in encoded)
+    assert found(student, "query") > 0.75
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """What two processes under `accelerate launch` computed, by rank."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(port), two_processes.__file__, str(folder)]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def assert_equal_runs(run, expected):
+    assert run[0] == pytest.approx(expected[0], rel=1e-6)
+    for name, weights in expected[1].items():
+        torch.testing.assert_close(run[1][name], weights, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(launched, tmp_path, case):
+    for loss in launched[0][case][0]:
+        assert 0 < loss < 100
+    assert_equal_runs(launched[1][case], launched[0][case])
+    # a mean over tokens is one over each process's tokens; the others are means over rows
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2} if case == "tokens" else {}
+    assert_equal_runs(launched[0][case], train(case, tmp_path, **halves))
+
+
+def test_two_processes_with_accumulation_and_with_a_stream(launched, tmp_path):
+    for rank in range(2):
+        accumulated = train("colbert nce", tmp_path, gradient_accumulation_steps=2)
+        assert_equal_runs(launched[rank]["accumulated"], accumulated)
+        assert_equal_runs(launched[rank]["streamed"], launched[rank]["colbert nce"])
+
+
+def test_arguments_defaults(tmp_path):
+    arguments = make_arguments(tmp_path, objective="in_batch_nce")
+    assert arguments.remove_unused_columns is False and arguments.ddp_find_unused_parameters is False
+    assert arguments.accelerator_config.dispatch_batches is False
+    assert arguments.encodes_documents
+    for only_queries in (
+        {"objective": "embedding_distillation"},
+        {"objective": "score_distillation", "teacher_documents": True},
+    ):
+        arguments = make_arguments(tmp_path, **only_queries)
+        assert not arguments.encodes_documents and arguments.ddp_find_unused_parameters is True
+        assert make_arguments(tmp_path, ddp_find_unused_parameters=False, **only_queries).encodes_documents is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"objective": "in_batch"}, "`objective` must be one of in_batch_nce, .*, got 'in_batch'"),
+        ({"objective": "token_distillation", "distance": "cosine"}, "`distance` must be one of .*got 'cosine'"),
+        ({"objective": "embedding_distillation", "distance": "l1"}, "`distance` must be one of .*got 'l1'"),
+        ({"objective": "listwise", "distill_in_batch": True}, '`distill_in_batch=True` needs `objective="score_dis'),
+        ({"teacher_documents": True}, '`teacher_documents=True` needs `objective="score_distillation"`'),
+        ({"query_weight": 1.5}, "`query_weight` must be from 0 to 1, got 1.5"),
+        ({"temperature": 0.0}, "`temperature` must be positive, got 0.0"),
+        ({"score_scale": -1.0}, "`score_scale` must be positive"),
+        ({"ddp_find_unused_parameters": True}, "`ddp_find_unused_parameters=True` does not work"),
+        ({"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches=True` would cut"),
+    ],
+)
+def test_errors_about_arguments(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RetrieverTrainingArguments(str(tmp_path), use_cpu=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "message"),
+    [
+        ("colbert", {"objective": "token_distillation"}, "`objective='token_distillation'` needs a `teacher`"),
+        ("biencoder", {"objective": "embedding_distillation"}, "`objective='embedding_distillation'` needs a `tea"),
+        ("colbert", {"objective": "score_distillation", "distill_in_batch": True}, "`distill_in_batch=True` needs a"),
+        ("colbert", {"objective": "score_distillation", "teacher_documents": True}, "`teacher_documents=True` needs"),
+        ("colbert", {"objective": "score_distillation"}, r"`train_dataset` lacks \['teacher_scores'\].*give a `teac"),
+    ],
+)
+def test_errors_about_a_missing_teacher(make_trainer, family, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(family, teacher=False, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("objective", "dropped", "message"),
+    [
+        ("in_batch_nce", ["positive"], r"lacks \['positive'\], which `objective='in_batch_nce'` needs; it has"),
+        ("listwise", ["negatives"], r"lacks \['negatives'\]"),
+        ("score_distillation", ["query", "negatives"], r"lacks \['query', 'negatives'\]"),
+    ],
+)
+def test_errors_about_columns(make_trainer, objective, dropped, message):
+    rows = make_rows().remove_columns(dropped)
+    with pytest.raises(ValueError, match=f"`train_dataset` {message}"):
+        make_trainer("colbert", objective, rows)
+    with pytest.raises(ValueError, match=f"`train_dataset` {message}"):
+        make_trainer("colbert", objective, rows.to_iterable_dataset())
+
+
+def test_columns_that_an_objective_does_not_need(make_trainer):
+    make_trainer("colbert", "in_batch_nce", make_rows().remove_columns(["negatives", "teacher_query"]), teacher=False)
+    make_trainer("biencoder", "embedding_distillation", make_rows().select_columns(["query", "teacher_query"]))
+    make_trainer("colbert", "score_distillation", make_rows().remove_columns("negatives"), distill_in_batch=True)
+
+
+def test_errors_about_processors(tokenizer, tmp_path):
+    arguments = make_arguments(tmp_path, objective="score_distillation", teacher_documents=True)
+    (colbert, colbert_processor), (biencoder, biencoder_processor) = (
+        make_retriever(family, tokenizer) for family in FAMILIES
+    )
+
+    def make(model=colbert, processor=colbert_processor, args=arguments, **kwargs):
+        return RetrieverTrainer(model, args, processor, train_dataset=make_rows(), **kwargs)
+
+    def other(family="colbert", **settings):
+        return make_retriever(family, tokenizer, seed=1, **settings)
+
+    config = colbert.config.to_dict()
+    for kwargs, message in (
+        ({"processor": tokenizer}, "Expected the processor of `ColBERTXLMRModel`, got"),
+        ({"processor": None}, "Expected the processor of `ColBERTXLMRModel`, got NoneType"),
+        ({"processor": biencoder_processor}, "gives .*'text_type'.*, which `ColBERTXLMRModel` does not take"),
+        ({"model": biencoder}, "gives .*'embedding_mask'.*, which `BiEncoderModel` does not take"),
+        ({"processor": other(query_length=16)[1]}, "query_length=16, the model's configuration query_length=12"),
+        ({"processor": other(query_marker_id=7)[1], "model": other(query_marker_id=8)[0]}, "query_marker_id=7"),
+        ({"args": TrainingArguments(str(tmp_path))}, "`args` must be `RetrieverTrainingArguments`, got TrainingArg"),
+        ({"teacher": other(document_length=30)[0]}, "document_length=24, the model's configuration document_le"),
+        ({"teacher": other()[0], "teacher_processor": biencoder_processor}, "gives .*'text_type'"),
+        ({"teacher": colbert}, "one object"),
+        ({"teacher": other(embedding_dim=4)[0]}, r"embedding size, got \('colbert_xlmr', 8\).*'colbert_xlmr', 4\)"),
+        (
+            {"teacher": biencoder, "teacher_processor": biencoder_processor},
+            r"got \('colbert_xlmr', 8\) for a teacher with \('biencoder', 16\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(**kwargs)
+    assert colbert.config.to_dict() == config  # nothing was written before the checks
+
+
+def test_error_about_a_small_vocabulary(tokenizer, tmp_path):
+    model, _ = make_retriever("colbert", tokenizer)
+    large = make_tokenizer()
+    large.add_tokens(["extra"])
+    _, processor = make_retriever("colbert", large, query_marker_id=5, document_marker_id=6)
+    with pytest.raises(ValueError, match=f"has {len(large)} pieces, `ColBERTXLMRModel` only {len(tokenizer)}"):
+        RetrieverTrainer(model, make_arguments(tmp_path), processor, train_dataset=make_rows())
+
+
+def test_errors_about_rows(make_trainer):
+    trainer = make_trainer("colbert", "score_distillation", per_device_train_batch_size=4)
+    with pytest.raises(ValueError, match=r"equally many negatives, got \[1, 2\]"):
+        trainer.data_collator([make_rows(1, num_negatives=1)[0], make_rows(1)[0]])
+    with pytest.raises(ValueError, match="One document leaves nothing to distil"):
+        loss_of(trainer, make_rows(4, num_negatives=0))
+    trainer.teacher = None
+    with pytest.raises(ValueError, match="needs a `teacher`, or rows with `teacher_scores`"):
+        loss_of(trainer, make_rows(4))

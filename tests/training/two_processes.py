@@ -1,0 +1,161 @@
+"""
+Tiny models and data for the trainer's tests, and what two processes train on them.
+
+Two CPU processes write `OUTPUT/0.pt` and `OUTPUT/1.pt`:
+
+    accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
+        tests/training/two_processes.py OUTPUT
+"""
+
+import os
+import random
+import sys
+
+import torch
+from datasets import Dataset
+
+from hf_xlir import (
+    BiEncoderConfig,
+    BiEncoderModel,
+    BiEncoderProcessor,
+    ColBERTXLMRConfig,
+    ColBERTXLMRModel,
+    ColBERTXLMRProcessor,
+    RetrieverTrainer,
+    RetrieverTrainingArguments,
+)
+from hf_xlir.data import train_tokenizer
+
+
+WORDS = "north south east west river hill lake town bridge road stone water green blue white black".split()
+
+# name: (family, settings of the model, arguments of the training)
+CASES = {
+    "colbert nce": ("colbert", {}, {"objective": "in_batch_nce"}),
+    "two towers nce": ("biencoder", {"share_encoders": False}, {"objective": "in_batch_nce"}),
+    "listwise": ("biencoder", {}, {"objective": "listwise"}),
+    "score distillation": ("colbert", {}, {"objective": "score_distillation"}),
+    "in-batch distillation": ("colbert", {}, {"objective": "score_distillation", "distill_in_batch": True}),
+    "teacher's documents": (
+        "biencoder",
+        {"share_encoders": False},
+        {"objective": "score_distillation", "distill_in_batch": True, "teacher_documents": True},
+    ),
+    "tokens": ("colbert", {}, {"objective": "token_distillation"}),
+    "vectors": (
+        "biencoder",
+        {"share_encoders": False, "pooling": "mean"},
+        {"objective": "embedding_distillation", "contrast_scale": 20.0},
+    ),
+    "activation checkpointing": (
+        "biencoder",
+        {"share_encoders": False},
+        {"objective": "in_batch_nce", "activation_checkpointing": True},
+    ),
+}
+
+
+def make_tokenizer():
+    return train_tokenizer([" ".join(WORDS)] * 3, vocab_size=120)
+
+
+def make_retriever(family, tokenizer, seed=0, dropout=0.0, **settings):
+    """A model with random weights and its processor."""
+    torch.manual_seed(seed)
+    encoder = {
+        "model_type": "bert" if family == "biencoder" else "xlm-roberta",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 40,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.3,
+    }
+    if family == "colbert":
+        settings = {"embedding_dim": 8, "query_length": 12, "document_length": 24, **settings}
+        config, model_class, processor_class = ColBERTXLMRConfig, ColBERTXLMRModel, ColBERTXLMRProcessor
+    else:
+        settings = {"query_length": 12, "document_length": 24, **settings}
+        config, model_class, processor_class = BiEncoderConfig, BiEncoderModel, BiEncoderProcessor
+    config = config(encoder_config=encoder, **settings)
+    return model_class(config), processor_class.from_config(tokenizer, config)
+
+
+def make_rows(number=16, num_negatives=2, seed=0):
+    """Random words; the third row's positive is the first row's, and both have one English query."""
+    generator = random.Random(seed)
+
+    def text(most):
+        return " ".join(generator.choices(WORDS, k=generator.randint(2, most)))
+
+    rows = [
+        {
+            "query": text(5),
+            "teacher_query": text(5),
+            "positive": {"title": text(2), "text": text(8)},
+            "negatives": [{"title": "", "text": text(8)} for _ in range(num_negatives)],
+        }
+        for _ in range(number)
+    ]
+    for row in rows[2:3]:
+        row.update(positive=rows[0]["positive"], teacher_query=rows[0]["teacher_query"])
+    return Dataset.from_list(rows)
+
+
+def make_arguments(output_dir, **arguments):
+    """Plain gradient descent over the rows in their order, and no output."""
+    defaults = {
+        "max_steps": 3,
+        "per_device_train_batch_size": 8,
+        "optim": "sgd",
+        "learning_rate": 0.05,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "train_sampling_strategy": "sequential",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    return RetrieverTrainingArguments(str(output_dir), **{**defaults, **arguments})
+
+
+def logged_losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def train(case, output_dir, streamed=False, **arguments):
+    """Train one of the cases in float64. Returns the losses and the weights."""
+    family, settings, own_arguments = CASES[case]
+    tokenizer = make_tokenizer()
+    model, processor = make_retriever(family, tokenizer, **settings)
+    teacher, _ = make_retriever(family, tokenizer, seed=1, **settings)
+    rows = make_rows()
+    trainer = RetrieverTrainer(
+        model.double(),
+        make_arguments(output_dir, **{**own_arguments, **arguments}),
+        processor,
+        teacher=teacher.double(),
+        train_dataset=rows.to_iterable_dataset() if streamed else rows,
+    )
+    trainer.train()
+    return logged_losses(trainer), {name: weights.detach() for name, weights in model.named_parameters()}
+
+
+def main():
+    torch.set_num_threads(1)
+    output_dir, rank = sys.argv[1], int(os.environ["RANK"])
+    half = {"per_device_train_batch_size": 4}
+    results = {case: train(case, output_dir, **half) for case in CASES}
+    results["accumulated"] = train("colbert nce", output_dir, gradient_accumulation_steps=2, **half)
+    results["streamed"] = train("colbert nce", output_dir, streamed=True, **half)
+    torch.save(results, os.path.join(output_dir, f"{rank}.pt"))
+
+
+if __name__ == "__main__":
+    main()
