@@ -190,12 +190,6 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
             self._punctuation_ids_cache = torch.tensor(sorted(ids), dtype=torch.long)
         return self._punctuation_ids_cache
 
-    def to_dict(self):
-        """What is saved: the settings, without what is derived from the tokenizer."""
-        output = super().to_dict()
-        output.pop("_punctuation_ids_cache", None)
-        return output
-
     def _check_settings(self):
         if self.query_expansion not in ("pad", "mask", "none"):
             raise ValueError(f'`query_expansion` must be "pad", "mask" or "none", got {self.query_expansion!r}.')

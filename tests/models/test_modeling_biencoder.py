@@ -197,6 +197,7 @@ class TestTowers:
             expected = pooled if embedding_dim is None else apply_head(pooled, head)
             assert largest(model(**inputs).embeddings - expected) < 2e-6
         assert largest(model(IDS).embeddings - model(IDS, text_type="document").embeddings) > 1e-2
+        assert model.encoder.config is not model.document_encoder.config  # one may be changed without the other
 
     @pytest.mark.parametrize("embedding_dim", [None, 8])
     @pytest.mark.parametrize("by_config", [False, True])

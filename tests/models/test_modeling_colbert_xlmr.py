@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, XLMRobertaModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import is_flash_attn_2_available
 
 from hf_xlir import BiEncoderConfig, ColBERTXLMRConfig, ColBERTXLMRModel, ColBERTXLMRProcessor, FiDT5Config
@@ -115,6 +116,20 @@ class TestEmbeddings:
         for given, got in (({}, "neither"), ({"input_ids": IDS, "inputs_embeds": embedded}, "both")):
             with pytest.raises(ValueError, match=f"Give `input_ids` or `inputs_embeds`, got {got}"):
                 tiny_colbert(**given)
+
+    @torch.no_grad()
+    def test_an_encoder_of_few_arguments(self, tiny_colbert):
+        """What is not given is not passed on: an encoder may know neither segments nor embeddings."""
+
+        class Plain(torch.nn.Module):
+            def forward(self, input_ids, attention_mask):
+                return BaseModelOutput(last_hidden_state=torch.eye(32)[input_ids])
+
+        tiny_colbert.encoder = Plain()
+        expected = project(torch.eye(32)[IDS], tiny_colbert.linear.weight, MASK)
+        assert largest(tiny_colbert(IDS, MASK).embeddings - expected) < 1e-6
+        with pytest.raises(TypeError, match="token_type_ids"):
+            tiny_colbert(IDS, MASK, token_type_ids=torch.zeros_like(IDS))
 
     def test_the_trainer_must_not_rescale_its_losses(self):
         assert ColBERTXLMRModel.accepts_loss_kwargs is False

@@ -1,6 +1,7 @@
 """Token ids and masks of ColBERT-XLMR, with XLM-R's own tokenizer where ids are published."""
 
 import copy
+import json
 import logging
 import pickle
 import string
@@ -285,6 +286,8 @@ class TestSettings:
         processor = ColBERTXLMRProcessor(tiny_tokenizer, **CHANGED)
         expected = processor.process_queries([NILE]), processor.process_documents([NILE, "a"])
         processor.save_pretrained(tmp_path)  # after use: what was derived is not saved
+        written = json.loads((tmp_path / "processor_config.json").read_text())
+        assert written == {**CHANGED, "processor_class": "ColBERTXLMRProcessor"}
         loaded = AutoProcessor.from_pretrained(tmp_path)
         assert type(loaded) is ColBERTXLMRProcessor
         assert {name: getattr(loaded, name) for name in CHANGED} == CHANGED
