@@ -4,7 +4,7 @@ import torch
 
 
 @torch.no_grad()
-def mimetic_init_(model, query_key_scale=0.5, self_value_scale=0.7, cross_value_scale=1.0, embedding_scale=0.25):
+def mimetic_init_(model, query_key_scale=0.5, self_value_scale=0.7, cross_value_scale=2.0, embedding_scale=0.25):
     r"""
     Start a T5-shaped model trained from scratch where pretrained transformers end up: equal tokens attend to each other
     and attention copies what it attends to (https://huggingface.co/papers/2305.09828).
@@ -18,7 +18,7 @@ def mimetic_init_(model, query_key_scale=0.5, self_value_scale=0.7, cross_value_
             The model, changed in place.
         query_key_scale (`float`, *optional*, defaults to 0.5):
             Factor of `q` and of `k`.
-        self_value_scale, cross_value_scale (`float`, *optional*, default to 0.7 and 1.0):
+        self_value_scale, cross_value_scale (`float`, *optional*, default to 0.7 and 2.0):
             Factor of `v` and of `o` in self- and cross-attention.
         embedding_scale (`float`, *optional*, defaults to 0.25):
             Factor on the token embeddings; T5 draws them with standard deviation 1, too large to move in a few

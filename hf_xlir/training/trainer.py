@@ -73,7 +73,7 @@ class RetrieverTrainer(Trainer):
                 processing_class,
                 None if teacher is None else teacher_processor,
                 with_documents=args.encodes_documents,
-                with_teacher_documents=args.objective != "embedding_distillation",
+                with_teacher_documents=not args.distils_queries_alone,
             )
             for name in ("train_dataset", "eval_dataset"):
                 _check_columns(kwargs.get(name), name, args, teacher)
@@ -125,18 +125,15 @@ class RetrieverTrainer(Trainer):
         )
 
     def _token_distillation(self, inputs, queries, documents):
-        teacher_queries, teacher_documents = self._taught(inputs, "queries"), self._taught(inputs, "documents")
+        teacher_queries = self._taught(inputs, "queries")
+        sides = [queries.embeddings, teacher_queries.embeddings, None, None]
+        masks = [queries.embedding_mask, teacher_queries.embedding_mask, None, None]
+        if documents is not None:
+            teacher_documents = self._taught(inputs, "documents")
+            sides[2:] = documents.embeddings, teacher_documents.embeddings
+            masks[2:] = documents.embedding_mask, teacher_documents.embedding_mask
         return token_distillation_loss(
-            queries.embeddings,
-            teacher_queries.embeddings,
-            documents.embeddings,
-            teacher_documents.embeddings,
-            queries.embedding_mask,
-            teacher_queries.embedding_mask,
-            documents.embedding_mask,
-            teacher_documents.embedding_mask,
-            query_weight=self.args.query_weight,
-            distance=self.args.distance,
+            *sides, *masks, query_weight=self.args.query_weight, distance=self.args.distance
         )
 
     def _embedding_distillation(self, inputs, queries, documents):
@@ -216,7 +213,7 @@ def _check_columns(dataset, name, args, teacher):
     if columns is None:
         return
     needed = ["query"]
-    if args.objective != "embedding_distillation":
+    if not args.distils_queries_alone:
         needed.append("positive")
     if args.objective == "listwise" or (args.objective == "score_distillation" and not args.distill_in_batch):
         needed.append("negatives")

@@ -57,7 +57,7 @@ class RetrieverTrainingArguments(TrainingArguments):
             `score_scale` of the teacher.
         query_weight (`float`, *optional*, defaults to 0.5):
             Weight of the query side in token distillation, against 1 - `query_weight` for the documents; 0.5 in
-            DR.DECR.
+            DR.DECR. With 1 no documents are encoded, and rows need none.
         distance (`"mse"`, `"l1"` or `"cosine"`, *optional*, defaults to `"mse"`):
             Distance to the teacher: `"mse"` or `"l1"` between tokens, `"mse"` or `"cosine"` between sentence vectors.
         contrast_scale (`float`, *optional*):
@@ -116,7 +116,13 @@ class RetrieverTrainingArguments(TrainingArguments):
     @property
     def encodes_documents(self):
         """Whether the model in training encodes documents at all."""
-        return self.objective != "embedding_distillation" and not self.teacher_documents
+        return not self.distils_queries_alone and not self.teacher_documents
+
+    @property
+    def distils_queries_alone(self):
+        """Whether documents have no part in the objective."""
+        queries_alone = self.objective == "token_distillation" and self.query_weight == 1.0
+        return queries_alone or self.objective == "embedding_distillation"
 
 
 __all__ = ["OBJECTIVES", "RetrieverTrainingArguments"]
