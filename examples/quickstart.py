@@ -266,6 +266,12 @@ def distill_sentence_encoder(args, data):
 
     pairs = [{"query": pair["source"], "teacher_query": pair["target"]} for pair in data.parallel]
     pairs += [{"query": target, "teacher_query": target} for target in {pair["target"] for pair in data.parallel}]
+    # The teacher reads each sentence once, not once an epoch
+    targets = sorted({pair["teacher_query"] for pair in pairs}, key=len)
+    vectors = embed_queries(teacher, teacher_processor, targets, progress=True).embeddings.numpy()
+    vectors = dict(zip(targets, vectors, strict=True))
+    for pair in pairs:
+        pair["teacher_embedding"] = vectors[pair["teacher_query"]]
     from_teacher = {"teacher": teacher, "teacher_processor": teacher_processor}
     train(
         args,
@@ -291,8 +297,8 @@ def distill_sentence_encoder(args, data):
         rows,
         "stage_2",
         "score_distillation",
-        steps=60,
-        batch_size=64,
+        steps=40,
+        batch_size=32,
         score_scale=20.0,
         teacher_score_scale=20.0,
         distill_in_batch=True,

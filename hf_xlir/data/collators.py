@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -18,7 +19,8 @@ class RetrieverCollator:
     - `negatives` (`list` of the same, *optional*): documents that do not, equally many in all rows of a batch;
     - `teacher_query` (`str`, *optional*): what the teacher is asked instead, for instance the English translation;
     - `teacher_scores` (`list[float]`, *optional*): the teacher's scores of the positive and the negatives, positive
-      first, where they were computed before.
+      first, where they were computed before;
+    - `teacher_embedding` (`list[float]`, *optional*): the teacher's sentence vector of `teacher_query`, likewise.
 
     Parallel text is a row whose `query` is the sentence in any language, and whose `teacher_query` and `positive` are
     its English translation.
@@ -76,6 +78,8 @@ class RetrieverCollator:
             teacher_queries = [row.get("teacher_query") or row["query"] for row in rows]
             batch["teacher_queries"] = dict(self.teacher_processor.process_queries(teacher_queries, warn=False))
             batch["teacher_query_keys"] = torch.tensor([_key([query]) for query in teacher_queries])
+        if rows[0].get("teacher_embedding") is not None:
+            batch["teacher_embeddings"] = torch.tensor(np.array([row["teacher_embedding"] for row in rows]))
         if documents is None:
             return batch
 

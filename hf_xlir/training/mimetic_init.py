@@ -6,8 +6,8 @@ import torch
 @torch.no_grad()
 def mimetic_init_(model, query_key_scale=0.5, self_value_scale=0.7, cross_value_scale=2.0, embedding_scale=0.25):
     r"""
-    Start a T5-shaped model trained from scratch where pretrained transformers end up: equal tokens attend to each other
-    and attention copies what it attends to (https://huggingface.co/papers/2305.09828).
+    Start a T5-shaped model where training tends to lead: equal tokens attend to each other, and attention copies what
+    it attends to (https://huggingface.co/papers/2305.09828).
 
     In each attention `q` and `k` get the same orthogonal rows, so that `q . k` is a similarity, and `o` the transpose
     of `v`, so that their product is the identity on the heads' subspace. A little noise breaks the symmetry. Random

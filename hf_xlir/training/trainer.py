@@ -137,7 +137,9 @@ class RetrieverTrainer(Trainer):
         )
 
     def _embedding_distillation(self, inputs, queries, documents):
-        student, teacher, equal = queries.embeddings, self._taught(inputs, "queries").embeddings, None
+        student, teacher, equal = queries.embeddings, inputs.get("teacher_embeddings"), None
+        if teacher is None:
+            teacher = self._taught(inputs, "queries").embeddings
         if self.args.contrast_scale is not None:
             # the loss of the whole batch on every process: the teacher's vectors of all pairs are negatives
             student, teacher = gather_with_gradient(student), gather_with_gradient(teacher)
