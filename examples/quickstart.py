@@ -53,7 +53,7 @@ from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, 
 from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
 from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
 from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
-from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages, embed_queries
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries
 from hf_xlir.training.hard_negatives import mine_hard_negatives
 from hf_xlir.training.mimetic_init import mimetic_init_
 
@@ -456,9 +456,7 @@ def answer(args, data, folders):
     query = embed_queries(retriever, processor, [args.question])
     passages = data.passages
     if query.mask is None:
-        from hf_xlir.index import DenseEmbeddings
-
-        add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
+        passages = add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
         vectors = query.embeddings[0].numpy()
     else:
         index = LateInteractionIndex.load(Path(args.output_dir, "index"))
