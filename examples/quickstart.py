@@ -54,6 +54,7 @@ from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
 from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
 from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries
+from hf_xlir.models.late_interaction import maxsim_matches
 from hf_xlir.training.hard_negatives import mine_hard_negatives
 from hf_xlir.training.mimetic_init import mimetic_init_
 
@@ -98,7 +99,7 @@ def main():
     table("Recall at 1 / 5 / 10 / 20 / 100, per cent, all languages", results["dual_encoder"], ["all"])
 
     heading("4. The reader: answers from the passages that the retriever finds")
-    reader, reader_processor = train_reader(args, data)
+    reader, reader_processor = train_reader(args, data, retriever, processor)
     results["reader"] = evaluate_reader(args, data, reader, reader_processor, rankings)
     table("Exact match, per cent", results["reader"], languages)
 
@@ -131,6 +132,9 @@ def load_real(args):
     passages = load_xquad("en", folder / "xquad").passages
     questions = concatenate_datasets([load_xquad(language, folder / "xquad").questions for language in languages])
     questions = questions.add_column("fact_id", questions["id"])
+    # All questions are answered from the English paragraphs, so in English
+    answers = {row["id"]: row["answers"] for row in questions.filter(lambda lang: lang == "en", input_columns="lang")}
+    questions = questions.map(lambda row: {"answers": answers[row["id"]]})
     # An id is a question's in all languages; from here on every question needs its own
     ids = [f"{row['id']}-{row['lang']}" for row in questions.select_columns(["id", "lang"])]
     questions = questions.remove_columns("id").add_column("id", ids)
@@ -179,7 +183,7 @@ def distill_colbert(args, data):
         for row in data.train
         if row["lang"] == "en"
     ]
-    train(args, teacher, processor, rows, "teacher", "in_batch_nce", steps=250, batch_size=32)
+    train(args, teacher, processor, rows, "teacher", "in_batch_nce", steps=220, batch_size=32)
     results = {"teacher on English": recall(teacher, processor, english_test, data.passages)[0]}
 
     student = ColBERTXLMRModel(teacher.config)
@@ -200,7 +204,7 @@ def distill_colbert(args, data):
         ],
         "stage_1",
         "token_distillation",
-        steps=750,
+        steps=640,
         batch_size=64,
         learning_rate_factor=4.0 if args.backbone is None else 1.0,
         teacher=teacher,
@@ -225,7 +229,7 @@ def distill_colbert(args, data):
         rows,
         "stage_2",
         "score_distillation",
-        steps=230,
+        steps=190,
         batch_size=32,
         teacher=teacher,
         distill_in_batch=True,
@@ -244,8 +248,7 @@ def distill_sentence_encoder(args, data):
     rank English texts as the teacher does. Passages are English and stay encoded by the teacher. No question and no
     passage of the test data is trained on.
     """
-    teacher = BiEncoderModel.from_pretrained(args.teacher, pooling="mean", normalize=True)
-    teacher_processor = BiEncoderProcessor.from_config(AutoTokenizer.from_pretrained(args.teacher), teacher.config)
+    teacher, teacher_processor = load_teacher(args)
     embeddings = embed_passages(teacher, teacher_processor, data.passages)
     questions = concatenate_datasets([data.train, data.test])
     results = {"teacher alone": recall(teacher, teacher_processor, questions, embeddings)[0]}
@@ -310,6 +313,12 @@ def distill_sentence_encoder(args, data):
     return student, processor, results, rankings
 
 
+def load_teacher(args):
+    """An English sentence encoder, as a dual encoder with its processor."""
+    teacher = BiEncoderModel.from_pretrained(args.teacher, pooling="mean", normalize=True).eval()
+    return teacher, BiEncoderProcessor.from_config(AutoTokenizer.from_pretrained(args.teacher), teacher.config)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # 3. The dual encoder
 
@@ -331,7 +340,7 @@ def train_dual_encoder(args, data):
     results = {"untrained": measure()}
     passages = {passage["id"]: passage for passage in data.passages}
     rows = [{"query": row["question"], "positive": passages[row["passage_ids"][0]]} for row in data.train]
-    train(args, model, processor, rows, "dual_encoder_nce", "in_batch_nce", steps=180, batch_size=48)
+    train(args, model, processor, rows, "dual_encoder_nce", "in_batch_nce", steps=150, batch_size=48)
     results["NCE"] = measure()
     rankings, _ = rank_passages(model, processor, data.train, data.passages, k=20)
     rows = mine_hard_negatives(data.train, data.passages, rankings, num_negatives=1).to_list()
@@ -342,7 +351,7 @@ def train_dual_encoder(args, data):
         rows,
         "dual_encoder_hard",
         "in_batch_nce",
-        steps=80,
+        steps=70,
         batch_size=32,
         learning_rate_factor=0.5,
     )
@@ -356,10 +365,13 @@ def train_dual_encoder(args, data):
 # 4. The reader
 
 
-def train_reader(args, data):
-    """A Fusion-in-Decoder reader that learns to copy from one sentence, from some, and from a whole passage."""
+def train_reader(args, data, retriever, retriever_processor):
+    """A Fusion-in-Decoder reader that learns to copy, first from one sentence of a passage, then from several."""
     if args.reader is None:
-        tokenizer = train_tokenizer(all_texts(data), 8_000)
+        if args.backbone is None:  # translations are near each other in the student's word vectors: start from them
+            tokenizer, embeddings = retriever_processor.tokenizer, retriever.get_input_embeddings().weight
+        else:
+            tokenizer, embeddings = train_tokenizer(all_texts(data), 8_000), None
         config = FiDT5Config(
             vocab_size=len(tokenizer),
             d_model=64,
@@ -374,7 +386,7 @@ def train_reader(args, data):
             eos_token_id=tokenizer.eos_token_id,
             decoder_start_token_id=tokenizer.pad_token_id,
         )
-        model = mimetic_init_(FiDT5ForConditionalGeneration(config))
+        model = mimetic_init_(FiDT5ForConditionalGeneration(config), embeddings)
         learning_rate = 5e-3
     else:
         tokenizer = AutoTokenizer.from_pretrained(args.reader)
@@ -388,9 +400,8 @@ def train_reader(args, data):
 
     for number, (steps, batch_size, options) in enumerate(
         (
-            (440, 64, {"share": 0.7, "max_sentences": 0, "num_distractors": 0, "english": 0.5}),
-            (140, 64, {"share": 0.5, "max_sentences": 2, "num_distractors": 0}),
-            (80, 32, {"share": 0.3, "num_distractors": 0}),
+            (400, 64, {"share": 0.7, "max_sentences": 0, "num_distractors": 0, "english": 0.2}),
+            (180, 64, {"share": 0.5, "max_sentences": 3, "num_distractors": 0}),
         )
     ):
         steps = scaled(args, steps)
@@ -454,47 +465,55 @@ def answer(args, data, folders):
     reader_processor = AutoProcessor.from_pretrained(folders["reader"])
 
     query = embed_queries(retriever, processor, [args.question])
-    passages = data.passages
-    if query.mask is None:
+    passages, passage_encoder = data.passages, (retriever, processor)
+    if args.teacher is None:
+        LateInteractionIndex.load(Path(args.output_dir, "index")).attach(passages, "quickstart")
+        vectors = query.embeddings[0][query.mask[0]].numpy()
+    else:
         passages = add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
         vectors = query.embeddings[0].numpy()
-    else:
-        index = LateInteractionIndex.load(Path(args.output_dir, "index"))
-        index.attach(passages, "quickstart")
-        vectors = query.embeddings[0][query.mask[0]].numpy()
+        passage_encoder = load_teacher(args)
     scores, found = passages.get_nearest_examples("quickstart", vectors, k=1)
     found = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
     [text] = read(reader, reader_processor, [args.question], [found])
 
     say(f"Question  {args.question}\nAnswer    {text}\nPassage   {found[0]['title']} (score {scores[0]:.2f})")
     say(f"          {found[0]['text']}")
-    matches = []
-    if query.mask is not None:
-        matches = explain(processor, index, args.question, found[0], vectors)
-        say("Why       question token -> passage token (similarity)")
-        for match in matches:
-            say(f"          {match['question_token']} -> {match['passage_token']} ({match['similarity']:.2f})")
+    say("Why       question token -> passage token (similarity)")
+    matches = explain((retriever, processor), passage_encoder, args.question, found[0])
+    for match in matches:
+        say(f"          {match['question_token']} -> {match['passage_token']} ({match['similarity']:.2f})")
     return {"question": args.question, "answer": text, "passage": found[0], "score": float(scores[0]), "why": matches}
 
 
-def explain(processor, index, question, passage, vectors):
+@torch.no_grad()
+def explain(question_encoder, passage_encoder, question, passage):
     """Which token of the passage each token of the question matched."""
-    question_ids = processor.process_queries([question])
-    question_ids = question_ids.input_ids[0][question_ids.embedding_mask[0]].tolist()
-    document = processor.process_documents([passage["text"]], titles=[passage["title"]])
-    passage_ids = document.input_ids[0][document.embedding_mask[0]].tolist()
-
-    def name(ids, place, marker_id):
-        return "[marker]" if ids[place] == marker_id else processor.tokenizer.convert_ids_to_tokens(ids[place])
-
+    question_tokens, question_vectors = token_vectors(*question_encoder, question)
+    passage_tokens, passage_vectors = token_vectors(*passage_encoder, passage["text"], passage["title"])
+    similarities, places = maxsim_matches(question_vectors, passage_vectors)
     return [
-        {
-            "question_token": name(question_ids, match.query_token, processor.query_marker_id),
-            "passage_token": name(passage_ids, match.passage_token, processor.document_marker_id),
-            "similarity": match.similarity,
-        }
-        for match in index.explain(vectors, passage["id"])
+        {"question_token": token, "passage_token": passage_tokens[place], "similarity": similarity}
+        for token, place, similarity in zip(question_tokens, places.tolist(), similarities.tolist(), strict=True)
     ]
+
+
+def token_vectors(model, processor, text, title=None):
+    """The tokens of one text and the unit vectors of a score: ColBERT's, or what a dual encoder takes the mean of."""
+    if title is None:
+        inputs = processor.process_queries([text])
+    else:
+        inputs = processor.process_documents([text], titles=[title])
+    tokens = np.array(processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()), dtype=object)
+    output = model(**inputs, output_hidden_states=True)
+    if output.embedding_mask is not None:
+        kept, vectors = output.embedding_mask[0], output.embeddings[0]
+        tokens[1] = "[marker]"  # stands behind <s>
+    else:
+        special = processor.tokenizer.all_special_ids
+        kept = inputs["attention_mask"][0].bool() & ~torch.isin(inputs["input_ids"][0], torch.tensor(special))
+        vectors = torch.nn.functional.normalize(output.hidden_states[-1][0], dim=-1)
+    return tokens[kept.numpy()].tolist(), vectors[kept]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -506,7 +525,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="outputs/quickstart", help="where everything is written")
     parser.add_argument("--data_dir", help="folder with real data; the built-in mini world by default")
-    parser.add_argument("--languages", nargs="+", help="languages of the questions; all there are by default")
+    parser.add_argument("--languages", nargs="+", help="languages of the questions beside English; all by default")
     parser.add_argument("--teacher", help="English sentence encoder with mean pooling (folder or Hub id)")
     parser.add_argument("--tokenizer", help="multilingual tokenizer of the student of `--teacher`; trained by default")
     parser.add_argument("--backbone", help="pretrained encoder (folder or Hub id); from scratch by default")
@@ -526,6 +545,8 @@ def parse_arguments():
         parser.error("--teacher needs real data: give --data_dir, too")
     if args.steps_factor <= 0:
         parser.error(f"--steps_factor must be positive, got {args.steps_factor}")
+    if args.languages is not None:
+        args.languages = list(dict.fromkeys(["en", *args.languages]))  # the teacher's
     args.learning_rate = args.learning_rate or (1e-3 if args.backbone is None else 2e-5)
     args.document_length = args.document_length or (128 if args.data_dir is None else 224)
     return args

@@ -77,7 +77,8 @@ def substitute_answers(
                 ctxs += split_sentences(distractor)
         if max_sentences is not None:
             gold_sentence = generator.choice([ctx for ctx in ctxs if answer in ctx["text"]] or ctxs)
-            ctxs = [gold_sentence, *generator.sample(ctxs, min(max_sentences, len(ctxs)))]
+            others = [ctx for ctx in ctxs if ctx is not gold_sentence]
+            ctxs = [gold_sentence, *generator.sample(others, min(max_sentences, len(others)))]
         generator.shuffle(ctxs)
         examples.append({"question": row["question"], "target": answer, "ctxs": ctxs})
     return examples
@@ -85,7 +86,7 @@ def substitute_answers(
 
 def split_sentences(passage):
     """
-    Cut a passage after full stops, question and exclamation marks.
+    Cut a passage after full stops, question and exclamation marks, but not after initials ("J. J. Thomson").
 
     Args:
         passage (`dict`):
@@ -94,7 +95,7 @@ def split_sentences(passage):
     Returns:
         `list[dict]`: `title` and `text` of each sentence.
     """
-    sentences = re.split(r"(?<=[.!?])\s+(?=\S)", passage["text"].strip())
+    sentences = re.split(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=\S)", passage["text"].strip())
     return [{"title": passage["title"], "text": sentence} for sentence in sentences]
 
 
