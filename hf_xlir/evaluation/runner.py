@@ -72,7 +72,7 @@ def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64
     ```
     """
     k = check_k(k)
-    ids, texts = _ids_and_texts(questions)
+    ids, texts = check_questions(questions)
     if not isinstance(passages, TokenEmbeddings | DenseEmbeddings | LateInteractionIndex):
         passages = embed_passages(model, processor, passages, batch_size=batch_size, device=device, progress=progress)
     if not len(passages):
@@ -86,7 +86,7 @@ def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64
         for start in range(0, len(ids), QUESTIONS_PER_BLOCK):
             block = slice(start, start + QUESTIONS_PER_BLOCK)
             queries = embed_queries(model, processor, texts[block], batch_size=batch_size, device=device)
-            scores, rows = _search(passages, queries, k)
+            scores, rows = search_exactly(passages, queries, k)
             for id, best, values in zip(ids[block], rows.tolist(), scores.tolist(), strict=True):
                 result.rankings[id] = [passages.ids[row] for row in best]
                 result.scores[id] = values
@@ -94,7 +94,8 @@ def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64
     return result
 
 
-def _ids_and_texts(questions):
+def check_questions(questions):
+    """The ids and texts of questions, or a `ValueError` that says what is wrong with them."""
     for name in ("id", "question"):
         if len(questions) and name not in questions[0]:
             raise ValueError(f"Questions have the columns `id` and `question`, got {list(questions[0])}.")
@@ -113,8 +114,8 @@ def _ids_and_texts(questions):
     return ids, texts
 
 
-def _search(passages, queries, k):
-    """Scores and rows of the best passages, each of shape `(num_queries, k)`."""
+def search_exactly(passages, queries, k):
+    """Scores and rows of the best passages in [`DenseEmbeddings`] or an index, each of shape `(num_queries, k)`."""
     if isinstance(passages, DenseEmbeddings) != (queries.mask is None):
         kinds = ("one vector a token", "one vector a text")
         raise ValueError(
