@@ -43,7 +43,7 @@ def gather_with_gradient(tensor, pad_value=0):
     """
     if not 1 <= tensor.ndim <= MOST_AXES:
         raise ValueError(f"`tensor` must have 1 to {MOST_AXES} axes, got {tensor.ndim}. Give a scalar an axis first.")
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if world_size() == 1:
         return tensor
     shapes = _shapes_of_all(tensor)  # (num_processes, ndim)
     most = shapes.amax(dim=0)
@@ -54,6 +54,40 @@ def gather_with_gradient(tensor, pad_value=0):
         return gathered
     kept = torch.arange(int(most[0])) < num_rows[:, None]
     return gathered[kept.flatten().to(gathered.device)]
+
+
+def process_index():
+    """The rank of this process; 0 where `torch.distributed` is not initialised."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size():
+    """The number of processes; 1 where `torch.distributed` is not initialised."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_processes(tensor):
+    """
+    The sum of the processes' tensors, on every process and without a gradient.
+
+    Args:
+        tensor (`torch.Tensor`):
+            This process's part, of the same shape and type everywhere. It is not changed.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from hf_xlir.training.distributed import sum_over_processes
+
+    >>> sum_over_processes(torch.tensor([2, 3]))  # one process
+    tensor([2, 3])
+
+    ```
+    """
+    total = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
 
 
 class _AllGather(torch.autograd.Function):
@@ -97,4 +131,4 @@ def _pad(tensor, shape, value):
     return torch.nn.functional.pad(tensor, [n for extra in reversed(missing) for n in (0, extra)], value=value)
 
 
-__all__ = ["gather_with_gradient"]
+__all__ = ["gather_with_gradient", "process_index", "sum_over_processes", "world_size"]

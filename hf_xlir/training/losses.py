@@ -136,6 +136,44 @@ def score_distillation_loss(student_scores, teacher_scores, temperature=1.0):
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
+def margin_mse_loss(student_scores, teacher_scores):
+    """
+    Mean squared error of the margins between the positive and each negative (Margin-MSE,
+    https://huggingface.co/papers/2010.02666): the student may score on a scale of its own, as long as the differences
+    are the teacher's.
+
+    Args:
+        student_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
+            Scores of the model in training; column 0 holds the positive's, the others the negatives'.
+        teacher_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
+            Scores of the same candidates by the teacher; constants.
+
+    Returns:
+        `torch.FloatTensor`: The mean over queries and negatives, a scalar.
+
+    Raises:
+        ValueError: If shapes disagree or there is no negative.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from hf_xlir.training.losses import margin_mse_loss
+
+    >>> margin_mse_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[9.0, 6.0]]))  # margins of 1 and 3
+    tensor(4.)
+
+    ```
+    """
+    student_scores = floating(student_scores, "student_scores", ("num_queries", "nway"))
+    teacher_scores = floating(teacher_scores.detach(), "teacher_scores", ("num_queries", "nway"))
+    check_same_shape(student_scores, "student_scores", teacher_scores, "teacher_scores")
+    if student_scores.shape[1] < 2:
+        raise ValueError("`student_scores` must hold the positive and at least one negative a query, got one column.")
+    difference = student_scores - teacher_scores
+    # (s_0 - s_j) - (t_0 - t_j): the difference of margins is the margin of differences
+    return (difference[:, :1] - difference[:, 1:]).square().mean()
+
+
 def reader_distillation_loss(retriever_scores, reader_scores):
     """
     `KL(softmax(reader) || softmax(retriever))`, the mean over questions: the retriever learns which passages the
@@ -244,6 +282,7 @@ __all__ = [
     "embedding_distillation_loss",
     "in_batch_nce_loss",
     "listwise_cross_entropy_loss",
+    "margin_mse_loss",
     "reader_distillation_loss",
     "score_distillation_loss",
     "token_distillation_loss",

@@ -107,6 +107,7 @@ def token_distillation_loss(
     teacher_document_mask=None,
     query_weight=0.5,
     distance="mse",
+    align_documents=False,
 ):
     """
     `w * d(Qs, Qt aligned) + (1 - w) * d(Ds, Dt)`: the student's token embeddings of a non-English query are drawn to
@@ -114,9 +115,10 @@ def token_distillation_loss(
     (DR.DECR, https://huggingface.co/papers/2112.08185).
 
     Queries are aligned by [`align_tokens`]: a translation has its own order and number of tokens. Documents are the
-    same text under one tokenizer on both sides, so that tokens correspond by position. `d` is the mean over the
-    dimensions of all tokens that count: student query tokens with a partner, and document tokens kept by both
-    document masks. A side without such tokens adds 0.
+    same text on both sides, so that under one tokenizer tokens correspond by position. Under two tokenizers they do
+    not: `align_documents=True` then pairs the documents' tokens as it does the queries'. `d` is the mean over the
+    dimensions of all tokens that count: student tokens with a partner on an aligned side, and tokens kept by both
+    masks where they correspond by position. A side without such tokens adds 0.
 
     Args:
         student_queries (`torch.FloatTensor` of shape `(batch_size, student_query_length, embedding_dim)`):
@@ -139,6 +141,8 @@ def token_distillation_loss(
             `w`, in [0, 1]; the default is the published one.
         distance (`str`, *optional*, defaults to `"mse"`):
             `"mse"` for squared or `"l1"` for absolute differences.
+        align_documents (`bool`, *optional*, defaults to `False`):
+            Whether documents are aligned, too. Their lengths may then differ between student and teacher.
 
     Returns:
         `torch.FloatTensor`: A scalar.
@@ -169,20 +173,61 @@ def token_distillation_loss(
 
     loss = 0.0
     if has_queries:
-        partners = align_tokens(student_queries, teacher_queries, student_query_mask, teacher_query_mask)
-        rows = partners.clamp(min=0)[:, :, None].expand(-1, -1, teacher_queries.shape[2])
-        aligned = teacher_queries.gather(1, rows)  # (batch, student_query_length, dim)
-        loss = loss + query_weight * _mean_distance(student_queries, aligned, partners >= 0, distance)
+        masks = student_query_mask, teacher_query_mask
+        loss = loss + query_weight * _aligned_distance(student_queries, teacher_queries, *masks, distance)
     if has_documents:
-        student_documents = floating(student_documents, "student_documents", ("batch", "length", "dim"))
-        check_same_shape(student_documents, "student_documents", teacher_documents, "teacher_documents")
-        kept = torch.ones(student_documents.shape[:2], dtype=torch.bool, device=student_documents.device)
-        for name, mask in (("student", student_document_mask), ("teacher", teacher_document_mask)):
-            if mask is not None:
-                check_mask(mask, f"{name}_document_mask", kept.shape)
-                kept = kept & mask
-        loss = loss + (1 - query_weight) * _mean_distance(student_documents, teacher_documents, kept, distance)
+        masks = student_document_mask, teacher_document_mask
+        distance_of_side = _aligned_distance if align_documents else _distance_by_position
+        loss = loss + (1 - query_weight) * distance_of_side(student_documents, teacher_documents, *masks, distance)
     return loss
+
+
+def count_distilled_tokens(student_mask, teacher_mask, align):
+    """
+    How many tokens of one side [`token_distillation_loss`] averages over, which the masks alone decide.
+
+    Args:
+        student_mask (`torch.BoolTensor` of shape `(batch_size, student_length)`):
+            `True` for the student's tokens that count.
+        teacher_mask (`torch.BoolTensor` of shape `(batch_size, teacher_length)`):
+            `True` for the teacher's.
+        align (`bool`):
+            Whether the side is aligned, or its tokens correspond by position.
+
+    Returns:
+        `torch.LongTensor`: A scalar.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from hf_xlir.training.token_distillation import count_distilled_tokens
+
+    >>> student, teacher = torch.tensor([[True, True, False]]), torch.tensor([[False, True, True]])
+    >>> count_distilled_tokens(student, teacher, align=True), count_distilled_tokens(student, teacher, align=False)
+    (tensor(2), tensor(1))
+
+    ```
+    """
+    if align:  # as many pairs as the side with fewer tokens has
+        return torch.minimum(student_mask.sum(dim=1), teacher_mask.sum(dim=1)).sum()
+    return (student_mask & teacher_mask).sum()
+
+
+def _aligned_distance(student, teacher, student_mask, teacher_mask, distance):
+    partners = align_tokens(student, teacher, student_mask, teacher_mask)
+    rows = partners.clamp(min=0)[:, :, None].expand(-1, -1, teacher.shape[2])
+    return _mean_distance(student, teacher.gather(1, rows), partners >= 0, distance)
+
+
+def _distance_by_position(student, teacher, student_mask, teacher_mask, distance):
+    student = floating(student, "student_documents", ("batch", "length", "dim"))
+    check_same_shape(student, "student_documents", teacher, "teacher_documents")
+    kept = torch.ones(student.shape[:2], dtype=torch.bool, device=student.device)
+    for name, mask in (("student", student_mask), ("teacher", teacher_mask)):
+        if mask is not None:
+            check_mask(mask, f"{name}_document_mask", kept.shape)
+            kept = kept & mask
+    return _mean_distance(student, teacher, kept, distance)
 
 
 def _strict_order(cosine):
@@ -237,4 +282,4 @@ def _has_side(name, student, teacher):
     return student is not None
 
 
-__all__ = ["align_tokens", "token_distillation_loss"]
+__all__ = ["align_tokens", "count_distilled_tokens", "token_distillation_loss"]

@@ -1,28 +1,31 @@
 """The Trainer for retrievers: contrastive learning and distillation."""
 
-import inspect
+from contextlib import nullcontext
+from functools import partial
 
 import torch
-from datasets import Dataset, IterableDataset
 from transformers import Trainer
 
 from ..data.collators import RetrieverCollator
-from ..models.late_interaction import maxsim_pair_scores, maxsim_scores
-from ..models.processing_retriever import RetrieverProcessor
-from .distributed import gather_with_gradient
-from .losses import (
-    embedding_distillation_loss,
-    in_batch_nce_loss,
-    listwise_cross_entropy_loss,
-    score_distillation_loss,
-    token_distillation_loss,
-)
+from .distributed import sum_over_processes, world_size
+from .gradient_cache import cached_backward, encode_in_chunks
+from .objectives import Objective
+from .tensor_checks import floating
+from .trainer_checks import check_columns, check_processor, check_teacher, positions_correspond
 from .training_args import RetrieverTrainingArguments
+from .training_log import TrainingLog
 
 
 class RetrieverTrainer(Trainer):
     r"""
     Trains a [`ColBERTXLMRModel`] or [`BiEncoderModel`] with the objective that its arguments name.
+
+    A step's loss is the mean over all rows, or in token distillation over all tokens, of all its processes and
+    accumulated batches, so that neither changes the gradient. What spans a batch, negatives and contrasts, spans all
+    processes, but not the batches that are accumulated: use `gradient_cache_chunk_size` for that.
+
+    Beside the loss and the learning rate it logs `samples_per_second`, `loss_<name>` for each part of a loss with
+    several, which add up to it, and `margin`: how far positives score above their best negative.
 
     Args:
         model (`RetrieverPreTrainedModel`):
@@ -32,7 +35,9 @@ class RetrieverTrainer(Trainer):
         processing_class (`RetrieverProcessor`):
             The model's processor. Its settings are written to the model's configuration.
         teacher (`RetrieverPreTrainedModel`, *optional*):
-            The model to distil from, which is neither trained nor saved. Its tokenizer may be another.
+            The model to distil from, which is neither trained nor saved. Its encoder and tokenizer may be others: in
+            token distillation documents' tokens are then aligned like queries', since their positions do not
+            correspond.
         teacher_processor (`RetrieverProcessor`, *optional*):
             The teacher's processor. Defaults to `processing_class`.
         data_collator (`Callable`, *optional*):
@@ -63,31 +68,73 @@ class RetrieverTrainer(Trainer):
     ):
         if not isinstance(args, RetrieverTrainingArguments):
             raise ValueError(f"`args` must be `RetrieverTrainingArguments`, got {type(args).__name__}.")
-        _check_processor(processing_class, model)
+        check_processor(processing_class, model)
         if teacher is not None:
             teacher_processor = teacher_processor or processing_class
-            _check_processor(teacher_processor, teacher)
-        _check_teacher(teacher, model, args)
+            check_processor(teacher_processor, teacher)
+        check_teacher(teacher, model, args)
+        align_documents = args.objective == "token_distillation" and not positions_correspond(
+            processing_class, teacher_processor
+        )
+        self.objective = Objective(args, align_documents)
         if data_collator is None:
             data_collator = RetrieverCollator(
                 processing_class,
                 None if teacher is None else teacher_processor,
                 with_documents=args.encodes_documents,
-                with_teacher_documents=not args.distils_queries_alone,
+                with_teacher_documents=args.teacher_may_encode_documents,
+                with_reader_scores=args.objective == "reader_distillation",
             )
             for name in ("train_dataset", "eval_dataset"):
-                _check_columns(kwargs.get(name), name, args, teacher)
+                check_columns(kwargs.get(name), name, args, teacher)
         for name in processing_class.settings:
             setattr(model.config, name, getattr(processing_class, name))
         super().__init__(model, args, data_collator, processing_class=processing_class, **kwargs)
         self.teacher = None if teacher is None else teacher.to(self.args.device).eval()
+        self.training_log = TrainingLog()
+        self.add_callback(self.training_log)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss on one batch, with the query and document embeddings if `return_outputs`."""
-        queries = model(**inputs["queries"])
-        documents = model(**inputs["documents"]) if "documents" in inputs else None
-        loss = getattr(self, f"_{self.args.objective}")(inputs, queries, documents)
-        return (loss, {"queries": queries, "documents": documents}) if return_outputs else loss
+        outputs = {kind: model(**texts) for kind, texts in _student_texts(inputs).items()}
+        loss = self._loss(outputs, inputs, num_items_in_batch)
+        return (loss, {"documents": None, **outputs}) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Gradients of one batch, which `gradient_cache_chunk_size` encodes chunk by chunk. Returns its loss."""
+        if self.args.gradient_cache_chunk_size is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # as schedule-free optimizers have it
+            self.optimizer.train()
+        inputs = self._prepare_inputs(inputs)
+
+        def loss_function(outputs):
+            return self._loss(outputs, inputs, num_items_in_batch) / self.current_gradient_accumulation_steps
+
+        return cached_backward(
+            model,
+            _student_texts(inputs),
+            self.args.gradient_cache_chunk_size,
+            loss_function,
+            self.accelerator.backward,
+            partial(self.accelerator.no_sync, model) if self.accelerator.sync_gradients else nullcontext,
+        )
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """A step's batches, and how many rows or tokens they and those of the other processes have."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = [self.objective.count_items(batch) for batch in batches]
+        totals = torch.stack([torch.stack([*of_batch.values()]) for of_batch in counts]).sum(dim=0)
+        return batches, dict(zip(counts[0], sum_over_processes(totals.to(device)), strict=True))
+
+    def log(self, logs, start_time=None):
+        """Add the means since the last time to what the Trainer logs about training."""
+        if "loss" in logs:
+            logs.update(self.training_log.pop())
+        super().log(logs, start_time)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The objective's loss; whole rankings are evaluated over an index instead."""
@@ -95,138 +142,43 @@ class RetrieverTrainer(Trainer):
         with torch.no_grad():
             return self.compute_loss(model, inputs).detach(), None, None
 
-    def _in_batch_nce(self, inputs, queries, documents):
-        scores = _batch_scores(queries, documents)
-        num_queries, own_keys, process = len(scores), inputs["document_keys"], self.accelerator.process_index
-        marked = torch.stack([own_keys, torch.full_like(own_keys, process)], dim=1)
-        keys, processes = gather_with_gradient(marked).unbind(dim=1)  # (num_documents,)
-        first = (processes < process).sum()
-        positives = first + torch.arange(num_queries, device=scores.device) * (len(own_keys) // num_queries)
-        duplicates = keys == keys[positives][:, None]  # (num_queries, num_documents)
-        duplicates.scatter_(1, positives[:, None], False)
-        return in_batch_nce_loss(scores * self.args.score_scale, positives, duplicates)
+    def _loss(self, outputs, inputs, num_items=None):
+        """The loss of a batch's embeddings, as a part of a step with `num_items` rows or tokens of each kind."""
+        terms, margin = self.objective({**outputs, **self._teach(inputs)}, inputs)
+        if num_items is not None:
+            # A mean of this batch; the Trainer averages over batches, DistributedDataParallel over processes
+            num_parts = self.current_gradient_accumulation_steps * world_size()
+            counts = self.objective.count_items(inputs)
+            for name, term in terms.items():
+                kind = name if name in counts else "rows"
+                share = (counts[kind] * num_parts).to(term.dtype) / num_items[kind].clamp(min=1).to(term.dtype)
+                terms[name] = term * share
+        if self.model.training:
+            values = {f"loss_{name}": term for name, term in terms.items()} if len(terms) > 1 else {}
+            if margin is not None:
+                values["margin"] = margin
+            self.training_log.add(values, len(outputs["queries"].embeddings))
+        return sum(terms.values())
 
-    def _listwise(self, inputs, queries, documents):
-        return listwise_cross_entropy_loss(_pair_scores(queries, documents) * self.args.score_scale)
-
-    def _score_distillation(self, inputs, queries, documents):
-        score = _batch_scores if self.args.distill_in_batch else _pair_scores
-        teacher_scores = None if self.args.distill_in_batch else inputs.get("teacher_scores")
-        if teacher_scores is None or self.args.teacher_documents:
-            teacher_documents = self._taught(inputs, "documents")
-            documents = teacher_documents if self.args.teacher_documents else documents
-        if teacher_scores is None:
-            teacher_scores = score(self._taught(inputs, "queries"), teacher_documents)
-        scores = score(queries, documents)
-        if scores.shape[1] == 1:
-            raise ValueError("One document leaves nothing to distil: add `negatives`, or set `distill_in_batch=True`.")
-        return score_distillation_loss(
-            scores * self.args.score_scale, teacher_scores * self.args.teacher_score_scale, self.args.temperature
-        )
-
-    def _token_distillation(self, inputs, queries, documents):
-        teacher_queries = self._taught(inputs, "queries")
-        sides = [queries.embeddings, teacher_queries.embeddings, None, None]
-        masks = [queries.embedding_mask, teacher_queries.embedding_mask, None, None]
-        if documents is not None:
-            teacher_documents = self._taught(inputs, "documents")
-            sides[2:] = documents.embeddings, teacher_documents.embeddings
-            masks[2:] = documents.embedding_mask, teacher_documents.embedding_mask
-        return token_distillation_loss(
-            *sides, *masks, query_weight=self.args.query_weight, distance=self.args.distance
-        )
-
-    def _embedding_distillation(self, inputs, queries, documents):
-        student, teacher, equal = queries.embeddings, inputs.get("teacher_embeddings"), None
-        if teacher is None:
-            teacher = self._taught(inputs, "queries").embeddings
-        if self.args.contrast_scale is not None:
-            # the loss of the whole batch on every process: the teacher's vectors of all pairs are negatives
-            student, teacher = gather_with_gradient(student), gather_with_gradient(teacher)
-            keys = gather_with_gradient(inputs["teacher_query_keys"])
-            equal = (keys == keys[:, None]).fill_diagonal_(False)
-        return embedding_distillation_loss(student, teacher, self.args.distance, self.args.contrast_scale, equal)
-
-    @torch.no_grad()
-    def _taught(self, inputs, kind):
-        """The teacher's output for the batch's `kind` of texts, `"queries"` or `"documents"`."""
-        if self.teacher is None:
-            raise ValueError("Score distillation needs a `teacher`, or rows with `teacher_scores`.")
-        return self.teacher(**inputs[f"teacher_{kind}"])
-
-
-def _batch_scores(queries, documents):
-    """Scores of this process's queries against the documents of all processes, `(num_queries, num_documents)`."""
-    embeddings = gather_with_gradient(documents.embeddings)
-    if documents.embedding_mask is None:
-        return queries.embeddings @ embeddings.T
-    mask = gather_with_gradient(documents.embedding_mask)
-    return maxsim_scores(queries.embeddings, embeddings, queries.embedding_mask, mask)
-
-
-def _pair_scores(queries, documents):
-    """Scores of each query's own documents, `(num_queries, nway)`."""
-    of_query = documents.embeddings.unflatten(0, (len(queries.embeddings), -1))
-    if documents.embedding_mask is None:
-        return torch.einsum("qd,qnd->qn", queries.embeddings, of_query)
-    mask = documents.embedding_mask.unflatten(0, (len(queries.embeddings), -1))
-    return maxsim_pair_scores(queries.embeddings, of_query, queries.embedding_mask, mask)
-
-
-def _check_processor(processor, model):
-    """Raise unless the model takes what the processor gives, under the same settings and with an id for each piece."""
-    if not isinstance(processor, RetrieverProcessor):
-        raise ValueError(f"Expected the processor of `{type(model).__name__}`, got {type(processor).__name__}.")
-    names = type(processor).__name__, type(model).__name__
-    parameters = inspect.signature(model.forward).parameters.values()
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)  # LoRA's wrapper
-    unknown = set(processor.model_input_names) - {parameter.name for parameter in parameters}
-    if unknown and not takes_any:
-        raise ValueError(f"`{names[0]}` gives {sorted(unknown)}, which `{names[1]}` does not take: use its processor.")
-    processor.check_config(model.config)
-    num_pieces, vocab_size = len(processor.tokenizer), model.config.encoder_config.vocab_size
-    if num_pieces > vocab_size:
-        raise ValueError(f"The tokenizer of `{names[0]}` has {num_pieces} pieces, `{names[1]}` only {vocab_size}.")
-
-
-def _check_teacher(teacher, model, args):
-    reasons = [f"`{name}=True`" for name in ("distill_in_batch", "teacher_documents") if getattr(args, name)]
-    if args.objective in ("token_distillation", "embedding_distillation"):
-        reasons.append(f"`objective={args.objective!r}`")
-    if teacher is None and reasons:
-        raise ValueError(f"{reasons[0]} needs a `teacher`.")
-    if teacher is model:
-        raise ValueError("`teacher` and `model` are one object: give the teacher weights of its own.")
-    if args.teacher_documents:
-        shapes = [
-            (config.model_type, config.embedding_dim or config.encoder_config.hidden_size)
-            for config in (model.config, teacher.config)
-        ]
-        if shapes[0] != shapes[1]:
+    def _teach(self, inputs):
+        """The teacher's outputs that the objective compares with, as `teacher_queries` and `teacher_documents`."""
+        kinds = self.objective.teacher_texts(inputs)
+        if kinds and self.teacher is None:
             raise ValueError(
-                f"`teacher_documents=True` needs a student of the teacher's kind and embedding size, got {shapes[0]} "
-                f"for a teacher with {shapes[1]}."
+                f"`objective={self.args.objective!r}` needs a `teacher`, or rows with `teacher_scores` (or "
+                "`teacher_embedding`, for sentence vectors)."
             )
+        outputs = {}
+        for kind in kinds:
+            with self.accelerator.autocast():
+                output = encode_in_chunks(self.teacher, inputs[f"teacher_{kind}"], self.args.gradient_cache_chunk_size)
+            output.embeddings = floating(output.embeddings, "teacher")
+            outputs[f"teacher_{kind}"] = output
+        return outputs
 
 
-def _check_columns(dataset, name, args, teacher):
-    """Raise if a dataset lacks a column that the objective needs, as far as it tells its columns."""
-    columns = dataset.column_names if isinstance(dataset, Dataset | IterableDataset) else None
-    if columns is None:
-        return
-    needed = ["query"]
-    if not args.distils_queries_alone:
-        needed.append("positive")
-    if args.objective == "listwise" or (args.objective == "score_distillation" and not args.distill_in_batch):
-        needed.append("negatives")
-    if args.objective == "score_distillation" and teacher is None:
-        needed.append("teacher_scores")
-    missing = [column for column in needed if column not in columns]
-    if missing:
-        hint = " Or give a `teacher`." if missing == ["teacher_scores"] else ""
-        raise ValueError(
-            f"`{name}` lacks {missing}, which `objective={args.objective!r}` needs; it has {columns}.{hint}"
-        )
+def _student_texts(inputs):
+    return {kind: inputs[kind] for kind in ("queries", "documents") if kind in inputs}
 
 
 __all__ = ["RetrieverTrainer"]

@@ -9,6 +9,8 @@ OBJECTIVES = (
     "in_batch_nce",
     "listwise",
     "score_distillation",
+    "margin_mse",
+    "reader_distillation",
     "token_distillation",
     "embedding_distillation",
 )
@@ -36,12 +38,27 @@ class RetrieverTrainingArguments(TrainingArguments):
             - `"listwise"`: every query against its own documents, positive first
               (https://huggingface.co/papers/2112.01488);
             - `"score_distillation"`: the teacher's scores of those documents (https://huggingface.co/papers/2112.08185);
+            - `"margin_mse"`: the teacher's margins between the positive and each negative
+              (https://huggingface.co/papers/2010.02666);
+            - `"reader_distillation"`: how much a reader looked at each passage of a question
+              (https://huggingface.co/papers/2012.04584). One vector a text is scored by its inner product divided by
+              the square root of `embedding_dim`, token vectors by MaxSim;
             - `"token_distillation"`: the teacher's token embeddings on parallel text (same paper);
             - `"embedding_distillation"`: the teacher's sentence vectors on parallel text
               (https://huggingface.co/papers/2004.09813).
         score_scale (`float`, *optional*, defaults to 1.0):
             Factor on the model's scores before a softmax: 1 for inner products and sums of cosines, about 20 for a
             single cosine.
+        in_batch_weight (`float`, *optional*, defaults to 0.0):
+            With `"listwise"`, the weight of `"in_batch_nce"` beside it; 0 leaves it out.
+
+        > Parameters that control memory
+
+        gradient_cache_chunk_size (`int`, *optional*):
+            Texts to hold in memory with their activations at a time, when a batch is too large for it
+            (https://huggingface.co/papers/2101.06983): loss and gradients are those of the whole batch, dropout
+            included, for one more forward pass. Where no row's loss depends on another row, a small batch with
+            `gradient_accumulation_steps` gives the same for less. `None` encodes the batch at once.
 
         > Parameters that control distillation
 
@@ -50,9 +67,9 @@ class RetrieverTrainingArguments(TrainingArguments):
         distill_in_batch (`bool`, *optional*, defaults to `False`):
             Whether score distillation spans all documents of the batch instead of each query's own.
         teacher_documents (`bool`, *optional*, defaults to `False`):
-            Whether score distillation scores the student's queries against the teacher's document embeddings. The
-            student then never encodes documents: it learns to search the teacher's index, and both need one
-            `embedding_dim`.
+            Whether score distillation and Margin-MSE score the student's queries against the teacher's document
+            embeddings. The student then never encodes documents: it learns to search the teacher's index, and both
+            need one `embedding_dim`.
         teacher_score_scale (`float`, *optional*, defaults to 1.0):
             `score_scale` of the teacher.
         query_weight (`float`, *optional*, defaults to 0.5):
@@ -63,10 +80,19 @@ class RetrieverTrainingArguments(TrainingArguments):
         contrast_scale (`float`, *optional*):
             With sentence vectors, adds the cross-entropy of the scaled cosines to the teacher's vectors of the whole
             batch, label = own. `None` leaves it out.
+
+        > Parameters that control evaluation
+
+        eval_k (`int`, *optional*, defaults to 100):
+            Passages to rank for each evaluation question.
     """
 
     objective: str = field(default="in_batch_nce", metadata={"help": f"One of {', '.join(OBJECTIVES)}."})
     score_scale: float = field(default=1.0, metadata={"help": "Factor on the model's scores before a softmax."})
+    in_batch_weight: float = field(default=0.0, metadata={"help": "Weight of the in-batch term beside listwise."})
+    gradient_cache_chunk_size: int | None = field(
+        default=None, metadata={"help": "Texts whose activations are in memory at a time; all by default."}
+    )
     temperature: float = field(default=2.0, metadata={"help": "Temperature of score distillation."})
     distill_in_batch: bool = field(
         default=False, metadata={"help": "Distil scores of all documents of the batch, not each query's own."}
@@ -80,6 +106,7 @@ class RetrieverTrainingArguments(TrainingArguments):
     contrast_scale: float | None = field(
         default=None, metadata={"help": "Scale of the in-batch contrast against the teacher's sentence vectors."}
     )
+    eval_k: int = field(default=100, metadata={"help": "Passages to rank for each evaluation question."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "The collator reads columns that no model takes."}
     )
@@ -91,11 +118,23 @@ class RetrieverTrainingArguments(TrainingArguments):
         allowed = distances.get(self.objective)
         if allowed and self.distance not in allowed:
             raise ValueError(f"`distance` must be one of {allowed} for {self.objective}, got {self.distance!r}.")
-        for name in ("distill_in_batch", "teacher_documents"):
-            if getattr(self, name) and self.objective != "score_distillation":
-                raise ValueError(f'`{name}=True` needs `objective="score_distillation"`, got {self.objective!r}.')
+        for name, objectives in (
+            ("distill_in_batch", ("score_distillation",)),
+            ("teacher_documents", ("score_distillation", "margin_mse")),
+            ("in_batch_weight", ("listwise",)),
+        ):
+            value = getattr(self, name)
+            if value and self.objective not in objectives:
+                needed = " or ".join(f'"{objective}"' for objective in objectives)
+                raise ValueError(f"`{name}={value}` needs `objective={needed}`, got {self.objective!r}.")
+        if self.in_batch_weight < 0:
+            raise ValueError(f"`in_batch_weight` may not be negative, got {self.in_batch_weight}.")
+        if self.gradient_cache_chunk_size is not None and self.gradient_cache_chunk_size < 1:
+            raise ValueError(f"`gradient_cache_chunk_size` must be at least 1, got {self.gradient_cache_chunk_size}.")
         if not 0.0 <= self.query_weight <= 1.0:
             raise ValueError(f"`query_weight` must be from 0 to 1, got {self.query_weight}.")
+        if self.eval_k < 1:
+            raise ValueError(f"`eval_k` must be at least 1, got {self.eval_k}.")
         for name in ("temperature", "score_scale", "teacher_score_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
@@ -107,6 +146,11 @@ class RetrieverTrainingArguments(TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = not self.encodes_documents
         super().__post_init__()
+        if self.gradient_cache_chunk_size is not None and ("lomo" in self.optim or self.deepspeed_plugin):
+            raise ValueError(
+                "`gradient_cache_chunk_size` does not work with DeepSpeed or LOMO, which take every backward pass for "
+                "that of a whole batch: leave one of them out."
+            )
         if self.accelerator_config.dispatch_batches:
             raise ValueError(
                 "`dispatch_batches=True` would cut a batch's documents to the number of its queries: leave it out."
@@ -117,6 +161,12 @@ class RetrieverTrainingArguments(TrainingArguments):
     def encodes_documents(self):
         """Whether the model in training encodes documents at all."""
         return not self.distils_queries_alone and not self.teacher_documents
+
+    @property
+    def teacher_may_encode_documents(self):
+        """Whether a teacher, if there is one, has documents to encode."""
+        distils_scores = self.objective in ("score_distillation", "margin_mse")
+        return distils_scores or (self.objective == "token_distillation" and not self.distils_queries_alone)
 
     @property
     def distils_queries_alone(self):
