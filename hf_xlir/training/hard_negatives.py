@@ -4,9 +4,11 @@ import random
 from itertools import islice
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
+from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..evaluation.answers import has_answer
+from .negative_choice import NegativeChoice, ranking_of
 
 
 logger = logging.get_logger(__name__)
@@ -17,15 +19,28 @@ ROWS_PER_READ = 10_000
 
 
 def mine_hard_negatives(
-    questions, passages, rankings, *, num_negatives=1, depth=(0, 100), exclude_answers=True, seed=0
+    questions,
+    passages,
+    rankings,
+    *,
+    num_negatives=1,
+    depth=(0, 100),
+    absolute_margin=None,
+    relative_margin=None,
+    sampling="top",
+    exclude_answers=True,
+    seed=0,
+    progress=True,
 ):
     r"""
-    Training rows for [`RetrieverCollator`] whose negatives come from a ranking, such as that of the model in training
-    (https://huggingface.co/papers/2007.00808) or BM25's (DPR, https://huggingface.co/papers/2004.04906).
+    Training rows for [`RetrieverCollator`] whose negatives come from a ranking: that of the model in training
+    (https://huggingface.co/papers/2007.00808) by [`rank_passages`], of BM25 (DPR,
+    https://huggingface.co/papers/2004.04906) by [`rank_by_bm25`], or of any system by [`load_ranking`].
 
     A question's negatives are its best-ranked passages that are wrong: not one of its gold passages, no copy of one,
-    and, with `exclude_answers`, without any of its answers. Where `depth` holds too few, random wrong passages of
-    lower rank fill up, so that all rows have equally many; a log line says how many.
+    and, with `exclude_answers`, without any of its answers. By default that is one: the first passage if it is wrong,
+    else the next one that is. Where `depth` holds too few, random wrong passages of lower rank fill up, so that all
+    rows have equally many; a log line says how many.
 
     Args:
         questions (`datasets.Dataset`):
@@ -33,17 +48,28 @@ def mine_hard_negatives(
             `exclude_answers`, `answers`.
         passages (`datasets.Dataset`):
             Columns `id`, `text` and optionally `title`.
-        rankings (`dict[str, list[str]]`):
-            For each question's id, passages' ids best first, as [`rank_passages`] gives them.
+        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+            For each question's id, passages' ids best first; or each passage's score, higher is better, of equal
+            scores the first one first.
         num_negatives (`int`, *optional*, defaults to 1):
             Negatives a question.
         depth (`tuple[int, int]`, *optional*, defaults to `(0, 100)`):
             First rank to look at, from 0, and the one to stop before. Starting deeper avoids passages that are
             relevant but not known to be.
+        absolute_margin (`float`, *optional*):
+            How far a negative's score must at least be below the positive's. Where the positive is not ranked, no
+            ranked passage is below it.
+        relative_margin (`float`, *optional*):
+            The same as a share of the positive's score: with 0.05 a negative has at most 95 % of it
+            (https://huggingface.co/papers/2407.15831). If that is negative, a share of its absolute value.
+        sampling (`"top"` or `"random"`, *optional*, defaults to `"top"`):
+            Whether to take the first wrong passages within `depth`, or random ones of them, as ANCE does.
         exclude_answers (`bool`, *optional*, defaults to `True`):
             Whether a passage that holds one of the answers, by [`has_answer`], is no negative.
         seed (`int`, *optional*, defaults to 0):
-            Of the random passages. What a question gets does not depend on the other questions.
+            Of whatever is random. What a question gets does not depend on the other questions.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a progress bar, unless the bars of Transformers are switched off.
 
     Returns:
         `datasets.Dataset`: In the order of `questions`, with columns `query`, `positive` (`{"title", "text"}`) and
@@ -51,8 +77,9 @@ def mine_hard_negatives(
 
     Raises:
         ValueError: If there are no questions or passages, a column is missing, two passages have the same id, a
-            question has no gold passage, no ranking or (with `exclude_answers`) no answer, an id is unknown, too few
-            passages are wrong, or an argument is out of range.
+            question has no gold passage, no ranking, none with scores (for a margin) or (with `exclude_answers`) no
+            answer, a ranking names a passage twice, an id is unknown, too few passages are wrong, or an argument is
+            out of range.
 
     Example:
     ```python
@@ -62,45 +89,97 @@ def mine_hard_negatives(
     >>> texts = ["Paris lies on the Seine.", "The Seine flows north.", "Lyon lies on the Rhône."]
     >>> passages = Dataset.from_dict({"id": ["a", "b", "c"], "text": texts})
     >>> question = {"id": "q", "question": "On which river is Paris?", "answers": ["Seine"], "passage_ids": ["a"]}
-    >>> rows = mine_hard_negatives(Dataset.from_list([question]), passages, {"q": ["a", "b", "c"]})
+    >>> rows = mine_hard_negatives(Dataset.from_list([question]), passages, {"q": ["a", "b", "c"]}, progress=False)
     >>> rows[0]["negatives"]
     [{'title': '', 'text': 'Lyon lies on the Rhône.'}]
 
     ```
     """
-    _check_arguments(questions, passages, num_negatives, depth, exclude_answers)
-    start, stop = depth
-    asked = questions.select_columns(["id", "passage_ids"] + ["answers"] * exclude_answers).to_list()
-    _check_questions(asked, rankings)
-    ranked = {row["id"]: rankings[row["id"]][:stop] for row in asked}
-    row_of_id = _rows_of_ids(passages, {id for row in asked for id in (*row["passage_ids"], *ranked[row["id"]])})
+    choice = NegativeChoice(num_negatives, depth, absolute_margin, relative_margin, sampling, exclude_answers, seed)
+    negatives = choose_hard_negatives(questions, passages, rankings, choice, progress)
+    return hard_negative_rows(questions, passages, negatives)
+
+
+def choose_hard_negatives(questions, passages, rankings, choice, progress=True):
+    r"""
+    The negatives of [`mine_hard_negatives`], as ids.
+
+    Args:
+        questions (`datasets.Dataset`):
+            As for [`mine_hard_negatives`].
+        passages (`datasets.Dataset`):
+            As for [`mine_hard_negatives`].
+        rankings ([`RankedPassages`] or `dict`):
+            As for [`mine_hard_negatives`].
+        choice ([`NegativeChoice`]):
+            The rest of its arguments.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a progress bar.
+
+    Returns:
+        `list[list[str]]`: For each question the ids of its negatives, best first, then those drawn at random.
+    """
+    check_questions_and_passages(questions, passages, choice.exclude_answers)
+    asked = questions.select_columns(["id", "passage_ids"] + ["answers"] * choice.exclude_answers).to_list()
+    ranked = {row["id"]: ranking_of(row["id"], rankings, choice.has_margin) for row in asked}
+    looked_up = {id for row in asked for id in (*row["passage_ids"], *ranked[row["id"]][0])}
+    row_of_id = _rows_of_ids(passages, looked_up)
 
     read = _PassageReader(passages)
-    positives, negatives, num_random = [], [], 0
-    for row in asked:
+    negatives, num_random = [], 0
+    show = progress and logging.is_progress_bar_enabled()
+    for row in tqdm(asked, desc="Hard negatives", unit="question", disable=not show):
+        generator = random.Random(f"{choice.seed} {row['id']}")
         gold = [read(row_of_id[id]) for id in row["passage_ids"]]
-        candidates = [row_of_id[id] for id in ranked[row["id"]]]
-        chosen = list(islice(_wrong(candidates[start:], gold, row.get("answers"), read), num_negatives))
-        missing = num_negatives - len(chosen)
+        candidates, excluded = choice.candidates(*ranked[row["id"]], row["passage_ids"][0])
+        if choice.sampling == "random":
+            generator.shuffle(candidates)
+        candidates = (row_of_id[id] for id in candidates)
+        chosen = list(islice(_wrong(candidates, gold, row.get("answers"), read), choice.num_negatives))
+        missing = choice.num_negatives - len(chosen)
         if missing:
-            drawn = _draw(len(passages), random.Random(f"{seed} {row['id']}"))
-            others = (i for i in drawn if i not in candidates)
+            excluded = {row_of_id[id] for id in excluded}
+            others = (drawn for drawn in _draw(len(passages), generator) if drawn not in excluded)
             chosen += islice(_wrong(others, gold, row.get("answers"), read), missing)
             num_random += missing
-        if len(chosen) < num_negatives:
+        if len(chosen) < choice.num_negatives:
             raise ValueError(
-                f"The question `{row['id']}` has {len(chosen)} wrong passages from rank {start} on, but "
-                f"`num_negatives` is {num_negatives}: ask for fewer, or give more passages."
+                f"The question `{row['id']}` has {len(chosen)} wrong passages from rank {choice.depth[0]} on, but "
+                f"`num_negatives` is {choice.num_negatives}: ask for fewer, or give more passages."
             )
-        positives.append(gold[0])
-        negatives.append([read(i) for i in chosen])
+        negatives.append([read.ids[row] for row in chosen])
     if num_random:
+        start, stop = choice.depth
         logger.warning(
-            f"{num_random} of {num_negatives * len(asked)} negatives are random passages, since ranks {start} to "
-            f"{stop} held too few wrong ones. Rank more passages or widen `depth` if that is a large share."
+            f"{num_random} of {choice.num_negatives * len(asked)} negatives are random passages, since ranks {start} "
+            f"to {stop} held too few wrong ones. Rank more passages or widen `depth` if that is a large share."
         )
+    return negatives
+
+
+def hard_negative_rows(questions, passages, negatives):
+    r"""
+    Training rows from the ids of their negatives.
+
+    Args:
+        questions (`datasets.Dataset`):
+            As for [`mine_hard_negatives`].
+        passages (`datasets.Dataset`):
+            As for [`mine_hard_negatives`].
+        negatives (`list[list[str]]`):
+            Of each question, equally many.
+
+    Returns:
+        `datasets.Dataset`: What [`mine_hard_negatives`] returns.
+    """
+    positives = [of_row[0] for of_row in questions["passage_ids"]]
+    row_of_id = _rows_of_ids(passages, {*positives, *(id for of_row in negatives for id in of_row)})
+    read = _PassageReader(passages)
     mined = Dataset.from_dict(
-        {"positive": positives, "negatives": negatives},
+        {
+            "positive": [read(row_of_id[id]) for id in positives],
+            "negatives": [[read(row_of_id[id]) for id in of_row] for of_row in negatives],
+        },
         features=Features({"positive": PASSAGE, "negatives": List(PASSAGE)}),
     )
     carried = [name for name in CARRIED_COLUMNS if name in questions.column_names]
@@ -112,15 +191,17 @@ class _PassageReader:
     """Passages as `{"title", "text"}` by row, each read once; whether one holds an answer is looked up once, too."""
 
     def __init__(self, passages):
-        names = [name for name in ("title", "text") if name in passages.column_names]
+        names = [name for name in ("id", "title", "text") if name in passages.column_names]
         self.passages = passages.select_columns(names).with_format(None)
         self.seen = {}
+        self.ids = {}
         self.holds = {}
 
     def __call__(self, row):
         if row not in self.seen:
             passage = self.passages[row]
             self.seen[row] = {"title": passage.get("title") or "", "text": passage["text"]}
+            self.ids[row] = passage["id"]
         return self.seen[row]
 
     def holds_answer(self, row, answers):
@@ -166,7 +247,8 @@ def _rows_of_ids(passages, wanted):
     return row_of_id
 
 
-def _check_arguments(questions, passages, num_negatives, depth, exclude_answers):
+def check_questions_and_passages(questions, passages, exclude_answers):
+    """Raise unless they can be mined."""
     columns = {"questions": ["id", "question", "passage_ids"] + ["answers"] * exclude_answers}
     columns["passages"] = ["id", "text"]
     for (name, needed), dataset in zip(columns.items(), (questions, passages), strict=True):
@@ -177,25 +259,12 @@ def _check_arguments(questions, passages, num_negatives, depth, exclude_answers)
             raise ValueError(f"`{name}` lacks the columns {missing}; it has {dataset.column_names}.")
         if not len(dataset):
             raise ValueError(f"`{name}` is empty: give at least one row.")
-    if num_negatives < 1:
-        raise ValueError(f"`num_negatives` must be at least 1, got {num_negatives}.")
-    if len(depth) != 2 or not 0 <= depth[0] < depth[1]:
-        raise ValueError(f"`depth` must be a rank from 0 and a higher one to stop before, got {depth}.")
-
-
-def _check_questions(questions, rankings):
-    for row in questions:
-        id = row["id"]
-        if not row["passage_ids"]:
+    for id, gold in zip(questions["id"], questions["passage_ids"], strict=True):
+        if not gold:
             raise ValueError(f"The question `{id}` has no gold passage in `passage_ids`: leave it out.")
-        if "answers" in row and not row["answers"]:
+    for id, answers in zip(questions["id"], questions["answers"], strict=True) if exclude_answers else ():
+        if not answers:
             raise ValueError(f"The question `{id}` has no answers: leave it out, or set `exclude_answers=False`.")
-        if id not in rankings:
-            raise ValueError(f"The question `{id}` has no ranking: rank passages for all questions.")
-        if not isinstance(rankings[id], list | tuple):
-            raise ValueError(
-                f"The ranking of question `{id}` must be a list of ids, got {type(rankings[id]).__name__}."
-            )
 
 
-__all__ = ["mine_hard_negatives"]
+__all__ = ["choose_hard_negatives", "hard_negative_rows", "mine_hard_negatives"]
