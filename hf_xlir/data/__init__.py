@@ -4,7 +4,9 @@ from .features import (
     JUDGED_QUESTION_FEATURES,
     PARALLEL_FEATURES,
     PASSAGE_FEATURES,
+    QUERY_FEATURES,
     QUESTION_FEATURES,
+    RANKED_EXAMPLE_FEATURES,
     READER_EXAMPLE_FEATURES,
     RETRIEVAL_EXAMPLE_FEATURES,
     TRIPLE_FEATURES,
@@ -13,6 +15,7 @@ from .mini_world import MiniWorld, load_mini_world
 from .natural_questions import load_natural_questions
 from .parallel import load_parallel
 from .passages import load_passages
+from .queries import load_queries
 from .reader_examples import load_reader_examples
 from .triples import load_triples
 from .vocabulary import reduce_vocabulary, train_tokenizer
@@ -24,7 +27,9 @@ __all__ = [
     "JUDGED_QUESTION_FEATURES",
     "PARALLEL_FEATURES",
     "PASSAGE_FEATURES",
+    "QUERY_FEATURES",
     "QUESTION_FEATURES",
+    "RANKED_EXAMPLE_FEATURES",
     "READER_EXAMPLE_FEATURES",
     "RETRIEVAL_EXAMPLE_FEATURES",
     "TRIPLE_FEATURES",
@@ -34,6 +39,7 @@ __all__ = [
     "load_natural_questions",
     "load_parallel",
     "load_passages",
+    "load_queries",
     "load_reader_examples",
     "load_triples",
     "load_xor_translations",

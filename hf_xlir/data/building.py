@@ -11,9 +11,12 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
+from transformers.utils import logging
 
 from .reading import RowErrors, is_url
 
+
+logger = logging.get_logger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
@@ -30,6 +33,8 @@ class RecordsConfig(datasets.BuilderConfig):
             `read(files, names, errors, **options)` yields records; a function of a module, so that it can be pickled.
         options (`dict`):
             More arguments of `read`.
+        others (`dict[str, str]`):
+            Fingerprints of the other datasets that `read` gets.
         on_error (`str`, *optional*, defaults to `"raise"`):
             See [`RowErrors`].
         batch_size (`int`, *optional*, defaults to 10000):
@@ -41,6 +46,7 @@ class RecordsConfig(datasets.BuilderConfig):
     features: datasets.Features | None = None
     read: Callable | None = None
     options: dict = field(default_factory=dict)
+    others: dict = field(default_factory=dict)
     on_error: str = "raise"
     batch_size: int = 10_000
 
@@ -49,6 +55,9 @@ class RecordsBuilder(datasets.ArrowBasedBuilder):
     """A split whose records come from a reader, written to Arrow files block by block."""
 
     BUILDER_CONFIG_CLASS = RecordsConfig
+
+    # Whole datasets, which are no part of the key of the cache, while `config.others` is
+    others: dict = {}
 
     def _info(self):
         return datasets.DatasetInfo(features=self.config.features)
@@ -64,17 +73,24 @@ class RecordsBuilder(datasets.ArrowBasedBuilder):
 
     def _generate_tables(self, files, names):
         errors = RowErrors(self.config.on_error)
-        records = self.config.read(files, names, errors, **self.config.options)
+        records = self.config.read(files, names, errors, **self.config.options, **self.others)
         schema = self.config.features.arrow_schema
         index = None
         for index, block in enumerate(blocks(records, self.config.batch_size)):
             yield Key(0, index), pa.Table.from_pylist(block, schema=schema)
-        errors.report()
+        self.info.description = errors.report()
+        _warn(self.info.description)
         if index is None:
             raise ValueError(
                 f"`{'`, `'.join(names)}` has no rows to load: it is empty, or every row was left out. Check the "
                 "file, and what you asked for."
             )
+
+
+def _warn(report: str) -> None:
+    """Log what was skipped, once: not in every epoch of a stream, but also when the dataset comes from the cache."""
+    if report:
+        logger.warning_once(report)
 
 
 def blocks(items, size: int) -> Iterator[list]:
@@ -91,6 +107,7 @@ def build_dataset(
     read: Callable,
     *,
     options: dict | None = None,
+    others: dict[str, datasets.Dataset] | None = None,
     split: str = "train",
     on_error: str = "raise",
     streaming: bool = False,
@@ -111,6 +128,8 @@ def build_dataset(
             The reader, see [`RecordsConfig`].
         options (`dict`, *optional*):
             More arguments of `read`.
+        others (`dict[str, datasets.Dataset]`, *optional*):
+            More arguments of `read` that are datasets themselves.
         split (`str`, *optional*, defaults to `"train"`):
             What the split is called.
         on_error (`str`, *optional*, defaults to `"raise"`):
@@ -124,7 +143,8 @@ def build_dataset(
             How many records are in memory at a time.
 
     Returns:
-        `datasets.Dataset`, memory-mapped, or `datasets.IterableDataset`.
+        `datasets.Dataset`, memory-mapped, or `datasets.IterableDataset`. How many rows were skipped, and the first of
+        them, is logged once, and is in `info.description`.
 
     Raises:
         ValueError: If a row cannot be read and `on_error="raise"`, or there is none.
@@ -140,9 +160,11 @@ def build_dataset(
         features=features,
         read=read,
         options=options or {},
+        others={argument: other._fingerprint for argument, other in (others or {}).items()},
         on_error=on_error,
         batch_size=batch_size,
     )
+    builder.others = others or {}
     if streaming:
         return builder.as_streaming_dataset(split=split)
     try:
@@ -152,6 +174,7 @@ def build_dataset(
         if isinstance(error.__cause__, ValueError | OSError):
             raise error.__cause__ from None
         raise
+    _warn(builder.info.description)
     return builder.as_dataset(split=split)
 
 

@@ -14,12 +14,25 @@ QUESTION_FEATURES = Features(
     }
 )
 
+# As retrieval collections keep them, without answers.
+QUERY_FEATURES = Features({"id": Value("string"), "question": Value("string")})
+
 # A question whose relevant passages are known.
 JUDGED_QUESTION_FEATURES = Features({**QUESTION_FEATURES, "passage_ids": List(Value("string"))})
 
 PARALLEL_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 
 TRIPLE_FEATURES = Features({"query": Value("string"), "positive": Value("string"), "negative": Value("string")})
+
+# What `RetrieverCollator` takes; `teacher_scores`, of the positive and the negatives, may be null.
+RANKED_EXAMPLE_FEATURES = Features(
+    {
+        "query": Value("string"),
+        "positive": dict(PASSAGE_FEATURES),
+        "negatives": List(dict(PASSAGE_FEATURES)),
+        "teacher_scores": List(Value("float64")),
+    }
+)
 
 # `score` is the retriever's and may be null; so may `target`, which readers then choose among `answers`.
 READER_EXAMPLE_FEATURES = Features(
@@ -51,7 +64,9 @@ __all__ = [
     "JUDGED_QUESTION_FEATURES",
     "PARALLEL_FEATURES",
     "PASSAGE_FEATURES",
+    "QUERY_FEATURES",
     "QUESTION_FEATURES",
+    "RANKED_EXAMPLE_FEATURES",
     "READER_EXAMPLE_FEATURES",
     "RETRIEVAL_EXAMPLE_FEATURES",
     "TRIPLE_FEATURES",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .building import SPLITS, build_dataset, check_choice, official_file
 from .features import QUESTION_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
-from .reading import RowErrors, read_json_objects, read_lines
+from .json_reading import read_json_objects
+from .reading import RowErrors, read_lines
 
 
 OPEN_URL = "https://raw.githubusercontent.com/google-research-datasets/natural-questions/master/nq_open"

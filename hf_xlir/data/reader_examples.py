@@ -1,11 +1,17 @@
 """Examples for readers: a question with the passages that a retriever found."""
 
+import math
 import os
 from collections.abc import Iterator
 
 from .building import build_dataset
 from .features import READER_EXAMPLE_FEATURES
-from .reading import RowErrors, read_json_objects
+from .ids import unique
+from .json_reading import read_json_objects
+from .reading import RowErrors
+
+
+EXAMPLES_PER_BATCH = 100  # of a hundred passages each
 
 
 def load_reader_examples(
@@ -53,17 +59,23 @@ def load_reader_examples(
         on_error=on_error,
         streaming=streaming,
         cache_dir=cache_dir,
-        batch_size=100,  # of a hundred passages each
+        batch_size=EXAMPLES_PER_BATCH,
     )
 
 
 def _read_examples(files, names, errors: RowErrors) -> Iterator[dict]:
     (path,), (name,) = files, names
+    return unique(_usable(path, name, errors), name, errors, EXAMPLES_PER_BATCH)
+
+
+def _usable(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
     for position, (number, row) in enumerate(read_json_objects(path, name, errors)):
         try:
-            yield _example(row, position)
+            example = _example(row, position)
         except ValueError as error:
             errors.bad(name, number, str(error))
+        else:
+            yield number, example
 
 
 def _example(row: dict, position: int) -> dict:
@@ -93,8 +105,11 @@ def _context(context) -> dict:
     score = context.get("score")
     try:
         score = None if score is None else float(score)  # DPR writes numbers as text
-    except (TypeError, ValueError):
-        raise ValueError(f"an entry of `ctxs` has the score {score!r}, which is not a number") from None
+        is_number = score is None or math.isfinite(score)
+    except (TypeError, ValueError, OverflowError):
+        is_number = False
+    if not is_number:
+        raise ValueError(f"an entry of `ctxs` has the score {context['score']!r:.60}, which is not a number")
     passage_id = context.get("id")
     return {
         "id": "" if passage_id is None else str(passage_id),

@@ -4,20 +4,15 @@ that names file, line and reason, or is skipped and counted. A line ends at `\n`
 line separators of Unicode occur inside text.
 """
 
-import codecs
 import gzip
 import io
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import fsspec
-from transformers.utils import logging
 
-
-logger = logging.get_logger(__name__)
 
 ON_ERROR = ("raise", "skip")
 GZIP_MAGIC = b"\x1f\x8b"
@@ -27,8 +22,6 @@ BLOCK_BYTES = 1 << 20
 
 # A field quoted as a whole, inner quotes doubled; or else whatever stands before the next tab.
 TSV_FIELD = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
-JSON_SEPARATORS = re.compile(r"[\s,]*")
-JSON_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class RowErrors:
@@ -38,7 +31,7 @@ class RowErrors:
     Args:
         on_error (`str`, *optional*, defaults to `"raise"`):
             `"raise"`: the first bad row is a `ValueError`. `"skip"`: bad rows are left out, and
-            [`~RowErrors.report`] logs how many and where.
+            [`~RowErrors.report`] says how many and where.
 
     Raises:
         ValueError: If `on_error` is something else.
@@ -61,11 +54,12 @@ class RowErrors:
         if len(self.first) < 5:
             self.first.append(f"`{name}`, line {line}: {reason}")
 
-    def report(self) -> None:
-        """Log what was skipped."""
-        if self.count:
-            more = f"; and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-            logger.warning(f"Skipped {self.count} row(s) that cannot be read: {'; '.join(self.first)}{more}.")
+    def report(self) -> str:
+        """What was skipped, in one sentence that is empty if nothing was."""
+        if not self.count:
+            return ""
+        more = f"; and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
+        return f"Skipped {self.count} row(s) that cannot be read: {'; '.join(self.first)}{more}."
 
 
 def is_url(path: str) -> bool:
@@ -145,103 +139,3 @@ def split_tsv(line: str, quoting: str) -> list[str]:
         fields.append(plain if quoted is None else quoted.replace('""', '"'))
         position = match.end() + 1
     return fields
-
-
-def read_json_objects(path: str, name: str, errors: RowErrors) -> Iterator[tuple[int, dict]]:
-    """`(line number, object)` for each object of a JSON-lines file, or of a file that is one JSON array."""
-    if peek(path).lstrip().startswith(b"["):
-        rows = _JsonArray(path, name)
-    else:
-        rows = _read_json_lines(path, name, errors)
-    for number, value, source in rows:
-        if not isinstance(value, dict):
-            errors.bad(name, number, f"expected a JSON object, got {source[:60]}")
-        elif JSON_SURROGATE.search(source) and not _is_unicode(value):
-            errors.bad(name, number, "it has half of a surrogate pair (`\\ud800` to `\\udfff`), which is not text")
-        else:
-            yield number, value
-
-
-def _is_unicode(value) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _read_json_lines(path: str, name: str, errors: RowErrors) -> Iterator[tuple[int, object, str]]:
-    for number, line in read_lines(path, name, errors):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            errors.bad(name, number, f"not JSON ({error})")
-        else:
-            yield number, value, line
-
-
-class _JsonArray:
-    """Iterates `(line number, item, source)` over one array: DPR's and FiD's files are too big to parse as a whole."""
-
-    def __init__(self, path: str, name: str):
-        self.path, self.name = path, name
-        self.utf8 = codecs.getincrementaldecoder("utf-8-sig")()
-        self.json = json.JSONDecoder()
-        self.buffer, self.position, self.line = "", 0, 1
-        self.block_size = BLOCK_BYTES
-
-    def __iter__(self):
-        with open_binary(self.path) as self.stream:
-            self._next_character()
-            self._advance(self.position + 1)  # past the opening bracket
-            while self._next_character() != "]":
-                yield self._item()
-
-    def _item(self) -> tuple[int, object, str]:
-        self.block_size = BLOCK_BYTES
-        while True:
-            try:
-                value, end = self.json.raw_decode(self.buffer, self.position)
-            except json.JSONDecodeError as error:
-                # Whatever is wrong at the end of the buffer may be right in view of what follows.
-                is_cut_off = error.msg.startswith("Unterminated string") or error.pos >= len(self.buffer) - 12
-                line = self.line + self.buffer.count("\n", self.position, error.pos)
-                if not is_cut_off or not self._fill():
-                    raise ValueError(
-                        f"`{self.name}`, line {line}: not JSON ({error.msg}). Rows after it cannot be found: "
-                        "correct the file, or turn it into JSON lines."
-                    ) from error
-                continue
-            if end == len(self.buffer) and self._fill():  # a number may go on
-                continue
-            line, source = self.line, self.buffer[self.position : end]
-            self._advance(end)
-            return line, value, source
-
-    def _next_character(self) -> str:
-        while True:
-            self._advance(JSON_SEPARATORS.match(self.buffer, self.position).end())
-            if self.position < len(self.buffer):
-                return self.buffer[self.position]
-            if not self._fill():
-                raise ValueError(f"`{self.name}`, line {self.line}: the array does not end. Download the file again.")
-
-    def _advance(self, position: int) -> None:
-        self.line += self.buffer.count("\n", self.position, position)
-        self.position = position
-
-    def _fill(self) -> bool:
-        try:
-            block = self.stream.read(self.block_size)
-            text = self.utf8.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            before = self.buffer.count("\n", self.position) + error.object.count(b"\n", 0, error.start)
-            raise ValueError(
-                f"`{self.name}`, line {self.line + before}: byte 0x{error.object[error.start]:02x} is not UTF-8. "
-                "Convert the file to UTF-8."
-            ) from error
-        except GZIP_ERRORS as error:
-            raise ValueError(f"`{self.name}` is not a complete gzip file ({error}). Download it again.") from error
-        self.buffer, self.position = self.buffer[self.position :] + text, 0
-        self.block_size *= 2  # an item longer than a block is parsed again a few times only
-        return bool(block)

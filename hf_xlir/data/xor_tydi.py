@@ -8,8 +8,10 @@ import datasets
 
 from .building import SPLITS, build_dataset, check_choice, download, official_file
 from .features import QUESTION_FEATURES
+from .ids import unique
+from .json_reading import read_json_objects
 from .parallel import load_parallel
-from .reading import RowErrors, read_json_objects
+from .reading import RowErrors
 
 
 XOR_TYDI_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
@@ -96,29 +98,25 @@ def load_xor_tydi(
 
 def _read_questions(files, names, errors: RowErrors, languages: list[str]) -> Iterator[dict]:
     (path,), (name,) = files, names
-    seen = set()
+    for question in unique(_usable(path, name, errors), name, errors):
+        if question["lang"] in languages:
+            yield question
+
+
+def _usable(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
     for number, row in read_json_objects(path, name, errors):
-        language, answers = str(row.get("lang", "")).strip(), row.get("answers") or []
-        question = {
-            "id": str(row.get("id", "")),
-            "question": row.get("question"),
-            "answers": answers,
-            "lang": language,
-        }
-        if not question["id"]:
+        question_id, text, answers = row.get("id"), row.get("question"), row.get("answers") or []
+        language = str(row.get("lang", "")).strip()
+        if question_id is None or question_id == "":
             errors.bad(name, number, "it has no id")
-        elif not isinstance(question["question"], str) or not question["question"].strip():
+        elif not isinstance(text, str) or not text.strip():
             errors.bad(name, number, "it has no question")
         elif not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
             errors.bad(name, number, "`answers` is not a list of texts")
         elif language not in XOR_TYDI_LANGUAGES:
             errors.bad(name, number, f"`lang` is {language!r}, not one of {', '.join(XOR_TYDI_LANGUAGES)}")
-        elif question["id"] in seen:
-            errors.bad(name, number, f"the id `{question['id']}` has occurred before")
         else:
-            seen.add(question["id"])
-            if language in languages:
-                yield question
+            yield number, {"id": str(question_id), "question": text, "answers": answers, "lang": language}
 
 
 def load_xor_translations(

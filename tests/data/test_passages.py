@@ -9,14 +9,14 @@ import tracemalloc
 from functools import partial
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from hf_xlir.data import PASSAGE_FEATURES, load_passages
-from hf_xlir.data.passages import _read_passages, _SeenIds
+from hf_xlir.data.passages import PASSAGES as LAYOUT
 from hf_xlir.data.reading import RowErrors
+from hf_xlir.data.tables import read_table
 
 
 # What loaders built on pandas or on raw quoting get wrong.
@@ -100,7 +100,7 @@ def test_parquet(tmp_path):
     expected = [{"id": "1", "title": "NA", "text": "a"}, {"id": "2", "title": "", "text": "b"}]
     assert load_passages(path, on_error="skip").to_list() == expected
     pq.write_table(table.rename_columns(["body", "id", "title", "x"]), path)
-    with pytest.raises(ValueError, match=r"has the columns body, id, title, x. Expected .* a text \(one of text"):
+    with pytest.raises(ValueError, match=r"has the columns body, id, title, x. Expected .*, `text` \(or passage"):
         load_passages(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="not a complete parquet file"):
@@ -145,7 +145,7 @@ def test_bad_json_rows_are_named(write, row, reason):
 
 
 def test_what_is_not_a_collection_is_named(write, tmp_path):
-    with pytest.raises(ValueError, match=r"line 1: expected id, text and perhaps title.*got 1 column"):
+    with pytest.raises(ValueError, match=r"line 1: expected `id` \(or _id.*perhaps `title`.*got 1 column"):
         load_passages(write("a.txt", "just a text\n"))
     with pytest.raises(ValueError, match="empty.tsv` has no rows to load"):
         load_passages(write("empty.tsv", ""))
@@ -191,7 +191,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             file.write("id\ttext\ttitle\n")
             file.writelines(f"{row}\t{text}\tTitle\n" for row in range(num_rows))
         tracemalloc.start()
-        assert sum(1 for _ in _read_passages([path], [path], RowErrors(), "auto")) == num_rows
+        assert sum(1 for _ in read_table([path], [path], RowErrors(), LAYOUT, "auto")) == num_rows
         bytes_used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return bytes_used
@@ -218,19 +218,6 @@ def test_urls(write, tmp_path, streaming):
     finally:
         server.shutdown()
         server.server_close()
-
-
-def test_seen_ids_equal_a_set():
-    generator = np.random.default_rng(0)
-    seen, reference = _SeenIds(), set()
-    for _ in range(50):
-        ids = [str(number) for number in generator.integers(0, 3000, size=generator.integers(1, 200))]
-        is_new = []
-        for passage_id in ids:
-            is_new.append(passage_id not in reference)
-            reference.add(passage_id)
-        assert seen.add(ids).tolist() == is_new
-    assert sum(map(len, seen.arrays)) == len(reference)
 
 
 def test_the_published_samples(shared_data):

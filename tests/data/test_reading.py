@@ -1,24 +1,17 @@
 import csv
 import gzip
 import io
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_xlir.data import reading
-from hf_xlir.data.reading import RowErrors, read_json_objects, read_lines, split_tsv
+from hf_xlir.data.reading import RowErrors, read_lines, split_tsv
 
 
 def lines_of(path, on_error="raise"):
     errors = RowErrors(on_error)
     return list(read_lines(path, path, errors)), errors
-
-
-def objects_of(path, on_error="raise"):
-    errors = RowErrors(on_error)
-    return list(read_json_objects(path, path, errors)), errors
 
 
 def test_a_line_ends_at_a_newline_and_nowhere_else(write):
@@ -29,8 +22,6 @@ def test_a_line_ends_at_a_newline_and_nowhere_else(write):
 
 def test_a_byte_order_mark_is_not_text(write):
     assert lines_of(write("a.txt", "\ufeffone\n\ufefftwo\n"))[0] == [(1, "one"), (2, "\ufefftwo")]
-    assert objects_of(write("a.json", '\ufeff[{"a": 1}]'))[0] == [(1, {"a": 1})]
-    assert objects_of(write("a.jsonl", '\ufeff{"a": 1}'))[0] == [(1, {"a": 1})]
 
 
 def test_blank_lines_count_only_within_the_text(write):
@@ -55,8 +46,6 @@ def test_gzip_is_recognised_by_content_and_must_be_complete(write):
     assert len(lines_of(write("text.tsv", content))[0]) == 2000
     with pytest.raises(ValueError, match="cut.tsv.gz` is not a complete gzip file"):
         lines_of(write("cut.tsv.gz", content[:-20]))
-    with pytest.raises(ValueError, match="cut.json.gz` is not a complete gzip file"):
-        objects_of(write("cut.json.gz", gzip.compress(b'[{"a": 1}, {"a": 2}]' + b" " * 10_000)[:-12]))
 
 
 def test_on_error_has_two_values():
@@ -64,17 +53,13 @@ def test_on_error_has_two_values():
         RowErrors("ignore")
 
 
-def test_skipped_rows_are_counted_in_the_log(monkeypatch):
-    logged = []
-    monkeypatch.setattr(reading.logger, "warning", logged.append)
+def test_skipped_rows_are_counted_and_the_first_are_named():
     errors = RowErrors("skip")
-    errors.report()
-    assert logged == []
+    assert errors.report() == ""
     for line in range(1, 9):
         errors.bad("a.tsv", line, "the line is blank")
-    errors.report()
-    assert logged[0].startswith("Skipped 8 row(s) that cannot be read: `a.tsv`, line 1: the line is blank;")
-    assert logged[0].endswith("line 5: the line is blank; and 3 more.")
+    assert errors.report().startswith("Skipped 8 row(s) that cannot be read: `a.tsv`, line 1: the line is blank;")
+    assert errors.report().endswith("line 5: the line is blank; and 3 more.")
 
 
 FIELDS = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])), min_size=1, max_size=4)
@@ -114,49 +99,3 @@ def test_raw_fields_are_verbatim(fields):
 )
 def test_stray_quotes_are_text(line, fields):
     assert split_tsv(line, "csv") == fields
-
-
-ROWS = [{"a": 1}, {"b": ["x", {"y": "] } , ["}]}, {"text": 'é🙂\\"\n' * 50}, {"n": 1.5e300, "t": None}]
-
-
-@pytest.mark.parametrize("indent", [None, 4])
-@pytest.mark.parametrize("ensure_ascii", [True, False])
-@pytest.mark.parametrize("block", [2, 3, 7, 64, 1 << 20])
-def test_arrays_are_read_item_by_item_at_any_block_size(write, monkeypatch, indent, ensure_ascii, block):
-    monkeypatch.setattr(reading, "BLOCK_BYTES", block)
-    text = json.dumps(ROWS, indent=indent, ensure_ascii=ensure_ascii)
-    objects, _ = objects_of(write("rows.json", f"\n {text}\n"))
-    assert [row for _, row in objects] == ROWS
-    first_lines = [
-        1 + f"\n {text}"[: f"\n {text}".index(start)].count("\n") for start in ('"a"', '"b"', '"text"', '"n"')
-    ]
-    # An indented object starts a line before its first key.
-    assert [number + (indent is not None) for number, _ in objects] == first_lines
-
-
-def test_arrays_may_be_empty(write):
-    assert objects_of(write("empty.json", " [ ] "))[0] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('[{"a": 1},\n{"a": }\n]', "line 2: not JSON"),
-        ('[{"a": 1},\n{"a": 2}', "line 2: the array does not end"),
-        ('[{"a": 1},\n{"a": "2', "line 2: not JSON"),
-        (b'[{"a": 1},\n{"a": "\xff"}]', "line 2: byte 0xff is not UTF-8"),
-        ('[{"a": 1},\n7]', "line 2: expected a JSON object, got 7"),
-        ('{"a": 1}\n{"a": }\n', "line 2: not JSON"),
-        ('{"a": 1}\n[2]\n', r"line 2: expected a JSON object, got \[2\]"),
-        ('{"a": 1}\n{"a": "\\ud83d"}\n', "line 2: it has half of a surrogate pair"),
-    ],
-)
-def test_bad_json_is_named_with_file_and_line(write, text, message):
-    with pytest.raises(ValueError, match=f"rows.json`, {message}"):
-        objects_of(write("rows.json", text))
-
-
-def test_bad_json_lines_are_skipped(write):
-    objects, errors = objects_of(write("rows.jsonl", '{"a": 1}\n{"a": \n3\n{"a": "\\ud83d\\ude00"}\n'), "skip")
-    assert objects == [(1, {"a": 1}), (4, {"a": "😀"})]
-    assert errors.count == 2

@@ -21,9 +21,9 @@ def test_quotes_are_text_unless_asked_otherwise(write):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"q\tp", "expected query, positive, negative with tabs between, got 2 column"),
-        (b"q\tp\tn\tn", "expected query, positive, negative with tabs between, got 4 column"),
-        (b"q\t \tn", "the positive is empty"),
+        (b"q\tp", "expected 3 columns as in the first line, got 2"),
+        (b"q\tp\tn\tn", "expected 3 columns as in the first line, got 4"),
+        (b"q\t \tn", "it has no positive"),
         (b"", "the line is blank"),
         (b"q\tp\t\xc3", "byte 5 of the line .* is not UTF-8"),
     ],
