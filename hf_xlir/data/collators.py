@@ -18,6 +18,7 @@ class RetrieverCollator:
     - `query` (`str`): what the model is asked, in any language;
     - `positive` (`str`, or a passage `{"title", "text"}`): the document that answers it;
     - `negatives` (`list` of the same, *optional*): documents that do not, equally many in all rows of a batch;
+    - `negative` (the same, *optional*): instead, the one negative of a text triple;
     - `documents` (`list` of the same, *optional*): instead of the two, all of the row's documents, where none of them
       is known to be the answer, or the first is;
     - `teacher_query` (`str`, *optional*): what the teacher is asked instead, for instance the English translation;
@@ -116,7 +117,13 @@ class RetrieverCollator:
 
 def _documents(rows):
     """The documents of each row, positive first."""
-    return [row.get("documents") or [row["positive"], *(row.get("negatives") or [])] for row in rows]
+    return [row.get("documents") or [row["positive"], *_negatives(row)] for row in rows]
+
+
+def _negatives(row):
+    if row.get("negative") is not None:  # a text triple's
+        return [row["negative"]]
+    return row.get("negatives") or []
 
 
 def _check_equal_numbers(rows, documents):
