@@ -203,7 +203,8 @@ def check_evaluation_arguments(args, eval_dataset, eval_passages, compute_metric
 
 
 def _has_questions(dataset):
-    return isinstance(dataset, Dataset | IterableDataset) and "question" in (dataset.column_names or ())
+    names = (dataset.column_names or ()) if isinstance(dataset, Dataset | IterableDataset) else ()
+    return "question" in names and "query" not in names
 
 
 def _cutoffs(depth):

@@ -7,16 +7,18 @@ import torch
 from transformers import Trainer
 
 from ..data.collators import RetrieverCollator
+from .checkpoints import WholeCheckpointsMixin
 from .distributed import sum_over_processes, world_size
 from .gradient_cache import cached_backward, encode_in_chunks
 from .objectives import Objective
+from .retrieval_evaluation import RetrievalEvaluationMixin, check_evaluation_arguments
 from .tensor_checks import floating
 from .trainer_checks import check_columns, check_processor, check_teacher, positions_correspond
 from .training_args import RetrieverTrainingArguments
 from .training_log import TrainingLog
 
 
-class RetrieverTrainer(Trainer):
+class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Trainer):
     r"""
     Trains a [`ColBERTXLMRModel`] or [`BiEncoderModel`] with the objective that its arguments name.
 
@@ -42,6 +44,13 @@ class RetrieverTrainer(Trainer):
             The teacher's processor. Defaults to `processing_class`.
         data_collator (`Callable`, *optional*):
             Defaults to [`RetrieverCollator`], which says what columns the data needs.
+        eval_dataset (`datasets.Dataset` or `dict[str, datasets.Dataset]`, *optional*):
+            Questions to find passages for (columns `id`, `question`, and `passage_ids` or `answers`), such as one
+            dataset a language; or rows as for training, whose loss is computed.
+        eval_passages (`datasets.Dataset`, *optional*):
+            The passages (columns `id`, `text` and optionally `title`) that are ranked for each evaluation question.
+            Metrics are those of [`retrieval_metrics`], `eval_recall@5` for instance, or what `compute_metrics` makes
+            of a [`RetrievalPrediction`].
         kwargs:
             Other arguments of [`~transformers.Trainer`].
 
@@ -64,7 +73,16 @@ class RetrieverTrainer(Trainer):
     loss_is_scaled_for_ga = False
 
     def __init__(
-        self, model, args, processing_class, teacher=None, teacher_processor=None, data_collator=None, **kwargs
+        self,
+        model,
+        args,
+        processing_class,
+        teacher=None,
+        teacher_processor=None,
+        data_collator=None,
+        eval_dataset=None,
+        eval_passages=None,
+        **kwargs,
     ):
         if not isinstance(args, RetrieverTrainingArguments):
             raise ValueError(f"`args` must be `RetrieverTrainingArguments`, got {type(args).__name__}.")
@@ -73,6 +91,7 @@ class RetrieverTrainer(Trainer):
             teacher_processor = teacher_processor or processing_class
             check_processor(teacher_processor, teacher)
         check_teacher(teacher, model, args)
+        check_evaluation_arguments(args, eval_dataset, eval_passages, kwargs.get("compute_metrics"))
         align_documents = args.objective == "token_distillation" and not positions_correspond(
             processing_class, teacher_processor
         )
@@ -85,11 +104,20 @@ class RetrieverTrainer(Trainer):
                 with_teacher_documents=args.teacher_may_encode_documents,
                 with_reader_scores=args.objective == "reader_distillation",
             )
-            for name in ("train_dataset", "eval_dataset"):
-                check_columns(kwargs.get(name), name, args, teacher)
+            check_columns(kwargs.get("train_dataset"), "train_dataset", args, teacher)
+            if eval_passages is None:
+                check_columns(eval_dataset, "eval_dataset", args, teacher)
         for name in processing_class.settings:
             setattr(model.config, name, getattr(processing_class, name))
-        super().__init__(model, args, data_collator, processing_class=processing_class, **kwargs)
+        super().__init__(
+            model,
+            args,
+            data_collator,
+            processing_class=processing_class,
+            eval_dataset=eval_dataset,
+            eval_passages=eval_passages,
+            **kwargs,
+        )
         self.teacher = None if teacher is None else teacher.to(self.args.device).eval()
         self.training_log = TrainingLog()
         self.add_callback(self.training_log)
@@ -137,7 +165,7 @@ class RetrieverTrainer(Trainer):
         super().log(logs, start_time)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """The objective's loss; whole rankings are evaluated over an index instead."""
+        """The objective's loss; retrieval is evaluated over all passages instead."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             return self.compute_loss(model, inputs).detach(), None, None
