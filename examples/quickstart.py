@@ -95,7 +95,7 @@ def main():
     table("Recall at 1 / 5 / 20, per cent", results["retrieval"], languages)
 
     heading("3. The dual encoder: in-batch negatives, then hard negatives mined from itself")
-    results["dual_encoder"] = train_dual_encoder(args, data)
+    results["dual_encoder"] = train_dual_encoder(args, data, retriever, processor)
     table("Recall at 1 / 5 / 10 / 20 / 100, per cent, all languages", results["dual_encoder"], ["all"])
 
     heading("4. The reader: answers from the passages that the retriever finds")
@@ -161,10 +161,10 @@ def load_real(args):
 
 def distill_colbert(args, data):
     """English teacher -> student -> parallel text -> relevance scores (DR.DECR)."""
-    tokenizer, encoder = make_encoder(args, data)
     if args.backbone is None:
+        tokenizer = train_tokenizer(all_texts(data), 16_000)  # most names whole: one piece is aligned at once
         config = ColBERTXLMRConfig(
-            encoder_config=encoder,
+            encoder_config=small_encoder(tokenizer, 128, layers=2),
             embedding_dim=64,
             query_length=48,
             document_length=args.document_length,
@@ -172,6 +172,7 @@ def distill_colbert(args, data):
         )
         teacher = ColBERTXLMRModel(config)
     else:
+        tokenizer = AutoTokenizer.from_pretrained(args.backbone)
         teacher = ColBERTXLMRModel.from_pretrained(args.backbone, document_length=args.document_length)
     processor = ColBERTXLMRProcessor.from_config(tokenizer, teacher.config)
     passages = {passage["id"]: passage for passage in data.passages}
@@ -323,15 +324,12 @@ def load_teacher(args):
 # 3. The dual encoder
 
 
-def train_dual_encoder(args, data):
-    """Untrained -> in-batch negatives -> mined hard negatives, on the questions of all languages."""
-    tokenizer, encoder = make_encoder(args, data)
-    settings = {"pooling": "mean", "document_length": args.document_length}
-    if args.backbone is None:
-        model = BiEncoderModel(BiEncoderConfig(encoder_config=encoder, embedding_dim=128, **settings))
-    else:
-        model = BiEncoderModel.from_pretrained(args.backbone, **settings)
-    processor = BiEncoderProcessor.from_config(tokenizer, model.config)
+def train_dual_encoder(args, data, retriever, retriever_processor):
+    """The retriever's encoder as it is -> in-batch negatives -> mined hard negatives, in all languages."""
+    folder = Path(args.output_dir, "encoder")
+    retriever.encoder.save_pretrained(folder)
+    model = BiEncoderModel.from_pretrained(folder, pooling="mean", document_length=args.document_length)
+    processor = BiEncoderProcessor.from_config(retriever_processor.tokenizer, model.config)
     cutoffs = (1, 5, 10, 20, 100)
 
     def measure():
@@ -340,7 +338,17 @@ def train_dual_encoder(args, data):
     results = {"untrained": measure()}
     passages = {passage["id"]: passage for passage in data.passages}
     rows = [{"query": row["question"], "positive": passages[row["passage_ids"][0]]} for row in data.train]
-    train(args, model, processor, rows, "dual_encoder_nce", "in_batch_nce", steps=150, batch_size=48)
+    train(
+        args,
+        model,
+        processor,
+        rows,
+        "dual_encoder_nce",
+        "in_batch_nce",
+        steps=60,
+        batch_size=48,
+        learning_rate_factor=1.5,
+    )
     results["NCE"] = measure()
     rankings, _ = rank_passages(model, processor, data.train, data.passages, k=20)
     rows = mine_hard_negatives(data.train, data.passages, rankings, num_negatives=1).to_list()
@@ -351,9 +359,9 @@ def train_dual_encoder(args, data):
         rows,
         "dual_encoder_hard",
         "in_batch_nce",
-        steps=70,
-        batch_size=32,
-        learning_rate_factor=0.5,
+        steps=60,
+        batch_size=48,
+        learning_rate_factor=0.3,
     )
     results["NCE + hard negatives"] = measure()
     model.save_pretrained(Path(args.output_dir, "dual_encoder"))
@@ -400,8 +408,8 @@ def train_reader(args, data, retriever, retriever_processor):
 
     for number, (steps, batch_size, options) in enumerate(
         (
-            (400, 64, {"share": 0.7, "max_sentences": 0, "num_distractors": 0, "english": 0.2}),
-            (180, 64, {"share": 0.5, "max_sentences": 3, "num_distractors": 0}),
+            (420, 64, {"share": 0.7, "max_sentences": 0, "num_distractors": 0, "english": 0.2}),
+            (150, 32, {"share": 0.5, "max_sentences": 3, "num_distractors": 0}),
         )
     ):
         steps = scaled(args, steps)
@@ -557,14 +565,6 @@ def all_texts(data):
     texts = [f"{title} {text}" for title, text in zip(data.passages["title"], data.passages["text"], strict=True)]
     texts += data.train["question"]
     return texts + [text for pair in data.parallel for text in (pair["source"], pair["target"])]
-
-
-def make_encoder(args, data):
-    """A tokenizer, and the configuration of a small encoder for it, or the backbone's tokenizer."""
-    if args.backbone is not None:
-        return AutoTokenizer.from_pretrained(args.backbone), None
-    tokenizer = train_tokenizer(all_texts(data), 24_000)  # whole names: whatever is one piece is aligned at once
-    return tokenizer, small_encoder(tokenizer, 128, layers=2)
 
 
 def small_encoder(tokenizer, hidden_size, layers, dropout=0.0):
