@@ -2,13 +2,13 @@
 
 import ast
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .building import SPLITS, build_dataset, check_choice, official_file
 from .features import QUESTION_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
 from .json_reading import read_json_objects
-from .reading import RowErrors, read_lines
+from .reading import RowErrors, read_lines, split_tsv
 
 
 OPEN_URL = "https://raw.githubusercontent.com/google-research-datasets/natural-questions/master/nq_open"
@@ -59,8 +59,8 @@ def load_natural_questions(
             Where the Arrow file and the download go.
 
     Returns:
-        `datasets.Dataset` of `id` (the position in the file), `question`, `answers` and `lang` (`"en"`); for `"dpr"`
-        also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of passages `{"id", "title", "text"}`.
+        `datasets.Dataset` of `id` (the position among the file's rows), `question`, `answers` and `lang` (`"en"`); for
+        `"dpr"` also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of passages `{"id", "title", "text"}`.
 
     Raises:
         FileNotFoundError: If `data_dir` does not have the file.
@@ -81,15 +81,15 @@ def load_natural_questions(
     else:
         name = url.rsplit("/", 1)[1]
         file = official_file(data_dir, [name, name.removesuffix(".gz")], url)
-    if task == "open":
-        features, read = QUESTION_FEATURES, _read_open
-    else:
-        features, read = RETRIEVAL_EXAMPLE_FEATURES, _read_dpr
+    features, record = (
+        (QUESTION_FEATURES, _open_record) if task == "open" else (RETRIEVAL_EXAMPLE_FEATURES, _dpr_record)
+    )
     return build_dataset(
         "natural_questions",
         [file],
         features,
-        read,
+        _read,
+        options={"record": record},
         split=split,
         on_error=on_error,
         streaming=streaming,
@@ -98,44 +98,35 @@ def load_natural_questions(
     )
 
 
-def _read_open(files, names, errors: RowErrors) -> Iterator[dict]:
+def _read(files, names, errors: RowErrors, record: Callable[[dict], dict]) -> Iterator[dict]:
     (path,), (name,) = files, names
-    position = 0
-    for number, row in read_json_objects(path, name, errors):
-        record, reason = _question(row, row.get("answer", row.get("answers")))
-        if reason is not None:
-            errors.bad(name, number, reason)
-        else:
-            yield {"id": str(position), **record}
-        position += 1
-
-
-def _read_dpr(files, names, errors: RowErrors) -> Iterator[dict]:
-    (path,), (name,) = files, names
-    rows = _read_questions_csv if name.endswith(".csv") else read_json_objects
+    rows = _read_questions_csv if name.removesuffix(".gz").endswith(".csv") else read_json_objects
     for position, (number, row) in enumerate(rows(path, name, errors)):
-        record, reason = _question(row, row.get("answers"))
         try:
-            contexts = {
-                "positive_ctxs": _contexts(row, "positive_ctxs", "gold_context"),
-                "hard_negative_ctxs": _contexts(row, "hard_negative_ctxs", "hard_negative"),
-                "negative_ctxs": _contexts(row, "negative_ctxs"),
-            }
+            yield {"id": str(position), **record(row)}
         except ValueError as error:
-            reason = reason or str(error)
-        if reason is not None:
-            errors.bad(name, number, reason)
-        else:
-            yield {"id": str(position), **record, **contexts}
+            errors.bad(name, number, str(error))
 
 
-def _question(row: dict, answers) -> tuple[dict, str | None]:
-    question = row.get("question")
+def _open_record(row: dict) -> dict:
+    question, answers = row.get("question"), row.get("answer", row.get("answers"))
     if not isinstance(question, str) or not question.strip():
-        return {}, "it has no question"
+        raise ValueError("it has no question")
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        return {}, "its answers are not a list of texts"
-    return {"question": question, "answers": answers, "lang": "en"}, None
+        raise ValueError("its answers are not a list of texts")
+    return {"question": question, "answers": answers, "lang": "en"}
+
+
+def _dpr_record(row: dict) -> dict:
+    record = _open_record(row)
+    if "positive_ctxs" not in row and "gold_context" not in row:
+        raise ValueError("it has neither `positive_ctxs` nor `gold_context`")
+    return {
+        **record,
+        "positive_ctxs": _contexts(row, "positive_ctxs", "gold_context"),
+        "hard_negative_ctxs": _contexts(row, "hard_negative_ctxs", "hard_negative"),
+        "negative_ctxs": _contexts(row, "negative_ctxs"),
+    }
 
 
 def _contexts(row: dict, *names: str) -> list[dict]:
@@ -155,13 +146,13 @@ def _context(context) -> dict:
 def _read_questions_csv(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
     """Lines of a question, a tab and a Python list of answers, quoted as CSV does."""
     for number, line in read_lines(path, name, errors):
-        question, tab, answers = line.partition("\t")
-        if answers.startswith('"') and answers.endswith('"'):
-            answers = answers[1:-1].replace('""', '"')
         try:
-            yield number, {"question": question, "answers": ast.literal_eval(answers)}
-        except (ValueError, SyntaxError):
+            question, answers = split_tsv(line, "csv")
+            row = {"question": question, "answers": ast.literal_eval(answers), "positive_ctxs": []}
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # all that `literal_eval` may raise
             errors.bad(name, number, "expected a question, a tab and a list of answers")
+        else:
+            yield number, row
 
 
 __all__ = ["load_natural_questions"]

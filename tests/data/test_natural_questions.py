@@ -48,9 +48,10 @@ def test_dpr_examples(write, tmp_path, name):
 
 
 def test_dpr_test_questions(write, tmp_path):
-    write("nq-test.qa.csv", 'who\t[\'a\', "b\'s"]\nwhat\t"[\'say ""x""\']"\n')
+    write("nq-test.qa.csv", 'who\t[\'a\', "b\'s"]\nwhat\t"[\'say ""x""\']"\n"say ""x"""\t[]\n')
     examples = load_natural_questions("dpr", "test", tmp_path)
-    assert examples["answers"][:] == [["a", "b's"], ['say "x"']]
+    assert examples["answers"][:] == [["a", "b's"], ['say "x"'], []]
+    assert examples["question"][:] == ["who", "what", 'say "x"']
     assert examples[0]["positive_ctxs"] == []
     write("nq-test.qa.csv", "who\tnot a list\n")
     with pytest.raises(ValueError, match="line 1: expected a question, a tab and a list of answers"):
@@ -78,10 +79,12 @@ def test_course_format(write):
         ("open", {"question": "q", "answer": "a"}, "its answers are not a list of texts"),
         ("dpr", {"question": "q"}, "its answers are not a list of texts"),
         ("dpr", {"question": "q", "answers": [], "positive_ctxs": [{"title": "T"}]}, "it has a context without text"),
+        ("dpr", {"question": "q", "answers": [], "gold_context": " "}, "it has a context without text"),
+        ("dpr", {"question": "q", "answers": [], "context": "a"}, "it has neither `positive_ctxs` nor `gold_context`"),
     ],
 )
 def test_bad_rows(write, task, row, reason):
-    good = {"question": "good", "answer": [], "answers": []}
+    good = {"question": "good", "answer": [], "answers": [], "gold_context": "a"}
     path = write("rows.jsonl", "\n".join(map(json.dumps, [good, row, good])))
     with pytest.raises(ValueError, match=f"rows.jsonl`, line 2: {reason}"):
         load_natural_questions(task, "train", path)
