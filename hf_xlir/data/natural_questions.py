@@ -60,7 +60,7 @@ def load_natural_questions(
 
     Returns:
         `datasets.Dataset` of `id` (the position among the file's rows), `question`, `answers` and `lang` (`"en"`); for
-        `"dpr"` also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of passages `{"id", "title", "text"}`.
+        `"dpr"` also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of `{"id", "title", "text"}`.
 
     Raises:
         FileNotFoundError: If `data_dir` does not have the file.

@@ -1,5 +1,8 @@
 """Fixtures of the tests of `hf_xlir.data`."""
 
+import http.server
+import threading
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -27,3 +30,18 @@ def write(tmp_path):
         return str(path)
 
     return write_file
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of a server, on this machine only, of the files in `tmp_path`."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()

@@ -1,12 +1,9 @@
 import csv
 import gzip
-import http.server
 import io
 import json
 import pickle
-import threading
 import tracemalloc
-from functools import partial
 
 import datasets
 import pyarrow as pa
@@ -199,25 +196,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert peak(50_000) < 1.2 * peak(25_000)
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.mark.parametrize("streaming", [False, True])
-def test_urls(write, tmp_path, streaming):
+def test_urls(write, served, streaming):
     write("psgs.tsv.gz", gzip.compress(dpr_file(PASSAGES).encode()))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/psgs.tsv.gz"
-        assert list(load_passages(url, streaming=streaming)) == PASSAGES
-        if not streaming:
-            with pytest.raises(ConnectionError, match="absent.tsv` could not be downloaded"):
-                load_passages(url.replace("psgs.tsv.gz", "absent.tsv"))
-    finally:
-        server.shutdown()
-        server.server_close()
+    assert list(load_passages(f"{served}/psgs.tsv.gz", streaming=streaming)) == PASSAGES
+    if not streaming:
+        with pytest.raises(ConnectionError, match="absent.tsv` could not be downloaded"):
+            load_passages(f"{served}/absent.tsv")
 
 
 def test_the_published_samples(shared_data):

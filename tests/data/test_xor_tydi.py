@@ -85,11 +85,40 @@ def test_translations_leave_out_pairs_without_translation(write, tmp_path):
         load_xor_translations("en", tmp_path)
 
 
-def test_translations_come_from_the_official_archive(tmp_path, monkeypatch):
-    with zipfile.ZipFile(tmp_path / xor_tydi.TRANSLATIONS, "w") as archive:
+@pytest.mark.parametrize(
+    ("task", "split", "name"),
+    [
+        ("retrieve", "train", "xor_train_retrieve_eng_span.jsonl"),
+        ("retrieve", "validation", "xor_dev_retrieve_eng_span_v1_1.jsonl"),
+        ("retrieve", "test", "xor_test_retrieve_eng_span_q_only_v1_1.jsonl"),
+        ("full", "train", "xor_train_full.jsonl"),
+        ("full", "validation", "xor_dev_full_v1_1.jsonl"),
+        ("full", "test", "xor_test_full_q_only_v1_1.jsonl"),
+    ],
+)
+def test_questions_are_downloaded_once(write, tmp_path, served, monkeypatch, task, split, name):
+    assert xor_tydi.XOR_TYDI_URL == "https://nlp.cs.washington.edu/xorqa/XORQA_site/data"
+    monkeypatch.setattr(xor_tydi, "XOR_TYDI_URL", served)
+    write(name, rows_of({"lang": " ar"}))
+    expected = [{"id": "0", "question": "?", "answers": ["NA"], "lang": "ar"}]
+    assert load_xor_tydi(task, split).to_list() == expected
+    (tmp_path / name).unlink()
+    assert load_xor_tydi(task, split).to_list() == expected
+
+
+def test_what_cannot_be_downloaded_is_named(served, monkeypatch):
+    monkeypatch.setattr(xor_tydi, "XOR_TYDI_URL", served)
+    with pytest.raises(ConnectionError, match="xor_train_full.jsonl` could not be downloaded.*`data_dir`"):
+        load_xor_tydi("full", "train")
+    with pytest.raises(ConnectionError, match="trans_data_all_langs.zip` could not be downloaded"):
+        load_xor_translations("te")
+
+
+def test_translations_come_from_the_official_archive(tmp_path, served, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "trans_data_all_langs.zip", "w") as archive:
         archive.writestr("some/folder/te-en.te", "ఒకటి\n")
         archive.writestr("some/folder/te-en.en", "one\n")
-    monkeypatch.setattr(xor_tydi, "XOR_TYDI_URL", str(tmp_path))
+    monkeypatch.setattr(xor_tydi, "XOR_TYDI_URL", served)
     assert load_xor_translations("te").to_list() == [{"source": "ఒకటి", "target": "one"}]
     with pytest.raises(FileNotFoundError, match="has no file `ko-en.ko`"):
         load_xor_translations("ko")
