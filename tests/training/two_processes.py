@@ -13,6 +13,7 @@ import sys
 
 import torch
 from datasets import Dataset
+from transformers import BertTokenizer
 
 from hf_xlir import (
     BiEncoderConfig,
@@ -41,7 +42,11 @@ CASES = {
         {"share_encoders": False},
         {"objective": "score_distillation", "distill_in_batch": True, "teacher_documents": True},
     ),
+    "listwise and in batch": ("colbert", {}, {"objective": "listwise", "in_batch_weight": 0.5}),
+    "margin mse": ("colbert", {}, {"objective": "margin_mse"}),
+    "reader": ("biencoder", {"share_encoders": False}, {"objective": "reader_distillation"}),
     "tokens": ("colbert", {}, {"objective": "token_distillation"}),
+    "tokens of another tokenizer": ("colbert", {}, {"objective": "token_distillation", "query_weight": 0.3}),
     "vectors": (
         "biencoder",
         {"share_encoders": False, "pooling": "mean"},
@@ -53,17 +58,29 @@ CASES = {
         {"objective": "in_batch_nce", "activation_checkpointing": True},
     ),
 }
+# their batches in chunks of three: the last chunk is smaller, and queries have fewer chunks than documents
+for name in ("colbert nce", "two towers nce", "in-batch distillation", "teacher's documents", "tokens", "vectors"):
+    family, settings, arguments = CASES[name]
+    CASES[f"{name}, cached"] = family, settings, {**arguments, "gradient_cache_chunk_size": 3}
 
 
 def make_tokenizer():
     return train_tokenizer([" ".join(WORDS)] * 3, vocab_size=120)
 
 
-def make_retriever(family, tokenizer, seed=0, dropout=0.0, **settings):
+def make_bert_tokenizer():
+    """WordPieces of BERT: short words whole, long ones in letters, so that positions are others."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    pieces += [word for word in WORDS if len(word) < 5] + ["[unused0]", "[unused1]"]
+    return BertTokenizer(vocab={piece: place for place, piece in enumerate(pieces)})
+
+
+def make_retriever(family, tokenizer, seed=0, dropout=0.0, model_type=None, **settings):
     """A model with random weights and its processor."""
     torch.manual_seed(seed)
     encoder = {
-        "model_type": "bert" if family == "biencoder" else "xlm-roberta",
+        "model_type": model_type or ("bert" if family == "biencoder" else "xlm-roberta"),
         "vocab_size": len(tokenizer),
         "hidden_size": 16,
         "num_hidden_layers": 1,
@@ -106,6 +123,19 @@ def make_rows(number=16, num_negatives=2, seed=0):
     return Dataset.from_list(rows)
 
 
+def make_reader_rows(number=16, seed=0):
+    """Rows with one to four documents, of which the reader did not have all, and its scores of them."""
+    generator = random.Random(seed)
+    rows = []
+    for row in make_rows(number, num_negatives=3, seed=seed):
+        documents = [row["positive"], *row["negatives"]][: generator.randint(1, 4)]
+        scores = [generator.gauss(0, 2) for _ in documents]
+        if len(documents) == 4:
+            scores[2] = float("-inf")
+        rows.append({"query": row["query"], "documents": documents, "reader_scores": scores})
+    return Dataset.from_list(rows)
+
+
 def make_arguments(output_dir, **arguments):
     """Plain gradient descent over the rows in their order, and no output."""
     defaults = {
@@ -129,22 +159,33 @@ def logged_losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def train(case, output_dir, streamed=False, **arguments):
-    """Train one of the cases in float64. Returns the losses and the weights."""
+def train(case, output_dir, streamed=False, dtype=torch.float64, **arguments):
+    """Train one of the cases for five steps. Returns the losses, the weights and what else was logged."""
     family, settings, own_arguments = CASES[case]
     tokenizer = make_tokenizer()
     model, processor = make_retriever(family, tokenizer, **settings)
-    teacher, _ = make_retriever(family, tokenizer, seed=1, **settings)
-    rows = make_rows()
+    if "another tokenizer" in case:
+        teacher, teacher_processor = make_retriever(family, make_bert_tokenizer(), seed=1, model_type="bert")
+    else:
+        teacher, teacher_processor = make_retriever(family, tokenizer, seed=1, **settings)
+    rows = make_reader_rows() if case == "reader" else make_rows()
     trainer = RetrieverTrainer(
-        model.double(),
-        make_arguments(output_dir, **{**own_arguments, **arguments}),
+        model.to(dtype),
+        make_arguments(output_dir, **{"max_steps": 5, **own_arguments, **arguments}),
         processor,
-        teacher=teacher.double(),
+        teacher=teacher.to(dtype),
+        teacher_processor=teacher_processor,
         train_dataset=rows.to_iterable_dataset() if streamed else rows,
     )
     trainer.train()
-    return logged_losses(trainer), {name: weights.detach() for name, weights in model.named_parameters()}
+    return {
+        "losses": logged_losses(trainer),
+        "weights": {name: weights.detach() for name, weights in model.named_parameters()},
+        "logs": [
+            {name: value for name, value in entry.items() if name == "margin" or name.startswith("loss_")}
+            for entry in trainer.state.log_history[:-1]
+        ],
+    }
 
 
 def main():
@@ -152,7 +193,9 @@ def main():
     output_dir, rank = sys.argv[1], int(os.environ["RANK"])
     half = {"per_device_train_batch_size": 4}
     results = {case: train(case, output_dir, **half) for case in CASES}
+    results["float32"] = {case: train(case, output_dir, dtype=torch.float32, **half) for case in CASES}
     results["accumulated"] = train("colbert nce", output_dir, gradient_accumulation_steps=2, **half)
+    results["accumulated, cached"] = train("two towers nce, cached", output_dir, gradient_accumulation_steps=2, **half)
     results["streamed"] = train("colbert nce", output_dir, streamed=True, **half)
     torch.save(results, os.path.join(output_dir, f"{rank}.pt"))
 
