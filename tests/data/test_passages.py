@@ -104,6 +104,18 @@ def test_parquet(tmp_path):
         load_passages(path)
 
 
+def test_bad_rows_of_parquet(tmp_path):
+    raw = pa.array([b"a", b"b \xff", b"NA", b"d"])
+    text = pa.StringArray.from_buffers(4, raw.buffers()[1], raw.buffers()[2])  # as careless writers leave it
+    path = tmp_path / "passages.parquet"
+    pq.write_table(pa.table({"id": ["1", "2", "3", "1"], "text": text}), path)
+    with pytest.raises(ValueError, match="passages.parquet`, line 2: byte 0xff is not UTF-8"):
+        load_passages(path)
+    passages = load_passages(path, on_error="skip")
+    assert passages["text"][:] == ["a", "NA"]
+    assert "line 4: the id `1` has occurred before" in passages.info.description
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -148,6 +160,8 @@ def test_what_is_not_a_collection_is_named(write, tmp_path):
         load_passages(write("empty.tsv", ""))
     with pytest.raises(ValueError, match="header.tsv` has no rows to load"):
         load_passages(write("header.tsv", "id\ttext\ttitle\n"))
+    with pytest.raises(ValueError, match="the header id, body names no text. Expected `id`"):
+        load_passages(write("other.tsv", "id\tbody\n1\ta\n"))
     with pytest.raises(FileNotFoundError, match="There is no file `absent.tsv`. Check the path"):
         load_passages("absent.tsv", streaming=True)
     with pytest.raises(FileNotFoundError, match="is a folder"):
