@@ -335,7 +335,7 @@ def train_dual_encoder(args, data, retriever, retriever_processor):
     def measure():
         return recall(model, processor, data.test, data.passages, cutoffs, by_language=False)[0]
 
-    results = {"untrained": measure()}
+    results = {"untrained (student's encoder)": measure()}
     passages = {passage["id"]: passage for passage in data.passages}
     rows = [{"query": row["question"], "positive": passages[row["passage_ids"][0]]} for row in data.train]
     train(
@@ -512,15 +512,17 @@ def token_vectors(model, processor, text, title=None):
         inputs = processor.process_queries([text])
     else:
         inputs = processor.process_documents([text], titles=[title])
-    tokens = np.array(processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()), dtype=object)
-    output = model(**inputs, output_hidden_states=True)
-    if output.embedding_mask is not None:
+    ids = inputs["input_ids"][0]
+    tokens = np.array(processor.tokenizer.convert_ids_to_tokens(ids.tolist()), dtype=object)
+    if "embedding_mask" in inputs:
+        output = model(**inputs)
         kept, vectors = output.embedding_mask[0], output.embeddings[0]
         tokens[1] = "[marker]"  # stands behind <s>
     else:
-        special = processor.tokenizer.all_special_ids
-        kept = inputs["attention_mask"][0].bool() & ~torch.isin(inputs["input_ids"][0], torch.tensor(special))
-        vectors = torch.nn.functional.normalize(output.hidden_states[-1][0], dim=-1)
+        encoder, _ = model.tower(inputs.pop("text_type", "query"))
+        states = model.encode(encoder, **inputs).last_hidden_state[0]
+        kept = inputs["attention_mask"][0].bool() & ~torch.isin(ids, torch.tensor(processor.tokenizer.all_special_ids))
+        vectors = torch.nn.functional.normalize(states, dim=-1)
     return tokens[kept.numpy()].tolist(), vectors[kept]
 
 
