@@ -133,12 +133,14 @@ def load_real(args):
     questions = concatenate_datasets([load_xquad(language, folder / "xquad").questions for language in languages])
     questions = questions.add_column("fact_id", questions["id"])
     # All questions are answered from the English paragraphs, so in English
-    answers = {row["id"]: row["answers"] for row in questions.filter(lambda lang: lang == "en", input_columns="lang")}
-    questions = questions.map(lambda row: {"answers": answers[row["id"]]})
+    answers = {row["fact_id"]: row["answers"] for row in questions if row["lang"] == "en"}
+    answers = [answers[fact_id] for fact_id in questions["fact_id"]]
+    questions = questions.remove_columns("answers").add_column("answers", answers)
     # An id is a question's in all languages; from here on every question needs its own
     ids = [f"{row['id']}-{row['lang']}" for row in questions.select_columns(["id", "lang"])]
     questions = questions.remove_columns("id").add_column("id", ids)
-    is_test = np.array([passages["id"].index(of[0]) % 2 == 1 for of in questions["passage_ids"]])
+    places = {id: place for place, id in enumerate(passages["id"])}
+    is_test = np.array([places[gold] % 2 == 1 for gold, *_ in questions["passage_ids"]])
 
     parallel = []
     for language in languages:
