@@ -1,6 +1,8 @@
-"""Registration with the Auto classes: the only place that registers anything."""
+"""Registration with the Auto classes: the only place that registers anything. And loading by family."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+from dataclasses import fields
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer
 
 from .configuration_biencoder import BiEncoderConfig
 from .configuration_colbert_xlmr import ColBERTXLMRConfig
@@ -47,4 +49,50 @@ def register_for_hub_export():
         processor_class.register_for_auto_class()
 
 
-__all__ = ["register_for_hub_export"]
+def load_retriever(path, model_type=None, **settings):
+    r"""
+    A retriever and its processor: one that was saved, or a new one from a bare encoder.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Folder or Hub repository of a retriever, or of a bare encoder such as XLM-R.
+        model_type (`"colbert_xlmr"` or `"biencoder"`, *optional*):
+            The family. A retriever's folder says it; a bare encoder's does not.
+        settings:
+            Fields of the configuration that change, such as `document_length`. `None` keeps what is there.
+
+    Returns:
+        `tuple` of the model, in evaluation mode, and the processor with the model's settings.
+
+    Raises:
+        ValueError: If the family is unknown or not that of the folder, or a setting is no field of its configuration.
+        OSError: If there is no such folder or repository.
+
+    Example:
+    ```python
+    >>> from hf_xlir.models.auto import load_retriever
+
+    >>> model, processor = load_retriever("FacebookAI/xlm-roberta-base", "biencoder", pooling="mean")  # doctest: +SKIP
+
+    ```
+    """
+    families = {config.model_type: (config, model, processor) for config, model, processor, _ in FAMILIES[:2]}
+    if model_type is None:
+        model_type = AutoConfig.from_pretrained(path).model_type
+        if model_type not in families:
+            raise ValueError(
+                f"`{path}` holds a model of type {model_type!r}, which is no retriever: say with `model_type` which "
+                f"family to make of it, one of {sorted(families)}."
+            )
+    if model_type not in families:
+        raise ValueError(f"`model_type` must be one of {sorted(families)}, got {model_type!r}.")
+    config_class, model_class, processor_class = families[model_type]
+    settings = {name: value for name, value in settings.items() if value is not None}
+    unknown = sorted(settings.keys() - {field.name for field in fields(config_class)})
+    if unknown:
+        raise ValueError(f"A model of type {model_type!r} has no {unknown}: leave them out.")
+    model = model_class.from_pretrained(path, **settings)
+    return model, processor_class.from_config(AutoTokenizer.from_pretrained(path), model.config)
+
+
+__all__ = ["load_retriever", "register_for_hub_export"]

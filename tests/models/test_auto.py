@@ -19,6 +19,7 @@ from hf_xlir import (
     FiDT5ForConditionalGeneration,
     FiDT5Processor,
 )
+from hf_xlir.models.auto import load_retriever
 
 
 COLBERT = ("colbert_xlmr", ColBERTXLMRConfig, ColBERTXLMRModel, ColBERTXLMRProcessor)
@@ -117,3 +118,43 @@ def test_fields_may_be_set_while_loading(saved, family):
     value = 0.25 if model_type == "fid_t5" else 13
     assert getattr(AutoConfig.from_pretrained(folder, **{name: value}), name) == value
     assert getattr(AutoModel.from_pretrained(folder, **{name: value}).config, name) == value
+
+
+@pytest.mark.parametrize("family", [COLBERT, BIENCODER], ids=lambda family: family[0])
+@torch.no_grad()
+def test_a_retriever_is_loaded_with_its_processor(saved, family):
+    model_type, _, model_class, processor_class = family
+    model, processor, folder = saved(model_type)
+    texts = ["The Nile flows north, to the sea."]
+    expected = model(**processor.process_documents(texts)).embeddings
+    for asked in (None, model_type):
+        loaded, loaded_processor = load_retriever(folder, asked, embedding_dim=None)
+        assert type(loaded) is model_class and type(loaded_processor) is processor_class and not loaded.training
+        assert (loaded(**loaded_processor.process_documents(texts)).embeddings - expected).abs().max() < 1e-6
+    loaded, loaded_processor = load_retriever(folder, document_length=6)
+    assert loaded.config.document_length == loaded_processor.document_length == 6
+    assert loaded_processor.process_documents(texts)["input_ids"].shape == (1, 6)
+
+
+def test_a_retriever_is_made_of_a_bare_encoder(tmp_path, make_bare_encoder, tiny_tokenizer):
+    encoder = make_bare_encoder("BertModel")
+    for part in (encoder, tiny_tokenizer):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"type 'bert', which is no retriever.*\['biencoder', 'colbert_xlmr'\]"):
+        load_retriever(tmp_path)
+    model, processor = load_retriever(tmp_path, "biencoder", pooling="mean", share_encoders=False)
+    assert torch.equal(
+        model.document_encoder.state_dict()["embeddings.word_embeddings.weight"],
+        encoder.embeddings.word_embeddings.weight,
+    )
+    assert (model.config.pooling, processor.document_length) == ("mean", 256)
+
+
+def test_what_is_no_retriever_or_no_setting_is_an_error(saved):
+    folder = saved("biencoder")[2]
+    with pytest.raises(ValueError, match="`model_type` must be one of .*, got 'fid_t5'"):
+        load_retriever(folder, "fid_t5")
+    with pytest.raises(ValueError, match=r"type 'biencoder' has no \['query_expansion'\]: leave them out"):
+        load_retriever(folder, query_expansion="mask", query_length=8)
+    with pytest.raises(ValueError, match="holds a model of type `biencoder`"):
+        load_retriever(folder, "colbert_xlmr")
