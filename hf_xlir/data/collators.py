@@ -117,7 +117,15 @@ class RetrieverCollator:
 
 def _documents(rows):
     """The documents of each row, positive first."""
-    return [row.get("documents") or [row["positive"], *_negatives(row)] for row in rows]
+    documents = []
+    for row in rows:
+        of_row = row.get("documents")
+        if of_row is None:
+            of_row = [row["positive"], *_negatives(row)]
+        if not of_row:
+            raise ValueError(f"`documents` is empty for {row['query']!r}: leave the row out.")
+        documents.append(of_row)
+    return documents
 
 
 def _negatives(row):

@@ -100,7 +100,9 @@ def cached_backward(model, texts, chunk_size, loss_function, backward, no_sync=n
         last_steps.append(last)
     with no_sync():
         for step in steps:
-            backward(_surrogate(model, *step))
+            surrogate = _surrogate(model, *step)
+            if surrogate.requires_grad:  # not that of a frozen tower
+                backward(surrogate)
     # Together, since DistributedDataParallel waits for every parameter, and each kind may have a tower of its own
     backward(sum(_surrogate(model, *step) for step in last_steps))
     _restore(state_after)

@@ -73,7 +73,8 @@ def check_columns(dataset, name, args, teacher):
     if "documents" not in columns:
         if not args.distils_queries_alone:
             needed.append("positive")
-        if args.objective == "listwise" or (distils_scores and not args.distill_in_batch):
+        needs_negatives = args.objective == "listwise" or (distils_scores and not args.distill_in_batch)
+        if needs_negatives and "negative" not in columns:
             needed.append("negatives")
     if args.objective == "reader_distillation":
         needed.append("reader_scores")

@@ -6,6 +6,9 @@ import torch
 from hf_xlir.data.collators import RetrieverCollator
 
 
+INF = float("inf")
+
+
 class Processor:
     """Keeps texts, and notes what it was asked for."""
 
@@ -93,6 +96,64 @@ def test_stored_scores():
     assert "teacher_queries" not in batch
     batch = RetrieverCollator(Processor(), Processor(), with_documents=False)(rows)
     assert {"teacher_scores", "teacher_documents"} < set(batch) and "documents" not in batch
+
+
+def test_stored_sentence_vectors_need_no_teacher():
+    rows = [{"query": "Kuka?", "teacher_query": "Who?", "teacher_embedding": [0.5, 1.0]}] * 2
+    batch = RetrieverCollator(Processor(), with_documents=False)(rows)
+    assert batch["teacher_embeddings"].dtype == torch.float32
+    assert batch["teacher_embeddings"].tolist() == [[0.5, 1.0]] * 2
+    assert batch["teacher_query_keys"][0] == batch["teacher_query_keys"][1]
+    assert "teacher_queries" not in batch
+
+
+READER_ROWS = [
+    {"query": "Who?", "documents": ["She did.", {"title": "Rain", "text": "It rained."}], "reader_scores": [0.5, -1]},
+    {"query": "Where?", "positive": "Here.", "negatives": ["There.", "Nowhere."], "reader_scores": [-INF, 2, None]},
+]
+
+
+def test_documents_that_a_reader_had():
+    batch = RetrieverCollator(Processor(), with_reader_scores=True)(READER_ROWS)
+    assert batch["documents"]["texts"] == [("", "She did."), ("Rain", "It rained."), ("", "There.")]
+    assert batch["reader_scores"].dtype == torch.float32
+    assert batch["reader_scores"].tolist() == [[0.5, -1.0], [2.0, -INF]]
+    assert len(batch["document_keys"]) == 3
+
+
+def test_a_list_of_documents_is_like_positive_and_negatives():
+    rows = [{"query": row["query"], "documents": [row["positive"], *row["negatives"]]} for row in ROWS]
+    batch, expected = RetrieverCollator(Processor())(rows), RetrieverCollator(Processor())(ROWS)
+    assert batch["documents"] == expected["documents"]
+    assert torch.equal(batch["document_keys"], expected["document_keys"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (None, "one number for each of 2 documents, got none"),
+        ([1.0], "one number for each of 2 documents, got 1"),
+        ([-INF, None], r"no document \(all -inf\) for 'Who\?'"),
+        ([1.0, float("nan")], "must be finite, or -inf or `None` for an absent document, got nan"),
+        ([1.0, INF], "got inf"),
+    ],
+)
+def test_errors_about_reader_scores(scores, message):
+    processor = Processor()
+    with pytest.raises(ValueError, match=message):
+        RetrieverCollator(processor, with_reader_scores=True)([{**READER_ROWS[0], "reader_scores": scores}])
+    assert processor.calls == []
+
+
+def test_error_about_no_documents():
+    with pytest.raises(ValueError, match=r"`documents` is empty for 'Who\?'"):
+        RetrieverCollator(Processor())([{"query": "Who?", "documents": []}])
+
+
+def test_different_numbers_of_documents_are_for_reader_scores_alone():
+    rows = [READER_ROWS[0], {**READER_ROWS[1], "negatives": ["A.", "B."], "reader_scores": [1.0, 2.0, 3.0]}]
+    with pytest.raises(ValueError, match="equally many negatives"):
+        RetrieverCollator(Processor())(rows)
 
 
 @pytest.mark.parametrize(

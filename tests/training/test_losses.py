@@ -12,10 +12,12 @@ from hf_xlir.training.losses import (
     embedding_distillation_loss,
     in_batch_nce_loss,
     listwise_cross_entropy_loss,
+    margin_mse_loss,
     reader_distillation_loss,
     score_distillation_loss,
     token_distillation_loss,
 )
+from hf_xlir.training.token_distillation import count_distilled_tokens
 
 
 INF = float("inf")
@@ -152,6 +154,37 @@ class TestScoreDistillation:
         for temperature in (0, -1.0, float("nan")):
             with pytest.raises(ValueError, match="`temperature` must be positive"):
                 score_distillation_loss(torch.zeros(2, 3), torch.zeros(2, 3), temperature)
+
+
+class TestMarginMSE:
+    def test_equals_loop(self):
+        student, teacher = normal(4, 3).tolist(), normal(4, 3, seed=1).tolist()
+        terms = [
+            ((s[0] - s[j]) - (t[0] - t[j])) ** 2 for s, t in zip(student, teacher, strict=True) for j in range(1, 3)
+        ]
+        loss = margin_mse_loss(torch.tensor(student).double(), torch.tensor(teacher).double())
+        assert loss.item() == pytest.approx(sum(terms) / 8, abs=1e-6)
+
+    def test_zero_for_scores_that_differ_by_a_constant(self):
+        student = normal(4, 3)
+        assert margin_mse_loss(student, student - 7).item() == pytest.approx(0, abs=1e-12)
+        assert margin_mse_loss(student, 2 * student).item() > 0.1
+
+    def test_gradient_reaches_the_student_only(self):
+        student, teacher = normal(3, 4).requires_grad_(), normal(3, 4, seed=1).requires_grad_()
+        assert torch.autograd.gradcheck(lambda s: margin_mse_loss(s, teacher.detach()), student)
+        margin_mse_loss(student, teacher).backward()
+        assert teacher.grad is None
+
+    def test_half_precision_is_reduced_in_float32(self):
+        loss = margin_mse_loss(torch.tensor([[300.0, 0.0]], dtype=torch.float16), torch.zeros(1, 2))
+        assert loss.dtype == torch.float32 and loss.item() == 90_000  # more than float16 has
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="one shape"):
+            margin_mse_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+        with pytest.raises(ValueError, match="at least one negative"):
+            margin_mse_loss(torch.zeros(2, 1), torch.zeros(2, 1))
 
 
 class TestReaderDistillation:
@@ -311,6 +344,44 @@ class TestTokenDistillation:
             *tensors.values(), *(masks.values() if masked else ()), query_weight=0.3, distance=distance
         )
         assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+    @pytest.mark.parametrize("distance", ["mse", "l1"])
+    def test_documents_of_two_tokenizers_are_aligned(self, distance):
+        student, teacher = normal(3, 7, 4), normal(3, 5, 4, seed=1)
+        masks = torch.ones(3, 7, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
+        masks[0][1, 3:] = masks[1][2, 0] = False
+        expected, number = 0.0, 0
+        for i in range(3):
+            partners = greedy_partners(student[i].tolist(), teacher[i].tolist(), masks[0][i], masks[1][i])
+            for row, partner in enumerate(partners):
+                if partner >= 0:
+                    difference = student[i, row] - teacher[i, partner]
+                    expected += (difference**2 if distance == "mse" else difference.abs()).sum().item()
+                    number += 1
+        assert number == 5 + 3 + 4
+        loss = token_distillation_loss(
+            None,
+            None,
+            student,
+            teacher,
+            None,
+            None,
+            *masks,
+            query_weight=0.25,
+            distance=distance,
+            align_documents=True,
+        )
+        assert loss.item() == pytest.approx(0.75 * expected / (number * 4), abs=1e-12)
+
+    @settings(max_examples=50, deadline=None)
+    @given(alignments())
+    def test_tokens_are_counted_by_the_masks(self, example):
+        student, teacher, *masks = (torch.tensor([each]) for each in example)
+        partners = align_tokens(student.float(), teacher.float(), *masks)
+        assert count_distilled_tokens(*masks, align=True) == (partners >= 0).sum()
+        if student.shape == teacher.shape:
+            by_position = sum(a and b for a, b in zip(*example[2:], strict=True))
+            assert count_distilled_tokens(*masks, align=False) == by_position
 
     def test_one_side_keeps_its_weight(self):
         queries, documents = normal(2, 3, 4), normal(2, 5, 4, seed=1)
