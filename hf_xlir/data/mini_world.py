@@ -5,11 +5,7 @@ aligned sentence pairs. Nothing is downloaded; all of it is composed, always in 
 sentence templates in `mini_world_data/`.
 """
 
-import hashlib
 import json
-import re
-import unicodedata
-from collections import defaultdict
 from importlib import resources
 from typing import NamedTuple
 
@@ -17,14 +13,11 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, Value
 
 from .features import JUDGED_QUESTION_FEATURES, PARALLEL_FEATURES, PASSAGE_FEATURES
+from .mini_world_facts import compose_facts, related_names
+from .mini_world_sentences import MINI_WORLD_LANGUAGES, compose_parallel, compose_questions
 
-
-MINI_WORLD_LANGUAGES = ("en", "ar", "bn", "fi", "ja", "ko", "ru", "te")
 
 NAME_TABLES = ("names_places.json", "names_people.json", "names_things.json")
-VALIDATION_PERCENT = 8
-TEST_PERCENT = 12
-PARALLEL_QUESTION_PERCENT = 25  # share of the train facts whose questions are also translation pairs
 
 MINI_WORLD_QUESTION_FEATURES = Features({**JUDGED_QUESTION_FEATURES, "fact_id": Value("string")})
 MINI_WORLD_PARALLEL_FEATURES = Features({**PARALLEL_FEATURES, "lang": Value("string")})
@@ -49,17 +42,6 @@ class MiniWorld(NamedTuple):
     passages: Dataset
     questions: DatasetDict
     parallel: Dataset
-
-
-class _Fact(NamedTuple):
-    id: str
-    relation: str
-    slot: str  # of the question template: "X" for the entity, "Y" for the value when the fact is asked backwards
-    name: str  # what fills the slot: an English name, or a symbol, year or number
-    answers: list
-    passage_ids: list
-    pairs: list  # the unordered (entity, value) pairs that the fact links; its inverse has one of them
-    values: list  # the answers as sentences use them, with their articles
 
 
 def load_mini_world(languages=None):
@@ -90,18 +72,17 @@ def load_mini_world(languages=None):
     ['test', 'train', 'validation']
     >>> sorted(set(world.parallel["lang"]))
     ['ko']
+
     ```
     """
     languages = _check_languages(languages)
     templates, tables = _read("templates.json"), _read("facts.json")
     names = _read_names()
-    related = _related_names(tables)
-    passages, facts = _compose_passages(tables, templates, related)
-    facts = _add_implying_passages(facts, passages, templates)
-    facts += _inverse_facts(facts, templates)
-    splits = _split_facts(facts)
-    questions = _compose_questions(facts, splits, templates, names, languages)
-    parallel = _compose_parallel(facts, splits, templates, names, related, languages)
+    passages, facts, splits = compose_facts(tables, templates)
+    questions = compose_questions(facts, splits, templates, names, languages)
+    parallel = compose_parallel(
+        facts, splits, templates, _read("statements.json"), names, related_names(tables), languages
+    )
     return MiniWorld(
         _dataset(passages, PASSAGE_FEATURES),
         DatasetDict({split: _dataset(rows, MINI_WORLD_QUESTION_FEATURES) for split, rows in questions.items()}),
@@ -141,267 +122,6 @@ def _dataset(rows, features):
     """Straight from arrow: `Dataset.from_dict` would encode every cell in Python, which took most of the load time."""
     columns = {column: [row[column] for row in rows] for column in features}
     return Dataset(pa.Table.from_pydict(columns, schema=features.arrow_schema))
-
-
-# Stable choices: Python's own `hash` of a string differs from process to process.
-
-
-def _hash(*parts):
-    return int.from_bytes(hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest(), "big")
-
-
-def _choose(options, *key):
-    return options[_hash(*key) % len(options)]
-
-
-def _shuffle(items, *key):
-    return sorted(items, key=lambda item: _hash(*key, item))
-
-
-# English text
-
-
-def _bare(name):
-    """The name without its article: "the Nile" -> "Nile"."""
-    return re.sub(r"^(the|a|an) ", "", name)
-
-
-def _title(name):
-    return _capitalize(_bare(name))
-
-
-def _capitalize(text):
-    return text[0].upper() + text[1:] if text[0].islower() else text
-
-
-def _join(names):
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
-def _slug(name):
-    ascii_name = unicodedata.normalize("NFKD", name.replace("ø", "o").replace("ł", "l")).encode("ascii", "ignore")
-    return re.sub(r"[^a-z0-9]+", "-", _bare(ascii_name.decode()).lower()).strip("-")
-
-
-def _pair(entity, value):
-    return tuple(sorted((_bare(entity), _bare(value))))
-
-
-# Passages and facts
-
-
-def _related_names(tables):
-    """`{entity: [entities that a fact links it to, in either direction]}`, for entities that have a passage."""
-    entities = {entity for table in tables.values() for entity in table["rows"]}
-    related = defaultdict(list)
-    for table in tables.values():
-        for entity, cells in table["rows"].items():
-            for value in (value for values in cells for value in values or []):
-                if value in entities and value != entity:
-                    related[entity].append(value)
-                    related[value].append(entity)
-    return {entity: list(dict.fromkeys(others)) for entity, others in related.items()}
-
-
-def _compose_passages(tables, templates, related):
-    passages, facts = [], []
-    for kind, table in tables.items():
-        spec = templates["kinds"][kind]
-        entities = list(table["rows"])
-        for entity, cells in table["rows"].items():
-            values = dict(zip(table["relations"], cells, strict=True))
-            for side in spec["passages"]:
-                known = {relation: values[relation] for relation in side["relations"] if values.get(relation)}
-                suffix = side["side"]
-                passage_id = "-".join(filter(None, (kind, _slug(entity), suffix)))
-                title = _title(entity) + (f" ({suffix})" if suffix else "")
-                stated = [entity, *(value for answers in known.values() for value in answers)]
-                links = [other for other in related.get(entity, ()) if other not in stated]
-                if len(links) < 2:
-                    links += [other for other in _shuffle(entities, "peer", passage_id)[:4] if other not in stated]
-                text = _passage_text(entity, known, links, spec, side, templates["relations"])
-                passages.append({"id": passage_id, "title": title, "text": text})
-                for relation, answers in known.items():
-                    if templates["relations"][relation]["questions"]:
-                        facts.append(_make_fact(relation, entity, answers, passage_id))
-    return passages, facts
-
-
-def _passage_text(entity, known, links, spec, side, relations):
-    """Introduction first, then facts, links to other entities and fillers in a stable mixed order."""
-    key = (entity, side["side"] or "")
-    slots = {"X": entity, "L": _join(_shuffle(links, "links", *key)[: 2 + _hash("count", *key) % 2])}
-    body = [
-        _choose(relations[relation]["statements"], relation, *key).format(**slots, Y=_join(answers))
-        for relation, answers in known.items()
-    ]
-    body.append(_choose(spec["links"], "link", *key).format(**slots))
-    introduction = _choose(side["intros"], "intro", *key).format(**slots)
-    fillers = _shuffle(spec["fillers"], "filler", *key)
-    wanted_words = 48 + _hash("length", *key) % 20
-    while len(" ".join([introduction, *body]).split()) < wanted_words:
-        body.append(fillers.pop(0).format(**slots))
-    return " ".join(_capitalize(sentence) for sentence in [introduction, *_shuffle(body, "order", *key)])
-
-
-def _make_fact(relation, entity, values, passage_id):
-    return _Fact(
-        id=f"{relation}:{_slug(entity)}",
-        relation=relation,
-        slot="X",
-        name=entity,
-        answers=[_bare(value) for value in values],
-        passage_ids=[passage_id],
-        pairs=[_pair(entity, value) for value in values],
-        values=values,
-    )
-
-
-def _add_implying_passages(facts, passages, templates):
-    """A passage that calls Mount Kenya the highest mountain of Kenya also says in which country Mount Kenya is."""
-    texts = {passage["id"]: passage["text"] for passage in passages}
-    stating = defaultdict(list)  # (relation, pair) -> passages that state it
-    for fact in facts:
-        for pair in fact.pairs:
-            stating[fact.relation, pair] += fact.passage_ids
-    extended = []
-    for fact in facts:
-        implied_by = templates["relations"][fact.relation].get("implied_by")
-        candidates = [passage_id for pair in fact.pairs for passage_id in stating[implied_by, pair]]
-        extra = [candidate for candidate in candidates if all(answer in texts[candidate] for answer in fact.answers)]
-        extended.append(fact._replace(passage_ids=fact.passage_ids + extra))
-    return extended
-
-
-def _inverse_facts(facts, templates):
-    """Facts asked the other way round: the question names the value, the title of the passage is the answer."""
-    return [
-        fact._replace(
-            id=f"{relation}:{_slug(value)}",
-            relation=relation,
-            slot="Y",
-            name=value,
-            answers=[_title(fact.name)],
-            pairs=[_pair(fact.name, value)],
-            values=[fact.name],
-        )
-        for relation, spec in templates["inverses"].items()
-        for fact in facts
-        if fact.relation == spec["of"]
-        for value in fact.values
-    ]
-
-
-def _split_facts(facts):
-    """`{fact id: split}`; facts that share an unordered (entity, value) pair, also through others, stay together."""
-    leader = {}
-
-    def find(pair):
-        while leader.setdefault(pair, pair) != pair:
-            pair = leader[pair]
-        return pair
-
-    for fact in facts:
-        roots = sorted(find(pair) for pair in fact.pairs)
-        for root in roots[1:]:
-            leader[root] = roots[0]
-    splits = {}
-    for fact in facts:
-        percentile = _hash("split", *find(fact.pairs[0])) % 100
-        splits[fact.id] = (
-            "test"
-            if percentile < TEST_PERCENT
-            else "validation"
-            if percentile < TEST_PERCENT + VALIDATION_PERCENT
-            else "train"
-        )
-    return splits
-
-
-# Questions and translation pairs
-
-
-def _localize(template, **slots):
-    return _capitalize(template.format(**slots))
-
-
-def _local_name(name, language, names):
-    """Symbols, years and numbers are the same in every language and are in no table."""
-    return names[name][language] if name in names else name
-
-
-def _compose_questions(facts, splits, templates, names, languages):
-    questions = {"train": [], "validation": [], "test": []}
-    wordings = {**templates["relations"], **templates["inverses"]}
-    for fact in facts:
-        split, first = splits[fact.id], _hash("wording", fact.id)
-        for language in languages:
-            options = wordings[fact.relation]["questions"][language]
-            chosen = (first + MINI_WORLD_LANGUAGES.index(language)) % len(options)
-            every_wording = language == "en" and split == "train"
-            slots = {fact.slot: _local_name(fact.name, language, names)}
-            for number in range(len(options)) if every_wording else [chosen]:
-                questions[split].append(
-                    {
-                        "id": f"{fact.id}:{language}{number}",
-                        "question": _localize(options[number], **slots),
-                        "answers": fact.answers,
-                        "lang": language,
-                        "passage_ids": fact.passage_ids,
-                        "fact_id": fact.id,
-                    }
-                )
-    return questions
-
-
-def _compose_parallel(facts, splits, templates, names, related, languages):
-    """Questions of train facts, statements that mention every name at least three times, and general sentences."""
-    wordings = {**templates["relations"], **templates["inverses"]}
-    statements = _read("statements.json")
-    sources = [  # (aligned wordings, number of the first one to use, {slot: name})
-        (_aligned(wordings[fact.relation]["questions"]), _hash("wording", fact.id), {fact.slot: fact.name})
-        for fact in facts
-        if splits[fact.id] == "train" and _hash("translate", fact.id) % 100 < PARALLEL_QUESTION_PERCENT
-    ]
-    for form, size in (("single", 1), ("pair", 2), ("triple", 3)):
-        for members in _name_groups(names, related, size):
-            sources.append((statements[form], _hash(form, *members), dict(zip("ABC"[:size], members, strict=True))))
-    sources += [([sentence], 0, {}) for sentence in statements["general"]]
-    pairs = []
-    for language in languages:
-        if language == "en":
-            continue
-        offset = MINI_WORLD_LANGUAGES.index(language)
-        for options, first, members in sources:
-            template = options[(first + offset) % len(options)]
-            local = {slot: _local_name(name, language, names) for slot, name in members.items()}
-            source, target = _localize(template[language], **local), _localize(template["en"], **members)
-            pairs.append({"source": source, "target": target, "lang": language})
-    return pairs
-
-
-def _aligned(wordings):
-    """`{language: [wordings]}` to `[{language: wording}]`: the n-th wordings of all languages mean the same."""
-    return [dict(zip(wordings, same, strict=True)) for same in zip(*wordings.values(), strict=True)]
-
-
-def _name_groups(names, related, size):
-    """Groups of `size` names, every name in one at least; no two names of a group are linked by a fact."""
-    order = _shuffle(names, "group", str(size))
-    waiting, groups = order + order[: 4 * size], []  # names that had their turn fill up the last groups
-    while len(waiting) > 4 * size:
-        group = [waiting.pop(0)]
-        while len(group) < size:
-            group.append(
-                next(
-                    name
-                    for name in waiting
-                    if name not in group and not any(name in related.get(member, ()) for member in group)
-                )
-            )
-            waiting.remove(group[-1])
-        groups.append(group)
-    return groups
 
 
 __all__ = ["MINI_WORLD_LANGUAGES", "MiniWorld", "load_mini_world"]
