@@ -9,6 +9,7 @@ from .features import (
     RANKED_EXAMPLE_FEATURES,
     READER_EXAMPLE_FEATURES,
     RETRIEVAL_EXAMPLE_FEATURES,
+    TRAINING_ROW_FEATURES,
     TRIPLE_FEATURES,
 )
 from .mini_world import MiniWorld, load_mini_world
@@ -16,7 +17,9 @@ from .natural_questions import load_natural_questions
 from .parallel import load_parallel
 from .passages import load_passages
 from .queries import load_queries
+from .questions import load_questions
 from .reader_examples import load_reader_examples
+from .training_rows import load_training_rows
 from .triples import load_triples
 from .vocabulary import reduce_vocabulary, train_tokenizer
 from .xor_tydi import load_xor_translations, load_xor_tydi
@@ -32,6 +35,7 @@ __all__ = [
     "RANKED_EXAMPLE_FEATURES",
     "READER_EXAMPLE_FEATURES",
     "RETRIEVAL_EXAMPLE_FEATURES",
+    "TRAINING_ROW_FEATURES",
     "TRIPLE_FEATURES",
     "MiniWorld",
     "XQuAD",
@@ -40,7 +44,9 @@ __all__ = [
     "load_parallel",
     "load_passages",
     "load_queries",
+    "load_questions",
     "load_reader_examples",
+    "load_training_rows",
     "load_triples",
     "load_xor_translations",
     "load_xor_tydi",

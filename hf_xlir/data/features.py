@@ -34,6 +34,20 @@ RANKED_EXAMPLE_FEATURES = Features(
     }
 )
 
+# The same as mining and scoring write it; `id`, `lang` and what is the teacher's may be null.
+DOCUMENT_FEATURES = Features({"title": Value("string"), "text": Value("string")})
+TRAINING_ROW_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "lang": Value("string"),
+        "query": Value("string"),
+        "teacher_query": Value("string"),
+        "positive": dict(DOCUMENT_FEATURES),
+        "negatives": List(dict(DOCUMENT_FEATURES)),
+        "teacher_scores": List(Value("float64")),
+    }
+)
+
 # `score` is the retriever's and may be null; so may `target`, which readers then choose among `answers`.
 READER_EXAMPLE_FEATURES = Features(
     {
@@ -69,5 +83,6 @@ __all__ = [
     "RANKED_EXAMPLE_FEATURES",
     "READER_EXAMPLE_FEATURES",
     "RETRIEVAL_EXAMPLE_FEATURES",
+    "TRAINING_ROW_FEATURES",
     "TRIPLE_FEATURES",
 ]
