@@ -54,7 +54,7 @@ def load_natural_questions(
         streaming (`bool`, *optional*, defaults to `False`):
             Return an `IterableDataset` that reads during iteration.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out bad rows and logs their number.
+            `"skip"` leaves out bad rows, and logs how many and the first of them.
         cache_dir (`str`, *optional*):
             Where the Arrow file and the download go.
 
@@ -69,8 +69,11 @@ def load_natural_questions(
 
     Example:
     ```python
-    questions = load_natural_questions("open", "validation")
-    questions[0]  # {"id": "0", "question": "when was ...", "answers": ["14 December 1972 UTC", ...], "lang": "en"}
+    >>> from hf_xlir.data import load_natural_questions
+
+    >>> load_natural_questions("open", "validation")[0]["answers"]  # doctest: +SKIP
+    ['14 December 1972 UTC', 'December 1972']
+
     ```
     """
     check_choice("task", task, tuple(FILES))

@@ -37,7 +37,7 @@ def load_parallel(
         streaming (`bool`, *optional*, defaults to `False`):
             Return an `IterableDataset` that reads during iteration.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out pairs with a bad line, both sides, and logs their number.
+            `"skip"` leaves out pairs with a bad line, both sides, and logs how many and the first of them.
         cache_dir (`str`, *optional*):
             Where the Arrow file goes.
 
@@ -51,8 +51,16 @@ def load_parallel(
 
     Example:
     ```python
-    pairs = load_parallel("ntrex.rus.txt", "ntrex.eng.txt")
-    pairs[0]  # {"source": "...", "target": "..."}
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.data import load_parallel
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.fi").write_text("Kyllä.\n", encoding="utf-8")
+    ...     _ = Path(folder, "a.en").write_text("Yes.\n", encoding="utf-8")
+    ...     load_parallel(Path(folder, "a.fi"), Path(folder, "a.en"), cache_dir=folder)[0]
+    {'source': 'Kyllä.', 'target': 'Yes.'}
+
     ```
     """
     paths = [source_path] if target_path is None else [source_path, target_path]

@@ -53,19 +53,18 @@ def load_passages(
 
     Example:
     ```python
-    passages = load_passages("psgs_w100.tsv.gz")
-    passages[0]  # {"id": "1", "title": "Aaron", "text": "..."}
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.data import load_passages
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "psgs.tsv").write_text("id\ttext\ttitle\n1\tHe was a prophet.\tAaron\n")
+    ...     load_passages(Path(folder, "psgs.tsv"), cache_dir=folder)[0]
+    {'id': '1', 'title': 'Aaron', 'text': 'He was a prophet.'}
+
     ```
     """
-    return load_table(
-        path,
-        PASSAGE_FEATURES,
-        PASSAGES,
-        quoting=quoting,
-        on_error=on_error,
-        streaming=streaming,
-        cache_dir=cache_dir,
-    )
+    return load_table(path, PASSAGES, quoting=quoting, on_error=on_error, streaming=streaming, cache_dir=cache_dir)
 
 
 def _split_contents(row: dict) -> dict:
@@ -79,6 +78,7 @@ def _split_contents(row: dict) -> dict:
 
 PASSAGES = Layout(
     "passages",
+    PASSAGE_FEATURES,
     {"id": ("id", "_id", "pid", "docid"), "text": ("text", "passage", "contents"), "title": ("title",)},
     optional=("title",),
     adapt=_split_contents,

@@ -8,6 +8,7 @@ from .tables import Layout, load_table
 
 QUERIES = Layout(
     "queries",
+    QUERY_FEATURES,
     {"id": ("id", "_id", "qid", "query_id"), "question": ("question", "query", "text")},
 )
 
@@ -60,15 +61,7 @@ def load_queries(
 
     ```
     """
-    return load_table(
-        path,
-        QUERY_FEATURES,
-        QUERIES,
-        quoting=quoting,
-        on_error=on_error,
-        streaming=streaming,
-        cache_dir=cache_dir,
-    )
+    return load_table(path, QUERIES, quoting=quoting, on_error=on_error, streaming=streaming, cache_dir=cache_dir)
 
 
 __all__ = ["load_queries"]

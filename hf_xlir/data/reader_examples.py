@@ -32,23 +32,30 @@ def load_reader_examples(
         streaming (`bool`, *optional*, defaults to `False`):
             Return an `IterableDataset` that reads during iteration.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out bad rows and logs their number.
+            `"skip"` leaves out bad rows, and logs how many and the first of them.
         cache_dir (`str`, *optional*):
             Where the Arrow file goes.
 
     Returns:
-        `datasets.Dataset` of `id` (the position in the file if there is none), `question`, `target` (`None` if there
-        is none; FiD then draws one of the answers at every step), `answers` and `ctxs`, passages with a `score`
+        `datasets.Dataset` of `id` (the position among the rows if there is none), `question`, `target` (`None` if
+        there is none; FiD then draws one of the answers at every step), `answers` and `ctxs`, passages with a `score`
         (`None` if there is none) in the order of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a row is not such an object.
+        ValueError: If a row is not such an object, or has the id of a row before.
 
     Example:
     ```python
-    examples = load_reader_examples("nq_test_retrieved.json")
-    examples[0]["ctxs"][0]  # {"id": "...", "title": "...", "text": "...", "score": 79.3}
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.data import load_reader_examples
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.json").write_text('[{"question": "Who?", "ctxs": [{"text": "Me.", "score": "79.3"}]}]')
+    ...     load_reader_examples(Path(folder, "a.json"), cache_dir=folder)[0]["ctxs"]
+    [{'id': '', 'title': '', 'text': 'Me.', 'score': 79.3}]
+
     ```
     """
     return build_dataset(

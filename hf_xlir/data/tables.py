@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +24,8 @@ class Layout(NamedTuple):
     Attributes:
         kind (`str`):
             What the rows are, for messages and the cache: `"passages"`.
+        features (`datasets.Features`):
+            The columns of the dataset.
         columns (`dict[str, tuple[str, ...]]`):
             For each column the names it may have in a file, the preferred one first. Files without header have the
             columns in this order.
@@ -33,6 +36,7 @@ class Layout(NamedTuple):
     """
 
     kind: str
+    features: datasets.Features
     columns: dict[str, tuple[str, ...]]
     optional: tuple[str, ...] = ()
     adapt: Callable[[dict], dict] | None = None
@@ -50,14 +54,14 @@ class Layout(NamedTuple):
         return ", ".join(words)
 
 
-def load_table(path, features, layout: Layout, *, quoting, on_error, streaming, cache_dir, read=None):
+def load_table(path, layout: Layout, *, quoting, on_error, streaming, cache_dir, read=None):
     """The dataset of one table, read by [`read_table`] if not by `read`."""
     # Only DPR's passages are quoted while others of the same layout are not, and only a title tells them apart
     check_choice("quoting", quoting, QUOTING if "title" in layout.columns else QUOTING[1:])
     return build_dataset(
         layout.kind,
         [path],
-        features,
+        layout.features,
         read or read_table,
         options={"layout": layout, "quoting": quoting},
         on_error=on_error,

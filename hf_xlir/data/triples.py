@@ -14,7 +14,9 @@ from .reading import RowErrors, peek
 from .tables import Layout, load_table, read_table
 
 
-TRIPLES = Layout("triples", {"query": ("query",), "positive": ("positive",), "negative": ("negative",)})
+TRIPLES = Layout(
+    "triples", TRIPLE_FEATURES, {"query": ("query",), "positive": ("positive",), "negative": ("negative",)}
+)
 EXAMPLES_PER_BATCH = 1000  # of up to a hundred passages each
 
 
@@ -93,7 +95,7 @@ def load_triples(
     if queries is None and passages is None:
         if num_negatives is not None:
             raise ValueError("`num_negatives` is for files of ids. Pass `queries` and `passages`, or leave it out.")
-        return load_table(path, TRIPLE_FEATURES, TRIPLES, read=_read_texts, quoting=quoting, **options)
+        return load_table(path, TRIPLES, read=_read_texts, quoting=quoting, **options)
     if queries is None or passages is None:
         missing = "queries" if queries is None else "passages"
         raise ValueError(f"`{missing}` is missing: the ids of a file of triples are looked up in both. Pass it, too.")

@@ -47,9 +47,17 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str]):
 
     Example:
     ```python
-    small, kept_ids = reduce_vocabulary(tokenizer, texts)
-    weights = model.get_input_embeddings().weight[kept_ids]  # (new_vocab_size, hidden_size)
+    >>> from hf_xlir.data import reduce_vocabulary, train_tokenizer
+
+    >>> tokenizer = train_tokenizer(["Where is Paris?", "Who saw the Seine?"], vocab_size=60)
+    >>> small, kept_ids = reduce_vocabulary(tokenizer, ["Where is Paris?"])
+    >>> len(small) == len(kept_ids) < len(tokenizer)
+    True
+    >>> small.tokenize("Where is Paris?") == tokenizer.tokenize("Where is Paris?")
+    True
+
     ```
+    The rows of the embeddings that stay are `model.get_input_embeddings().weight[kept_ids]`.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -148,8 +156,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 8000, max_piece_leng
 
     Example:
     ```python
-    tokenizer = train_tokenizer(["Where is Paris?", "パリはどこですか。"], vocab_size=60)
-    tokenizer("Where is Paris?").input_ids
+    >>> from hf_xlir.data import train_tokenizer
+
+    >>> tokenizer = train_tokenizer(["Where is Paris?", "パリはどこですか。"], vocab_size=60)
+    >>> tokenizer.decode(tokenizer("Where is Paris?").input_ids)
+    '<s> Where is Paris?</s>'
+
     ```
     """
     num_special = len(LEADING_SPECIAL_TOKENS) + 1

@@ -56,8 +56,12 @@ def load_xquad(language: str, data_dir: str | os.PathLike | None = None, cache_d
 
     Example:
     ```python
-    passages = load_xquad("en", data_dir).passages
-    questions = load_xquad("ar", data_dir).questions
+    >>> from hf_xlir.data import load_xquad
+
+    >>> passages, questions = load_xquad("en").passages, load_xquad("ar").questions  # doctest: +SKIP
+    >>> passages.num_rows, questions.num_rows  # doctest: +SKIP
+    (240, 1190)
+
     ```
     """
     check_choice("language", language, XQUAD_LANGUAGES)
