@@ -1,14 +1,13 @@
 """Evaluation during training is retrieval over all evaluation passages."""
 
-import random
 from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import TrainerCallback
-from two_processes import WORDS, make_arguments, make_retriever, make_rows, make_tokenizer
+from two_process_retrieval import make_passages, make_questions
+from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import RetrieverTrainer
 from hf_xlir.training.retrieval_evaluation import RetrievalPrediction, retrieval_metrics
@@ -17,27 +16,6 @@ from hf_xlir.training.retrieval_evaluation import RetrievalPrediction, retrieval
 @pytest.fixture(scope="module")
 def tokenizer():
     return make_tokenizer()
-
-
-def make_passages(number=30):
-    generator = random.Random(9)
-    texts = [" ".join(generator.choices(WORDS, k=6)) for _ in range(number)]
-    return Dataset.from_dict({"id": [f"p{i}" for i in range(number)], "title": ["Town"] * number, "text": texts})
-
-
-def make_questions(number=12, first=0):
-    """Each has the beginning of a passage as its question, and that passage and the next one as gold."""
-    texts = make_passages()["text"][:]
-    rows = [
-        {
-            "id": f"q{i}",
-            "question": " ".join(texts[i].split()[:3]),
-            "passage_ids": [f"p{i}", f"p{i + 1}"],
-            "answers": [texts[i].split()[4]],
-        }
-        for i in range(first, first + number)
-    ]
-    return Dataset.from_list(rows)
 
 
 @pytest.fixture

@@ -1,34 +1,16 @@
 """Two processes under `accelerate launch` against one process with batches of twice the size."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import two_processes
+from launching import launch
 from two_processes import CASES, train
-
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """What two processes computed, by rank."""
-    folder = tmp_path_factory.mktemp("two_processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", str(port), two_processes.__file__, str(folder)]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return launch(two_processes.__file__, tmp_path_factory.mktemp("two_processes"))
 
 
 def assert_equal_runs(run, expected, weights=1e-10):
