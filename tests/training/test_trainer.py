@@ -1,14 +1,22 @@
 """The trainer: every objective against the losses applied by hand to the model's outputs, and what training does."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from datasets import IterableDataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, TrainingArguments
-from two_processes import WORDS, logged_losses, make_arguments, make_retriever, make_rows, make_tokenizer, train
+from two_processes import (
+    WORDS,
+    logged_losses,
+    make_arguments,
+    make_bert_tokenizer,
+    make_reader_rows,
+    make_retriever,
+    make_rows,
+    make_tokenizer,
+    train,
+)
 
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.evaluation import rank_passages, recall_at_k
@@ -17,7 +25,6 @@ from hf_xlir.training import losses
 
 
 FAMILIES = ("colbert", "biencoder")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +132,55 @@ def test_stored_scores_take_the_place_of_the_teachers(make_trainer, teacher_docu
     assert_same(loss_of(trainer, rows), expected)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_listwise_with_in_batch_term_is_the_sum_of_both(make_trainer, family):
+    rows, arguments = make_rows(4), {"teacher": False, "score_scale": 0.5}
+    listwise, nce = (make_trainer(family, objective, **arguments) for objective in ("listwise", "in_batch_nce"))
+    both = make_trainer(family, "listwise", in_batch_weight=0.25, **arguments)
+    assert_same(loss_of(both, rows), loss_of(listwise, rows) + 0.25 * loss_of(nce, rows))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("teacher_documents", [False, True])
+def test_margin_mse_by_hand(make_trainer, family, teacher_documents):
+    scales = {"score_scale": 0.5, "teacher_score_scale": 0.25}
+    trainer, rows = make_trainer(family, "margin_mse", teacher_documents=teacher_documents, **scales), make_rows(4)
+    hand = ByHand(trainer, rows)
+    student = hand.own(hand.scores("student", "teacher" if teacher_documents else "student")) * 0.5
+    teacher = hand.own(hand.scores("teacher", "teacher")) * 0.25
+    margins = [scores[:, :1] - scores[:, 1:] for scores in (student, teacher)]
+    assert_same(loss_of(trainer, rows), ((margins[0] - margins[1]) ** 2).mean())
+
+
+def test_margin_mse_of_stored_scores(make_trainer):
+    rows = make_rows(4).add_column("teacher_scores", [[3.0, 1.0, 0.5]] * 4)
+    trainer = make_trainer("biencoder", "margin_mse", rows, teacher=False)
+    hand = ByHand(trainer, rows)
+    student = hand.own(hand.scores())
+    expected = (student[:, :1] - student[:, 1:] - torch.tensor([[2.0, 2.5]])).square().mean()
+    assert_same(loss_of(trainer, rows), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reader_distillation_by_hand(make_trainer, family):
+    rows = make_reader_rows(6)
+    trainer = make_trainer(family, "reader_distillation", rows, teacher=False, score_scale=0.5)
+    processor, model, terms = trainer.processing_class, trainer.model.eval(), []
+    numbers = set()
+    for row in rows:
+        read = [i for i, score in enumerate(row["reader_scores"]) if score > -torch.inf]
+        titles, texts = zip(*[(row["documents"][i]["title"], row["documents"][i]["text"]) for i in read], strict=True)
+        documents = model(**processor.process_documents(texts, titles=titles))
+        scores = processor.score(model(**processor.process_queries([row["query"]])), documents) * 0.5
+        if family == "biencoder":
+            scores = scores / 4  # the square root of 16 dimensions
+        reader = torch.tensor([[row["reader_scores"][i] for i in read]]).softmax(dim=1)
+        terms.append((reader * (reader.log() - scores.log_softmax(dim=1))).sum())
+        numbers.add((len(read), len(row["documents"])))
+    assert len(numbers) > 2 and any(read < given for read, given in numbers)
+    assert_same(loss_of(trainer, rows), sum(terms) / 6)
+
+
 @pytest.mark.parametrize("distance", ["mse", "l1"])
 def test_token_distillation_by_hand(make_trainer, distance):
     trainer = make_trainer("colbert", "token_distillation", query_weight=0.3, distance=distance)
@@ -138,6 +194,74 @@ def test_token_distillation_by_hand(make_trainer, distance):
         distance=distance,
     )
     assert_same(loss_of(trainer, rows), expected)
+
+
+def make_bert_teacher_trainer(tokenizer, tmp_path, rows, **arguments):
+    """A trainer of an XLM-R student whose teacher is a BERT with WordPieces."""
+    student, processor = make_retriever("colbert", tokenizer)
+    settings = {"model_type": "bert", "query_expansion": "mask", "document_length": 30, "query_length": 20}
+    teacher, teacher_processor = make_retriever("colbert", make_bert_tokenizer(), seed=1, **settings)
+    arguments = make_arguments(tmp_path, objective="token_distillation", **arguments)
+    return RetrieverTrainer(
+        student, arguments, processor, teacher=teacher, teacher_processor=teacher_processor, train_dataset=rows
+    )
+
+
+def test_token_distillation_from_another_encoder_and_tokenizer_by_hand(tokenizer, tmp_path):
+    rows = make_rows(4)
+    trainer = make_bert_teacher_trainer(tokenizer, tmp_path, rows, query_weight=0.3)
+    assert trainer.teacher.encoder.config.model_type == "bert"
+    batch = trainer.data_collator(list(rows))
+    models = {"": trainer.model.eval(), "teacher_": trainer.teacher}
+    outputs = {
+        (who, kind): model(**batch[f"{who}{kind}"])
+        for who, model in models.items()
+        for kind in ("queries", "documents")
+    }
+    lengths = [outputs[who, "documents"].embeddings.shape[1] for who in models]
+    assert lengths[0] != lengths[1]
+    kinds = [(who, kind) for kind in ("queries", "documents") for who in models]
+    expected = losses.token_distillation_loss(
+        *(outputs[key].embeddings for key in kinds),
+        *(outputs[key].embedding_mask for key in kinds),
+        query_weight=0.3,
+        align_documents=True,
+    )
+    assert_same(loss_of(trainer, rows), expected)
+
+
+def test_student_learns_tokens_of_another_encoder_and_tokenizer(tokenizer, tmp_path):
+    arguments = {"max_steps": 40, "optim": "adamw_torch", "learning_rate": 5e-3}
+    trainer = make_bert_teacher_trainer(tokenizer, tmp_path, make_rows(), **arguments)
+    before = trainer.evaluate(make_rows())["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate(make_rows())["eval_loss"] < 0.6 * before
+
+
+def test_documents_of_one_vocabulary_correspond_by_position(tokenizer, tmp_path):
+    def is_aligned(teacher_tokenizer, **settings):
+        student, processor = make_retriever("colbert", tokenizer)
+        teacher, teacher_processor = make_retriever("colbert", teacher_tokenizer, seed=1, **settings)
+        arguments = make_arguments(tmp_path, objective="token_distillation")
+        return RetrieverTrainer(
+            student, arguments, processor, teacher=teacher, teacher_processor=teacher_processor
+        ).objective.align_documents
+
+    assert not is_aligned(tokenizer) and not is_aligned(make_tokenizer())
+    assert is_aligned(make_bert_tokenizer())
+    assert is_aligned(tokenizer, document_length=30)  # a document may be cut at another place
+
+
+def test_stored_sentence_vectors_take_the_place_of_the_teachers(make_trainer):
+    rows = make_rows(4)
+    live = make_trainer("biencoder", "embedding_distillation", distance="cosine", contrast_scale=20.0)
+    teacher_queries = live.processing_class.process_queries(rows["teacher_query"])
+    vectors = live.teacher(**teacher_queries).embeddings.tolist()
+    stored = rows.add_column("teacher_embedding", vectors)
+    trainer = make_trainer(
+        "biencoder", "embedding_distillation", stored, teacher=False, distance="cosine", contrast_scale=20.0
+    )
+    assert_same(loss_of(trainer, stored), loss_of(live, rows))
 
 
 @pytest.mark.parametrize("contrast_scale", [None, 20.0])
@@ -161,6 +285,9 @@ OBJECTIVES = [
     ("biencoder", {"objective": "in_batch_nce"}),
     ("colbert", {"objective": "listwise"}),
     ("biencoder", {"objective": "listwise"}),
+    ("colbert", {"objective": "listwise", "in_batch_weight": 1.0}),
+    ("colbert", {"objective": "margin_mse"}),
+    ("biencoder", {"objective": "in_batch_nce", "gradient_cache_chunk_size": 5}),
     ("colbert", {"objective": "score_distillation"}),
     ("biencoder", {"objective": "score_distillation", "distill_in_batch": True}),
     ("colbert", {"objective": "score_distillation", "distill_in_batch": True, "teacher_documents": True}),
@@ -201,6 +328,27 @@ def test_accumulated_gradients_are_the_average(make_trainer):
     assert logged_losses(trainer) == pytest.approx([sum(batch_losses).item() / 2], abs=1e-4)
     for weights, wanted in zip(trainer.model.parameters(), expected, strict=True):
         torch.testing.assert_close(weights.detach(), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["listwise", "token_distillation"])
+def test_accumulated_batches_of_different_sizes_are_one_batch(make_trainer, objective):
+    # 4 + 4 + 2 rows at the end of an epoch; and batches differ in their number of tokens
+    rows, weights, logged = make_rows(10), [], []
+    for batch_size, steps in ((10, 1), (4, 3)):
+        trainer = make_trainer(
+            "colbert",
+            objective,
+            rows,
+            max_steps=2,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+        )
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+        logged.append(logged_losses(trainer))
+    assert logged[1] == pytest.approx(logged[0], abs=1e-5)
+    for name, expected in weights[0].items():
+        torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-6)
 
 
 def test_evaluation_is_the_mean_over_rows(make_trainer):
@@ -328,6 +476,9 @@ def test_arguments_defaults(tmp_path):
         ({"objective": "embedding_distillation", "distance": "l1"}, "`distance` must be one of .*got 'l1'"),
         ({"objective": "listwise", "distill_in_batch": True}, '`distill_in_batch=True` needs `objective="score_dis'),
         ({"teacher_documents": True}, '`teacher_documents=True` needs `objective="score_distillation" or "marg'),
+        ({"in_batch_weight": 0.5}, '`in_batch_weight=0.5` needs `objective="listwise"`, got .in_batch_nce'),
+        ({"objective": "listwise", "in_batch_weight": -1.0}, "`in_batch_weight` may not be negative, got -1.0"),
+        ({"objective": "margin_mse", "distill_in_batch": True}, '`distill_in_batch=True` needs `objective="score_dis'),
         ({"query_weight": 1.5}, "`query_weight` must be from 0 to 1, got 1.5"),
         ({"temperature": 0.0}, "`temperature` must be positive, got 0.0"),
         ({"score_scale": -1.0}, "`score_scale` must be positive"),
@@ -347,6 +498,7 @@ def test_errors_about_arguments(tmp_path, arguments, message):
         ("biencoder", {"objective": "embedding_distillation"}, r"lacks \['teacher_embedding'\].*Or give a `teacher`"),
         ("colbert", {"objective": "score_distillation", "distill_in_batch": True}, "`distill_in_batch=True` needs a"),
         ("colbert", {"objective": "score_distillation", "teacher_documents": True}, "`teacher_documents=True` needs"),
+        ("colbert", {"objective": "margin_mse"}, r"`train_dataset` lacks \['teacher_scores'\].*give a `teac"),
         ("colbert", {"objective": "score_distillation"}, r"`train_dataset` lacks \['teacher_scores'\].*give a `teac"),
     ],
 )
@@ -360,6 +512,7 @@ def test_errors_about_a_missing_teacher(make_trainer, family, arguments, message
     [
         ("in_batch_nce", ["positive"], r"lacks \['positive'\], which `objective='in_batch_nce'` needs; it has"),
         ("listwise", ["negatives"], r"lacks \['negatives'\]"),
+        ("reader_distillation", [], r"lacks \['reader_scores'\]"),
         ("score_distillation", ["query", "negatives"], r"lacks \['query', 'negatives'\]"),
     ],
 )
@@ -369,12 +522,38 @@ def test_errors_about_columns(make_trainer, objective, dropped, message):
         make_trainer("colbert", objective, rows)
     with pytest.raises(ValueError, match=f"`train_dataset` {message}"):
         make_trainer("colbert", objective, rows.to_iterable_dataset())
+    with pytest.raises(ValueError, match=f"`train_dataset` {message}"):
+        make_trainer("colbert", objective, list(rows))
 
 
 def test_columns_that_an_objective_does_not_need(make_trainer):
     make_trainer("colbert", "in_batch_nce", make_rows().remove_columns(["negatives", "teacher_query"]), teacher=False)
     make_trainer("biencoder", "embedding_distillation", make_rows().select_columns(["query", "teacher_query"]))
     make_trainer("colbert", "score_distillation", make_rows().remove_columns("negatives"), distill_in_batch=True)
+    make_trainer("colbert", "listwise", make_rows().rename_column("negatives", "negative"))
+    documents = make_rows().map(lambda row: {"documents": [row["positive"], *row["negatives"]]})
+    make_trainer("colbert", "listwise", documents.remove_columns(["positive", "negatives"]))
+
+
+def test_errors_about_the_kind_of_model(tokenizer, tmp_path):
+    def make(objective, family, teacher_family=None, **settings):
+        student, processor = make_retriever(family, tokenizer)
+        teacher, teacher_processor = make_retriever(teacher_family or family, tokenizer, seed=1, **settings)
+        arguments = make_arguments(tmp_path, objective=objective)
+        RetrieverTrainer(student, arguments, processor, teacher=teacher, teacher_processor=teacher_processor)
+
+    with pytest.raises(
+        ValueError, match="'token_distillation'` needs a model of type 'colbert_xlmr', got 'biencoder'"
+    ):
+        make("token_distillation", "biencoder")
+    with pytest.raises(
+        ValueError, match="'embedding_distillation'` needs a model of type 'biencoder', got 'colbert_x"
+    ):
+        make("embedding_distillation", "colbert")
+    with pytest.raises(ValueError, match=r"got \('colbert_xlmr', 8\) for a teacher with \('colbert_xlmr', 4\)"):
+        make("token_distillation", "colbert", embedding_dim=4)
+    with pytest.raises(ValueError, match=r"got \('biencoder', 16\) for a teacher with \('colbert_xlmr', 8\)"):
+        make("embedding_distillation", "biencoder", "colbert")
 
 
 def test_errors_about_processors(tokenizer, tmp_path):
