@@ -36,6 +36,7 @@ setup(
         "huggingface_hub>=2.4",
         "faiss-cpu>=1.15",
         "ir-measures>=0.4.3",
+        "bm25s>=0.3",
     ],
     extras_require=EXTRAS,
 )

@@ -7,7 +7,12 @@ from .retrieval import ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
 
 
 # Runs pull in torch and datasets, which those who only compute a metric should not wait for.
-_LAZY = {"RankedPassages": ".runner", "rank_passages": ".runner"}
+_LAZY = {
+    "RankedPassages": ".runner",
+    "load_ranking": ".ranking_files",
+    "rank_by_bm25": ".bm25",
+    "rank_passages": ".runner",
+}
 
 
 def __getattr__(name):
@@ -26,7 +31,9 @@ __all__ = [
     "exact_match",
     "f1_score",
     "has_answer",
+    "load_ranking",
     "ndcg_at_k",
+    "rank_by_bm25",
     "rank_passages",
     "recall_at_k",
     "reciprocal_rank",
