@@ -17,7 +17,9 @@ and `ntrex/ntrex.<code>.txt`. Models, index, predictions and all tables (`result
 """
 
 import argparse
+import copy
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoProcessor,
@@ -51,6 +54,7 @@ from hf_xlir import (
 )
 from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, load_xquad
 from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
+from hf_xlir.data.mini_world import MINI_WORLD_LANGUAGES
 from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
 from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries
@@ -108,7 +112,13 @@ def main():
     for name, parts in {"retriever": (retriever, processor), "reader": (reader, reader_processor)}.items():
         for part in parts:
             part.save_pretrained(folders[name])
-    results["answer"] = answer(args, data, folders)
+    question = args.question
+    if question is None:  # the capital of France, or what a reader of the other languages may ask
+        korean = args.data_dir is None and "ko" in languages
+        question = (
+            "프랑스의 수도는 어디입니까?" if korean else next(r["question"] for r in data.test if r["lang"] != "en")
+        )
+    results["answer"] = answer(args, data, folders, question)
 
     results["seconds"] = round(time.time() - started, 1)
     write_json(Path(args.output_dir, "results.json"), results)
@@ -168,7 +178,7 @@ def distill_colbert(args, data):
         config = ColBERTXLMRConfig(
             encoder_config=small_encoder(tokenizer, 128, layers=2),
             embedding_dim=64,
-            query_length=48,
+            query_length=64,
             document_length=args.document_length,
             query_expansion="none",
         )
@@ -318,7 +328,7 @@ def distill_sentence_encoder(args, data):
 
 def load_teacher(args):
     """An English sentence encoder, as a dual encoder with its processor."""
-    teacher = BiEncoderModel.from_pretrained(args.teacher, pooling="mean", normalize=True).eval()
+    teacher = BiEncoderModel.from_pretrained(args.teacher, pooling="mean", normalize=True, query_length=128).eval()
     return teacher, BiEncoderProcessor.from_config(AutoTokenizer.from_pretrained(args.teacher), teacher.config)
 
 
@@ -327,17 +337,18 @@ def load_teacher(args):
 
 
 def train_dual_encoder(args, data, retriever, retriever_processor):
-    """The retriever's encoder as it is -> in-batch negatives -> mined hard negatives, in all languages."""
+    """Untrained -> the student's encoder -> in-batch negatives -> mined hard negatives, in all languages."""
     folder = Path(args.output_dir, "encoder")
     retriever.encoder.save_pretrained(folder)
     model = BiEncoderModel.from_pretrained(folder, pooling="mean", document_length=args.document_length)
     processor = BiEncoderProcessor.from_config(retriever_processor.tokenizer, model.config)
     cutoffs = (1, 5, 10, 20, 100)
 
-    def measure():
+    def measure(model):
         return recall(model, processor, data.test, data.passages, cutoffs, by_language=False)[0]
 
-    results = {"untrained (student's encoder)": measure()}
+    results = {"untrained": measure(BiEncoderModel(copy.deepcopy(model.config)).eval())}
+    results["student's encoder"] = measure(model)
     passages = {passage["id"]: passage for passage in data.passages}
     rows = [{"query": row["question"], "positive": passages[row["passage_ids"][0]]} for row in data.train]
     train(
@@ -351,7 +362,7 @@ def train_dual_encoder(args, data, retriever, retriever_processor):
         batch_size=48,
         learning_rate_factor=1.5,
     )
-    results["NCE"] = measure()
+    results["NCE"] = measure(model)
     rankings, _ = rank_passages(model, processor, data.train, data.passages, k=20)
     rows = mine_hard_negatives(data.train, data.passages, rankings, num_negatives=1).to_list()
     train(
@@ -365,7 +376,7 @@ def train_dual_encoder(args, data, retriever, retriever_processor):
         batch_size=48,
         learning_rate_factor=0.3,
     )
-    results["NCE + hard negatives"] = measure()
+    results["NCE + hard negatives"] = measure(model)
     model.save_pretrained(Path(args.output_dir, "dual_encoder"))
     processor.save_pretrained(Path(args.output_dir, "dual_encoder"))
     return results
@@ -467,14 +478,14 @@ def read(reader, processor, questions, passages):
 # 5. Answer a question
 
 
-def answer(args, data, folders):
+def answer(args, data, folders, question):
     """Everything from disk again: retrieve, explain, read."""
     retriever = AutoModel.from_pretrained(folders["retriever"]).eval()
     processor = AutoProcessor.from_pretrained(folders["retriever"])
     reader = AutoModelForSeq2SeqLM.from_pretrained(folders["reader"]).eval()
     reader_processor = AutoProcessor.from_pretrained(folders["reader"])
 
-    query = embed_queries(retriever, processor, [args.question])
+    query = embed_queries(retriever, processor, [question])
     passages, passage_encoder = data.passages, (retriever, processor)
     if args.teacher is None:
         LateInteractionIndex.load(Path(args.output_dir, "index")).attach(passages, "quickstart")
@@ -485,15 +496,15 @@ def answer(args, data, folders):
         passage_encoder = load_teacher(args)
     scores, found = passages.get_nearest_examples("quickstart", vectors, k=1)
     found = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-    [text] = read(reader, reader_processor, [args.question], [found])
+    [text] = read(reader, reader_processor, [question], [found])
 
-    say(f"Question  {args.question}\nAnswer    {text}\nPassage   {found[0]['title']} (score {scores[0]:.2f})")
+    say(f"Question  {question}\nAnswer    {text}\nPassage   {found[0]['title']} (score {scores[0]:.2f})")
     say(f"          {found[0]['text']}")
     say("Why       question token -> passage token (similarity)")
-    matches = explain((retriever, processor), passage_encoder, args.question, found[0])
+    matches = explain((retriever, processor), passage_encoder, question, found[0])
     for match in matches:
         say(f"          {match['question_token']} -> {match['passage_token']} ({match['similarity']:.2f})")
-    return {"question": args.question, "answer": text, "passage": found[0], "score": float(scores[0]), "why": matches}
+    return {"question": question, "answer": text, "passage": found[0], "score": float(scores[0]), "why": matches}
 
 
 @torch.no_grad()
@@ -542,26 +553,74 @@ def parse_arguments():
     parser.add_argument("--tokenizer", help="multilingual tokenizer of the student of `--teacher`; trained by default")
     parser.add_argument("--backbone", help="pretrained encoder (folder or Hub id); from scratch by default")
     parser.add_argument("--reader", help="pretrained T5 or mT5 (folder or Hub id); from scratch by default")
-    parser.add_argument("--question", default="프랑스의 수도는 어디입니까?", help="what to ask in the end")
+    parser.add_argument("--question", help="what to ask in the end; the capital of France, in Korean, by default")
     parser.add_argument("--learning_rate", type=float, help="1e-3 from scratch, 2e-5 with a backbone")
     parser.add_argument("--steps_factor", type=float, default=1.0, help="multiplies all numbers of training steps")
     parser.add_argument("--document_length", type=int, help="pieces of a passage: 128, or 224 for real data")
     parser.add_argument("--seed", type=int, default=1, help="of everything random")
     args = parser.parse_args()
 
-    if not args.question.strip():
+    if args.languages is not None:
+        args.languages = list(dict.fromkeys(["en", *args.languages]))  # English is the teacher's
+    check_arguments(parser, args)
+    if args.learning_rate is None:
+        args.learning_rate = 1e-3 if args.backbone is None else 2e-5
+    if args.document_length is None:
+        args.document_length = 128 if args.data_dir is None else 224
+    return args
+
+
+def check_arguments(parser, args):
+    """End with a message now rather than in some minutes."""
+    if args.question is not None and not args.question.strip():
         parser.error("--question is empty: ask something")
     if args.data_dir is not None and not Path(args.data_dir, "xquad", "xquad.en.json").is_file():
         parser.error(f"--data_dir {args.data_dir} has no xquad/xquad.en.json")
+    if args.languages == ["en"]:
+        parser.error("--languages needs one beside English: there is nothing to distil into otherwise")
+    for language in args.languages or []:
+        if args.data_dir is None and language not in MINI_WORLD_LANGUAGES:
+            parser.error(f"--languages: the mini world has {' '.join(MINI_WORLD_LANGUAGES)}, not {language}")
+        if args.data_dir is not None and not Path(args.data_dir, "xquad", f"xquad.{language}.json").is_file():
+            parser.error(f"--languages: {args.data_dir} has no xquad/xquad.{language}.json")
     if args.teacher is not None and args.data_dir is None:
         parser.error("--teacher needs real data: give --data_dir, too")
-    if args.steps_factor <= 0:
-        parser.error(f"--steps_factor must be positive, got {args.steps_factor}")
-    if args.languages is not None:
-        args.languages = list(dict.fromkeys(["en", *args.languages]))  # the teacher's
-    args.learning_rate = args.learning_rate or (1e-3 if args.backbone is None else 2e-5)
-    args.document_length = args.document_length or (128 if args.data_dir is None else 224)
-    return args
+    if args.teacher is not None and args.backbone is not None:
+        parser.error("--teacher trains a small student from scratch: leave --backbone out")
+    if args.tokenizer is not None and args.teacher is None:
+        parser.error("--tokenizer is the student's of --teacher: give --teacher, too")
+    if not (math.isfinite(args.steps_factor) and args.steps_factor > 0):
+        parser.error(f"--steps_factor must be a positive number, got {args.steps_factor}")
+    if args.learning_rate is not None and not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
+        parser.error(f"--learning_rate must be a positive number, got {args.learning_rate}")
+    if args.document_length is not None and not 16 <= args.document_length <= 504:
+        parser.error(f"--document_length must be from 16 to 504 pieces, got {args.document_length}")
+    if args.seed < 0:
+        parser.error(f"--seed must not be negative, got {args.seed}")
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output_dir cannot be made: {error}")
+    for option in ("tokenizer", "backbone", "teacher", "reader"):
+        source = getattr(args, option)
+        try:
+            if source is not None:
+                check_source(option, source)
+        except (OSError, ValueError) as error:
+            parser.error(f"--{option} must be a folder or a Hub id that can be loaded, got {source}: {error}")
+
+
+def check_source(option, source):
+    """Raise unless there is a tokenizer with, for all but `--tokenizer`, a T5 to read or a bare encoder."""
+    AutoTokenizer.from_pretrained(source)
+    if option == "tokenizer":
+        return
+    kind = AutoConfig.from_pretrained(source).model_type
+    if (kind in ("t5", "mt5", "umt5", "fid_t5")) != (option == "reader") or kind in ("colbert_xlmr", "biencoder"):
+        wanted = "a T5, mT5 or umT5" if option == "reader" else "a bare encoder such as XLM-R or BERT"
+        raise ValueError(f"it holds a {kind} model; give {wanted}.")
+    if Path(source).is_dir() and not [*Path(source).glob("*.safetensors*"), *Path(source).glob("*.bin*")]:
+        raise ValueError("it has no weights, neither model.safetensors nor pytorch_model.bin.")
 
 
 def all_texts(data):
@@ -580,7 +639,7 @@ def small_encoder(tokenizer, hidden_size, layers, dropout=0.0):
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "intermediate_size": 2 * hidden_size,
-        "max_position_embeddings": 264,
+        "max_position_embeddings": 512,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
         "pad_token_id": tokenizer.pad_token_id,
