@@ -387,7 +387,11 @@ def train_dual_encoder(args, data, retriever, retriever_processor):
 
 
 def train_reader(args, data, retriever, retriever_processor):
-    """A Fusion-in-Decoder reader that learns to copy, first from one sentence of a passage, then from several."""
+    """
+    A Fusion-in-Decoder reader that learns to copy, first from one sentence of a passage, then from several.
+
+    It encodes each sentence apart, with the passage's title, and decodes from all of them.
+    """
     if args.reader is None:
         if args.backbone is None:  # translations are near each other in the student's word vectors: start from them
             tokenizer, embeddings = retriever_processor.tokenizer, retriever.get_input_embeddings().weight
@@ -413,7 +417,9 @@ def train_reader(args, data, retriever, retriever_processor):
         tokenizer = AutoTokenizer.from_pretrained(args.reader)
         model = FiDT5ForConditionalGeneration.from_pretrained(args.reader)
         learning_rate = 1e-4
-    processor = FiDT5Processor(tokenizer, text_maxlength=args.document_length, answer_maxlength=16, n_context=24)
+    processor = FiDT5Processor(
+        tokenizer, text_maxlength=args.document_length, answer_maxlength=16, n_context=24 * args.num_passages
+    )
 
     def collate(rows):
         ctxs = [row["ctxs"] for row in rows]
@@ -422,7 +428,7 @@ def train_reader(args, data, retriever, retriever_processor):
     for number, (steps, batch_size, options) in enumerate(
         (
             (420, 64, {"share": 0.7, "max_sentences": 0, "num_distractors": 0, "english": 0.2}),
-            (150, 32, {"share": 0.5, "max_sentences": 3, "num_distractors": 0}),
+            (150, 32, {"share": 0.5, "max_sentences": 3, "num_distractors": args.num_passages - 1}),
         )
     ):
         steps = scaled(args, steps)
@@ -437,14 +443,14 @@ def train_reader(args, data, retriever, retriever_processor):
     return model.eval(), processor
 
 
-def evaluate_reader(args, data, reader, processor, rankings, num_passages=1):
-    """Exact match of the reader's answers from the sentences of the best passage, and of that passage's title."""
+def evaluate_reader(args, data, reader, processor, rankings):
+    """Exact match of the reader's answers from the sentences of the best passages, and of the best one's title."""
     passages = {passage["id"]: passage for passage in data.passages}
     predictions = []
     rows = data.test.to_list()
     for start in range(0, len(rows), 64):
         block = rows[start : start + 64]
-        found = [[passages[id] for id in rankings[row["id"]][:num_passages]] for row in block]
+        found = [[passages[id] for id in rankings[row["id"]][: args.num_passages]] for row in block]
         answers = read(reader, processor, [row["question"] for row in block], found)
         for row, of_row, text in zip(block, found, answers, strict=True):
             predictions.append(
@@ -494,7 +500,7 @@ def answer(args, data, folders, question):
         passages = add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
         vectors = query.embeddings[0].numpy()
         passage_encoder = load_teacher(args)
-    scores, found = passages.get_nearest_examples("quickstart", vectors, k=1)
+    scores, found = passages.get_nearest_examples("quickstart", vectors, k=args.num_passages)
     found = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
     [text] = read(reader, reader_processor, [question], [found])
 
@@ -554,6 +560,9 @@ def parse_arguments():
     parser.add_argument("--backbone", help="pretrained encoder (folder or Hub id); from scratch by default")
     parser.add_argument("--reader", help="pretrained T5 or mT5 (folder or Hub id); from scratch by default")
     parser.add_argument("--question", help="what to ask in the end; the capital of France, in Korean, by default")
+    parser.add_argument(
+        "--num_passages", type=int, default=1, help="how many found passages the reader reads; from scratch 1 is best"
+    )
     parser.add_argument("--learning_rate", type=float, help="1e-3 from scratch, 2e-5 with a backbone")
     parser.add_argument("--steps_factor", type=float, default=1.0, help="multiplies all numbers of training steps")
     parser.add_argument("--document_length", type=int, help="pieces of a passage: 128, or 224 for real data")
@@ -595,6 +604,8 @@ def check_arguments(parser, args):
         parser.error(f"--learning_rate must be a positive number, got {args.learning_rate}")
     if args.document_length is not None and not 16 <= args.document_length <= 504:
         parser.error(f"--document_length must be from 16 to 504 pieces, got {args.document_length}")
+    if not 1 <= args.num_passages <= 20:
+        parser.error(f"--num_passages must be from 1 to 20, got {args.num_passages}")
     if args.seed < 0:
         parser.error(f"--seed must not be negative, got {args.seed}")
     try:

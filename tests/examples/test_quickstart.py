@@ -83,6 +83,7 @@ def test_predictions_are_of_the_test_questions(finished):
         (["--learning_rate", "0"], "--learning_rate must be a positive number"),
         (["--document_length", "0"], "--document_length must be from 16 to 504"),
         (["--document_length", "505"], "--document_length must be from 16 to 504"),
+        (["--num_passages", "0"], "--num_passages must be from 1 to 20"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--reader", "missing/folder/of/a/reader"], "--reader must be a folder or a Hub id"),
         (["--backbone", "missing/folder/of/a/backbone"], "--backbone must be a folder or a Hub id"),
