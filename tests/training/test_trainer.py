@@ -3,7 +3,6 @@
 import pytest
 import torch
 from datasets import IterableDataset
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, TrainingArguments
 from two_processes import (
@@ -401,18 +400,6 @@ def test_processor_settings_are_written_to_the_configuration(tokenizer, tmp_path
     RetrieverTrainer(model, make_arguments(tmp_path, objective="in_batch_nce"), processor, train_dataset=make_rows())
     pieces = len(tokenizer)
     assert (model.config.query_marker_id, model.config.document_marker_id) == (pieces - 3, pieces - 2)  # then <mask>
-
-
-def test_lora(make_trainer, tokenizer, tmp_path):
-    model, processor = make_retriever("colbert", tokenizer)
-    adapted = get_peft_model(model, LoraConfig(target_modules=["query", "value"], modules_to_save=["linear"]))
-    before = {name: weights.clone() for name, weights in adapted.state_dict().items()}
-    arguments = make_arguments(tmp_path / "lora", objective="in_batch_nce", save_strategy="steps", save_steps=3)
-    RetrieverTrainer(adapted, arguments, processor, train_dataset=make_rows()).train()
-    changed = {name for name, weights in adapted.state_dict().items() if not torch.equal(weights, before[name])}
-    assert any("lora_B" in name for name in changed) and any("linear.modules_to_save" in name for name in changed)
-    assert all("lora_" in name or "modules_to_save" in name for name in changed)
-    assert (tmp_path / "lora" / "checkpoint-3" / "adapter_model.safetensors").exists()
 
 
 def test_student_of_queries_alone_learns_to_search_the_teachers_index(tokenizer, tmp_path):
