@@ -1,5 +1,6 @@
 import gzip
 import json
+import tracemalloc
 
 import pytest
 
@@ -91,3 +92,17 @@ def test_a_bad_byte_in_an_array_costs_its_item_only(write):
         "3: expected a JSON object, got 3",
         "4: it has half of a surrogate pair (`\\ud800` to `\\udfff`), which is not text",
     ]
+
+
+def test_the_memory_for_an_array_does_not_grow_with_it(write):
+    row = json.dumps({"ctxs": [{"text": "word " * 100}] * 50})
+
+    def peak(num_rows):
+        path = write("rows.json", "[" + ", ".join([row] * num_rows) + "]")
+        tracemalloc.start()
+        assert sum(1 for _ in read_json_objects(path, path, RowErrors())) == num_rows
+        bytes_used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return bytes_used
+
+    assert peak(1000) < 1.2 * peak(250)

@@ -61,6 +61,14 @@ def test_colbert_collection_without_titles(write):
     assert load_passages(write("b.tsv", 'pid\tpassage\n0\t"a"\n1\t"b\n')).to_list() == expected
 
 
+def test_quotes_around_a_tab_are_text_where_quotes_are(write):
+    path = write("collection.tsv", '0\t"a\tb"\n1\tc\td\n')
+    assert load_passages(path).to_list() == [
+        {"id": "0", "title": 'b"', "text": '"a'},
+        {"id": "1", "title": "d", "text": "c"},
+    ]
+
+
 def test_a_stray_quote_swallows_nothing(write):
     path = write("psgs.tsv", 'id\ttext\ttitle\n1\t"open\tT\n2\tb\tT"\n3\t"c\tT"\n4\t"d ""e"""\tT\n')
     assert load_passages(path).to_list() == [
@@ -78,6 +86,8 @@ def test_json(write, as_array):
         {"_id": "NA", "title": "T", "text": "a\ttab\n"},
         {"docid": "3", "contents": "A title\ta text\twith a tab"},
         {"id": "4", "contents": "only a text"},
+        {"id": "5", "title": "Own", "contents": "A title\ta text"},
+        {"id": "6", "text": "own", "contents": "A title\ta text"},
     ]
     content = json.dumps(rows) if as_array else "\n".join(map(json.dumps, rows))
     assert load_passages(write("passages.jsonl", content)).to_list() == [
@@ -85,6 +95,8 @@ def test_json(write, as_array):
         {"id": "NA", "title": "T", "text": "a\ttab\n"},
         {"id": "3", "title": "A title", "text": "a text\twith a tab"},
         {"id": "4", "title": "", "text": "only a text"},
+        {"id": "5", "title": "Own", "text": "a text"},
+        {"id": "6", "title": "", "text": "own"},
     ]
 
 

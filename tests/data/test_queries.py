@@ -20,6 +20,7 @@ EXPECTED = [{"id": "-7", "question": '"Who" did?'}, {"id": "NA", "question": "nu
         'lang\tText\tquery_id\nko\t"Who" did?\t-7\nko\tnull\tNA\n',
         json.dumps({"_id": -7, "text": '"Who" did?', "metadata": {}}) + '\n{"_id": "NA", "text": "null"}',
         '[{"id": -7, "question": "\\"Who\\" did?"}, {"id": "NA", "query": "null"}]',
+        'qid\tquery\tquestion\tid\nx\tx\t"Who" did?\t-7\ny\ty\tnull\tNA\n',
         gzip.compress(b'-7\t"Who" did?\nNA\tnull\n'),
     ],
 )
