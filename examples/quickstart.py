@@ -58,6 +58,7 @@ from hf_xlir.data.mini_world import MINI_WORLD_LANGUAGES
 from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
 from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries
+from hf_xlir.models.auto import load_retriever
 from hf_xlir.models.late_interaction import maxsim_matches
 from hf_xlir.training.hard_negatives import mine_hard_negatives
 from hf_xlir.training.mimetic_init import mimetic_init_
@@ -73,6 +74,15 @@ class Data(NamedTuple):
     train: Dataset
     test: Dataset
     parallel: list[dict]
+
+
+class Retriever(NamedTuple):
+    """A trained model, and the one that encodes its passages: the same or, with `--teacher`, the teacher."""
+
+    model: BiEncoderModel | ColBERTXLMRModel
+    processor: BiEncoderProcessor | ColBERTXLMRProcessor
+    passage_model: BiEncoderModel | ColBERTXLMRModel
+    passage_processor: BiEncoderProcessor | ColBERTXLMRProcessor
 
 
 def main():
@@ -92,24 +102,24 @@ def main():
 
     if args.teacher is None:
         heading("2. Cross-lingual retrieval: ColBERT students of an English ColBERT teacher")
-        retriever, processor, results["retrieval"], rankings = distill_colbert(args, data)
+        retriever, results["retrieval"], rankings = distill_colbert(args, data)
     else:
         heading("2. Cross-lingual retrieval: a small student of an English sentence encoder")
-        retriever, processor, results["retrieval"], rankings = distill_sentence_encoder(args, data)
+        retriever, results["retrieval"], rankings = distill_sentence_encoder(args, data)
     table("Recall at 1 / 5 / 20, per cent", results["retrieval"], languages)
 
     heading("3. The dual encoder: in-batch negatives, then hard negatives mined from itself")
-    results["dual_encoder"] = train_dual_encoder(args, data, retriever, processor)
+    results["dual_encoder"] = train_dual_encoder(args, data, retriever)
     table("Recall at 1 / 5 / 10 / 20 / 100, per cent, all languages", results["dual_encoder"], ["all"])
 
     heading("4. The reader: answers from the passages that the retriever finds")
-    reader, reader_processor = train_reader(args, data, retriever, processor)
-    results["reader"] = evaluate_reader(args, data, reader, reader_processor, rankings)
+    reader, reader_processor = train_reader(args, data, retriever)
+    results["reader"] = evaluate_reader(args, data, retriever, reader, reader_processor, rankings)
     table("Exact match, per cent", results["reader"], languages)
 
     heading("5. Save, load through the Auto classes, answer a question")
     folders = {name: Path(args.output_dir, name) for name in ("retriever", "reader")}
-    for name, parts in {"retriever": (retriever, processor), "reader": (reader, reader_processor)}.items():
+    for name, parts in {"retriever": retriever[:2], "reader": (reader, reader_processor)}.items():
         for part in parts:
             part.save_pretrained(folders[name])
     question = args.question
@@ -250,7 +260,7 @@ def distill_colbert(args, data):
     embeddings = embed_passages(student, processor, data.passages)
     results["after relevance scores"], rankings = recall(student, processor, data.test, embeddings)
     LateInteractionIndex.build(embeddings).save(Path(args.output_dir, "index"))
-    return student, processor, results, rankings
+    return Retriever(student, processor, student, processor), results, rankings
 
 
 def distill_sentence_encoder(args, data):
@@ -323,25 +333,24 @@ def distill_sentence_encoder(args, data):
     )
     results["after relevance scores"], rankings = recall(student, processor, questions, embeddings)
     embeddings.save(Path(args.output_dir, "index"))
-    return student, processor, results, rankings
+    return Retriever(student, processor, teacher, teacher_processor), results, rankings
 
 
 def load_teacher(args):
     """An English sentence encoder, as a dual encoder with its processor."""
-    teacher = BiEncoderModel.from_pretrained(args.teacher, pooling="mean", normalize=True, query_length=128).eval()
-    return teacher, BiEncoderProcessor.from_config(AutoTokenizer.from_pretrained(args.teacher), teacher.config)
+    return load_retriever(args.teacher, "biencoder", pooling="mean", normalize=True, query_length=128)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 3. The dual encoder
 
 
-def train_dual_encoder(args, data, retriever, retriever_processor):
+def train_dual_encoder(args, data, retriever):
     """Untrained -> the student's encoder -> in-batch negatives -> mined hard negatives, in all languages."""
     folder = Path(args.output_dir, "encoder")
-    retriever.encoder.save_pretrained(folder)
+    retriever.model.encoder.save_pretrained(folder)
     model = BiEncoderModel.from_pretrained(folder, pooling="mean", document_length=args.document_length)
-    processor = BiEncoderProcessor.from_config(retriever_processor.tokenizer, model.config)
+    processor = BiEncoderProcessor.from_config(retriever.processor.tokenizer, model.config)
     cutoffs = (1, 5, 10, 20, 100)
 
     def measure(model):
@@ -386,15 +395,15 @@ def train_dual_encoder(args, data, retriever, retriever_processor):
 # 4. The reader
 
 
-def train_reader(args, data, retriever, retriever_processor):
+def train_reader(args, data, retriever):
     """
-    A Fusion-in-Decoder reader that learns to copy, first from one sentence of a passage, then from several.
+    A Fusion-in-Decoder reader that learns to copy, first from one sentence of a passage, then from two or more.
 
     It encodes each sentence apart, with the passage's title, and decodes from all of them.
     """
     if args.reader is None:
         if args.backbone is None:  # translations are near each other in the student's word vectors: start from them
-            tokenizer, embeddings = retriever_processor.tokenizer, retriever.get_input_embeddings().weight
+            tokenizer, embeddings = retriever.processor.tokenizer, retriever.model.get_input_embeddings().weight
         else:
             tokenizer, embeddings = train_tokenizer(all_texts(data), 8_000), None
         config = FiDT5Config(
@@ -418,47 +427,53 @@ def train_reader(args, data, retriever, retriever_processor):
         model = FiDT5ForConditionalGeneration.from_pretrained(args.reader)
         learning_rate = 1e-4
     processor = FiDT5Processor(
-        tokenizer, text_maxlength=args.document_length, answer_maxlength=16, n_context=24 * args.num_passages
+        tokenizer, text_maxlength=args.document_length, answer_maxlength=16, n_context=args.num_sentences
     )
 
     def collate(rows):
         ctxs = [row["ctxs"] for row in rows]
         return dict(processor([row["question"] for row in rows], ctxs, [row["target"] for row in rows]))
 
-    for number, (steps, batch_size, options) in enumerate(
-        (
-            (420, 64, {"share": 0.7, "max_sentences": 0, "num_distractors": 0, "english": 0.2}),
-            (150, 32, {"share": 0.5, "max_sentences": 3, "num_distractors": args.num_passages - 1}),
-        )
+    for number, (steps, share, max_sentences, english) in enumerate(
+        ((400, 0.6, 0, 0.2), (150, 0.4, args.num_sentences - 1, 0.0))
     ):
         steps = scaled(args, steps)
         examples = substitute_answers(
-            data.train, data.passages, steps * batch_size, seed=args.seed + number, **options
+            data.train,
+            data.passages,
+            64 * steps,
+            share=share,
+            num_distractors=0,
+            max_sentences=max_sentences,
+            english=english,
+            seed=args.seed + number,
         )
         training_args = TrainingArguments(
-            **shared_arguments(args, f"reader_{number}", steps, batch_size), learning_rate=learning_rate
+            **shared_arguments(args, f"reader_{number}", steps, 64), learning_rate=learning_rate
         )
         Trainer(model, training_args, collate, examples).train()
         learning_rate /= 2
     return model.eval(), processor
 
 
-def evaluate_reader(args, data, reader, processor, rankings):
-    """Exact match of the reader's answers from the sentences of the best passages, and of the best one's title."""
+def evaluate_reader(args, data, retriever, reader, processor, rankings):
+    """Exact match of the reader's answers from the passages that were found, and of the best one's title."""
     passages = {passage["id"]: passage for passage in data.passages}
+    found = {row["id"]: [passages[id] for id in rankings[row["id"]]] for row in data.test}
+    sentences = find_sentences(args, retriever, data.test, found)
     predictions = []
     rows = data.test.to_list()
     for start in range(0, len(rows), 64):
         block = rows[start : start + 64]
-        found = [[passages[id] for id in rankings[row["id"]][: args.num_passages]] for row in block]
-        answers = read(reader, processor, [row["question"] for row in block], found)
-        for row, of_row, text in zip(block, found, answers, strict=True):
+        ctxs = [sentences[row["id"]] for row in block]
+        answers = read(reader, processor, [row["question"] for row in block], ctxs)
+        for row, of_row, text in zip(block, ctxs, answers, strict=True):
             predictions.append(
                 {
                     **{name: row[name] for name in ("id", "lang", "question", "answers")},
                     "prediction": text,
-                    "title": of_row[0]["title"],
-                    "ctxs": [passage["id"] for passage in of_row],
+                    "title": found[row["id"]][0]["title"],
+                    "ctxs": of_row,
                 }
             )
     write_json(Path(args.output_dir, "predictions.json"), predictions)
@@ -471,11 +486,30 @@ def evaluate_reader(args, data, reader, processor, rankings):
     return with_mean(results)
 
 
+def find_sentences(args, retriever, questions, found):
+    """By id of the question the sentences of its three best passages that the retriever scores highest."""
+    found = {id: passages[:3] for id, passages in found.items()}
+    of_passage = {passage["id"]: split_sentences(passage) for passages in found.values() for passage in passages}
+    rows = [
+        {"id": f"{id}#{number}", **sentence}
+        for id, sentences in of_passage.items()
+        for number, sentence in enumerate(sentences)
+    ]
+    embeddings = embed_passages(retriever.passage_model, retriever.passage_processor, rows)
+    rankings, _ = rank_passages(retriever.model, retriever.processor, questions, embeddings, k=300)
+    chosen = {}
+    for id, passages in found.items():
+        places = [name.rpartition("#") for name in rankings[id]]
+        own = {passage["id"] for passage in passages}
+        best = [of_passage[passage][int(number)] for passage, _, number in places if passage in own]
+        chosen[id] = (best or of_passage[passages[0]["id"]])[: args.num_sentences]
+    return chosen
+
+
 @torch.no_grad()
-def read(reader, processor, questions, passages):
-    """Greedy answers from the sentences of each question's passages."""
-    sentences = [[sentence for passage in of_one for sentence in split_sentences(passage)] for of_one in passages]
-    inputs = processor(questions, sentences).to(reader.device)
+def read(reader, processor, questions, ctxs):
+    """Greedy answers, each from its question's sentences."""
+    inputs = processor(questions, ctxs).to(reader.device)
     generated = reader.generate(**inputs, max_new_tokens=16, do_sample=False, num_beams=1)
     return [text.strip() for text in processor.batch_decode(generated, skip_special_tokens=True)]
 
@@ -486,38 +520,50 @@ def read(reader, processor, questions, passages):
 
 def answer(args, data, folders, question):
     """Everything from disk again: retrieve, explain, read."""
-    retriever = AutoModel.from_pretrained(folders["retriever"]).eval()
+    model = AutoModel.from_pretrained(folders["retriever"]).eval()
     processor = AutoProcessor.from_pretrained(folders["retriever"])
+    retriever = Retriever(model, processor, *((model, processor) if args.teacher is None else load_teacher(args)))
     reader = AutoModelForSeq2SeqLM.from_pretrained(folders["reader"]).eval()
     reader_processor = AutoProcessor.from_pretrained(folders["reader"])
 
-    query = embed_queries(retriever, processor, [question])
-    passages, passage_encoder = data.passages, (retriever, processor)
+    query = embed_queries(model, processor, [question])
+    passages = data.passages
     if args.teacher is None:
         LateInteractionIndex.load(Path(args.output_dir, "index")).attach(passages, "quickstart")
         vectors = query.embeddings[0][query.mask[0]].numpy()
     else:
         passages = add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
         vectors = query.embeddings[0].numpy()
-        passage_encoder = load_teacher(args)
-    scores, found = passages.get_nearest_examples("quickstart", vectors, k=args.num_passages)
+    scores, found = passages.get_nearest_examples("quickstart", vectors, k=3)
     found = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-    [text] = read(reader, reader_processor, [question], [found])
+    ctxs = find_sentences(args, retriever, [{"id": "question", "question": question}], {"question": found})
+    [text] = read(reader, reader_processor, [question], list(ctxs.values()))
 
     say(f"Question  {question}\nAnswer    {text}\nPassage   {found[0]['title']} (score {scores[0]:.2f})")
     say(f"          {found[0]['text']}")
+    for ctx in ctxs["question"]:
+        say(f"Read      {ctx['title']}: {ctx['text']}")
     say("Why       question token -> passage token (similarity)")
-    matches = explain((retriever, processor), passage_encoder, question, found[0])
+    matches = explain(retriever, question, found[0])
     for match in matches:
         say(f"          {match['question_token']} -> {match['passage_token']} ({match['similarity']:.2f})")
-    return {"question": question, "answer": text, "passage": found[0], "score": float(scores[0]), "why": matches}
+    return {
+        "question": question,
+        "answer": text,
+        "passage": found[0],
+        "score": float(scores[0]),
+        "read": ctxs["question"],
+        "why": matches,
+    }
 
 
 @torch.no_grad()
-def explain(question_encoder, passage_encoder, question, passage):
+def explain(retriever, question, passage):
     """Which token of the passage each token of the question matched."""
-    question_tokens, question_vectors = token_vectors(*question_encoder, question)
-    passage_tokens, passage_vectors = token_vectors(*passage_encoder, passage["text"], passage["title"])
+    question_tokens, question_vectors = token_vectors(retriever.model, retriever.processor, question)
+    passage_tokens, passage_vectors = token_vectors(
+        retriever.passage_model, retriever.passage_processor, passage["text"], passage["title"]
+    )
     similarities, places = maxsim_matches(question_vectors, passage_vectors)
     return [
         {"question_token": token, "passage_token": passage_tokens[place], "similarity": similarity}
@@ -561,7 +607,7 @@ def parse_arguments():
     parser.add_argument("--reader", help="pretrained T5 or mT5 (folder or Hub id); from scratch by default")
     parser.add_argument("--question", help="what to ask in the end; the capital of France, in Korean, by default")
     parser.add_argument(
-        "--num_passages", type=int, default=1, help="how many found passages the reader reads; from scratch 1 is best"
+        "--num_sentences", type=int, default=2, help="how many sentences of the best passages the reader reads"
     )
     parser.add_argument("--learning_rate", type=float, help="1e-3 from scratch, 2e-5 with a backbone")
     parser.add_argument("--steps_factor", type=float, default=1.0, help="multiplies all numbers of training steps")
@@ -604,8 +650,8 @@ def check_arguments(parser, args):
         parser.error(f"--learning_rate must be a positive number, got {args.learning_rate}")
     if args.document_length is not None and not 16 <= args.document_length <= 504:
         parser.error(f"--document_length must be from 16 to 504 pieces, got {args.document_length}")
-    if not 1 <= args.num_passages <= 20:
-        parser.error(f"--num_passages must be from 1 to 20, got {args.num_passages}")
+    if not 1 <= args.num_sentences <= 100:
+        parser.error(f"--num_sentences must be from 1 to 100, got {args.num_sentences}")
     if args.seed < 0:
         parser.error(f"--seed must not be negative, got {args.seed}")
     try:

@@ -51,6 +51,7 @@ def test_results(finished):
     answer = results["answer"]
     assert answer["question"] == "프랑스의 수도는 어디입니까?"
     assert set(answer["passage"]) == {"id", "title", "text"}
+    assert len(answer["read"]) == 2
     assert [match["question_token"] for match in answer["why"]][:2] == ["<s>", "[marker]"]
     assert all(-1 <= match["similarity"] <= 1.0001 for match in answer["why"])
 
@@ -83,7 +84,7 @@ def test_predictions_are_of_the_test_questions(finished):
         (["--learning_rate", "0"], "--learning_rate must be a positive number"),
         (["--document_length", "0"], "--document_length must be from 16 to 504"),
         (["--document_length", "505"], "--document_length must be from 16 to 504"),
-        (["--num_passages", "0"], "--num_passages must be from 1 to 20"),
+        (["--num_sentences", "0"], "--num_sentences must be from 1 to 100"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--reader", "missing/folder/of/a/reader"], "--reader must be a folder or a Hub id"),
         (["--backbone", "missing/folder/of/a/backbone"], "--backbone must be a folder or a Hub id"),

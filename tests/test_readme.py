@@ -1,0 +1,91 @@
+"""The README's Python blocks, run as printed with tiny local models in place of the Hub's."""
+
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoModel, AutoProcessor, T5Config, T5ForConditionalGeneration, XLMRobertaModel
+
+from hf_xlir import BiEncoderModel, ColBERTXLMRModel, ColBERTXLMRProcessor
+from hf_xlir.data import load_mini_world
+from hf_xlir.data.vocabulary import train_tokenizer
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def block(*words):
+    [found] = [text for text in BLOCKS if all(word in text for word in words)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, make_encoder_config):
+    """Folders for the Hub names that README uses."""
+    folder = tmp_path_factory.mktemp("models")
+    names = {
+        "FacebookAI/xlm-roberta-base": folder / "xlm-roberta",
+        "google/mt5-small": folder / "mt5",
+        "english-colbert": folder / "english-colbert",
+    }
+    world = load_mini_world(["ko"])
+    tokenizer = train_tokenizer([*world.passages["text"], *world.parallel["source"]], 2000)
+    config = make_encoder_config(vocab_size=len(tokenizer), max_position_embeddings=300)
+    encoder = XLMRobertaModel(config, add_pooling_layer=False)
+    encoder.save_pretrained(names["FacebookAI/xlm-roberta-base"])
+    tokenizer.save_pretrained(names["FacebookAI/xlm-roberta-base"])
+    colbert = ColBERTXLMRModel.from_pretrained(names["FacebookAI/xlm-roberta-base"])
+    colbert.save_pretrained(names["english-colbert"])
+    ColBERTXLMRProcessor.from_config(tokenizer, colbert.config).save_pretrained(names["english-colbert"])
+    reader = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1
+        )
+    )
+    reader.save_pretrained(names["google/mt5-small"])
+    tokenizer.save_pretrained(names["google/mt5-small"])
+    return {name: str(path) for name, path in names.items()}
+
+
+def run(text, models, namespace=None):
+    for name, path in models.items():
+        text = text.replace(f'"{name}"', repr(path))
+    text = text.replace("max_steps=1000", "max_steps=1, use_cpu=True, report_to='none'")
+    namespace = {} if namespace is None else namespace
+    exec(compile(text, "README.md", "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_colbert(models):
+    names = run(block("ColBERTXLMRModel", "LateInteractionIndex"), models)
+    assert isinstance(names["model"], ColBERTXLMRModel)
+    assert len(names["scores"]) == len(names["found"]["title"]) == 5
+    assert list(names["scores"]) == sorted(names["scores"], reverse=True)
+
+
+def test_biencoder(models, capsys):
+    names = run(block("BiEncoderModel", "add_dense_index"), models)
+    assert isinstance(names["model"], BiEncoderModel)
+    assert names["rows"][0][0]["title"] in capsys.readouterr().out
+
+
+def test_reader(models, capsys):
+    names = run(block("FiDT5Processor"), models)
+    assert names["output"].reader_scores.shape == (1, 2)
+
+
+def test_training_and_sharing(models, tmp_path, own_hub_export):
+    names = run(block("RetrieverTrainer("), models)
+    run(block("register_for_hub_export()"), models, names)
+    assert (tmp_path / "my-colbert" / "modeling_colbert_xlmr.py").is_file()
+    assert isinstance(AutoModel.from_pretrained(tmp_path / "my-colbert"), ColBERTXLMRModel)
+    assert isinstance(AutoProcessor.from_pretrained(tmp_path / "my-colbert"), ColBERTXLMRProcessor)
+
+
+def test_every_block_is_tested():
+    assert len(BLOCKS) == 5
