@@ -1,0 +1,201 @@
+"""Arguments of a training script: those of a recipe, and what the command line changes."""
+
+import difflib
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from ..data.building import resolve_file
+from .smoke import SMOKE_ARGUMENTS
+
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass
+class RecipeArguments:
+    """
+    What every training script takes beside its own arguments and those of its trainer.
+
+    Args:
+        global_batch_size (`int`, *optional*):
+            Rows that one update learns from, over all processes and accumulated batches: what papers call the batch
+            size. The size of a process's batch follows from it. `None` leaves that to `per_device_train_batch_size`.
+        smoke (`bool`, *optional*, defaults to `False`):
+            Whether to run in small: a few steps of a tiny model on built-in data, by the same code.
+    """
+
+    global_batch_size: int | None = field(
+        default=None, metadata={"help": "Rows of one update, over all processes and accumulated batches."}
+    )
+    smoke: bool = field(
+        default=False, metadata={"help": "Run in small: a few steps of a tiny model on built-in data."}
+    )
+
+
+def parse_recipe(*types, argv=None, description=None):
+    r"""
+    Parse the arguments of a script, `script.py [recipe.yaml] [--argument value ...]`: those of the recipe, and behind
+    them those of the command line, which win. Both are checked in the same way, before anything else happens.
+
+    Args:
+        types (`type`):
+            Dataclasses, one of them derived from [`~transformers.TrainingArguments`]. [`RecipeArguments`] are added.
+        argv (`list[str]`, *optional*):
+            The arguments; those of the process by default.
+        description (`str`, *optional*):
+            What `--help` says first.
+
+    Returns:
+        `tuple`: An object of each type, and [`RecipeArguments`].
+
+    Raises:
+        SystemExit: With the reason on the standard error, if the recipe cannot be read, an argument is unknown or has
+            no value that fits, or the batch cannot be shared equally. The names are in the message.
+
+    Example:
+    ```python
+    >>> from hf_xlir import RetrieverTrainingArguments
+    >>> from hf_xlir.training.recipes import parse_recipe
+
+    >>> arguments = ["--global_batch_size", "32", "--gradient_accumulation_steps", "4", "--use_cpu"]
+    >>> training_args, recipe_args = parse_recipe(RetrieverTrainingArguments, argv=arguments)
+    >>> training_args.per_device_train_batch_size, recipe_args.smoke
+    (8, False)
+
+    ```
+    """
+    types = (*types, RecipeArguments)
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(
+        types, description=description, allow_abbrev=False, usage="%(prog)s [recipe.yaml] [--argument value ...]"
+    )
+    recipe = {}
+    try:
+        if given and given[0].endswith(SUFFIXES):
+            recipe = read_recipe(given.pop(0), {each.name for of_type in types for each in fields(of_type)})
+        # Of an argument that is there twice, the last one counts
+        written = _as_options(recipe)
+        first = parser.parse_args([*written, *given])
+        if first.smoke:
+            written += _as_options(_smoke_arguments(first))
+        parsed = parser.parse_args_into_dataclasses([*written, *given], look_for_args_file=False)
+        names = {*recipe, *(option.split("=")[0].lstrip("-").replace("-", "_") for option in given)}
+        (training_args,) = (each for each in parsed if isinstance(each, TrainingArguments))
+        _share_batch(training_args, parsed[-1].global_batch_size, "per_device_train_batch_size" in names)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    return parsed
+
+
+def read_recipe(path, names):
+    """
+    Read a recipe: a YAML file of arguments and their values.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+        names (`Iterable[str]`):
+            The arguments that there are.
+
+    Returns:
+        `dict`: The value of each argument.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such file, or an argument is unknown or has no value.
+    """
+    try:
+        recipe = yaml.safe_load(Path(resolve_file(path)).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"`{path}` is not YAML: {error}.") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"`{path}` must have lines of `argument: value`, got {type(recipe).__name__}.")
+    unknown = [str(name) for name in recipe if name not in names]
+    if unknown:
+        close = [match for name in unknown for match in difflib.get_close_matches(name, names, n=1)]
+        hint = f" Did you mean {', '.join(f'`{name}`' for name in close)}?" if close else ""
+        raise ValueError(f"`{path}` has unknown arguments: {', '.join(f'`{name}`' for name in unknown)}.{hint}")
+    empty = [name for name, value in recipe.items() if value is None or value == []]
+    if empty:
+        raise ValueError(f"`{path}` has no value for {', '.join(f'`{name}`' for name in empty)}: leave it out.")
+    return recipe
+
+
+def check_given(**values):
+    r"""
+    Raise if an argument is missing that a script needs, and that neither recipe nor command line gave.
+
+    Args:
+        values:
+            Values by the names of their arguments.
+
+    Raises:
+        ValueError: If one is `None`.
+    """
+    missing = [f"`{name}`" for name, value in values.items() if value is None]
+    if missing:
+        raise ValueError(f"Missing: {', '.join(missing)}. Give it on the command line or in the recipe.")
+
+
+def check_files(**paths):
+    r"""
+    Raise if a file does not exist, before the first one, which may take an hour, is read.
+
+    Args:
+        paths (`str` or `os.PathLike`, *optional*):
+            Paths or URLs by the names of their arguments; `None` is passed over.
+
+    Raises:
+        FileNotFoundError: If a local file does not exist.
+    """
+    for name, path in paths.items():
+        if path is None:
+            continue
+        try:
+            resolve_file(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"`{name}`: {error}") from None
+
+
+def _smoke_arguments(first):
+    """What a smoke run changes, in a folder of its own: a run in earnest shall not go on from its checkpoints."""
+    return {
+        **SMOKE_ARGUMENTS,
+        "gradient_accumulation_steps": min(2, first.gradient_accumulation_steps),
+        "output_dir": f"{first.output_dir or 'trainer_output'}_smoke",
+    }
+
+
+def _as_options(arguments):
+    """As on the command line, so that values are checked as there: YAML takes `1e-5` for a text."""
+    options = []
+    for name, value in arguments.items():
+        if isinstance(value, list):
+            options += [f"--{name}", *map(str, value)]
+        else:
+            options.append(f"--{name}={json.dumps(value) if isinstance(value, dict | bool) else value}")
+    return options
+
+
+def _share_batch(training_args, global_batch_size, is_set):
+    """Set the size of a process's batch so that those of all processes and accumulation steps make the whole."""
+    if global_batch_size is None:
+        return
+    devices = training_args.world_size * max(1, training_args.n_gpu)
+    parts = devices * training_args.gradient_accumulation_steps
+    own = training_args.per_device_train_batch_size if is_set else global_batch_size // parts
+    if own < 1 or own * parts != global_batch_size:
+        each = f" batches of `per_device_train_batch_size`={own}" if is_set else ""
+        raise ValueError(
+            f"`global_batch_size`={global_batch_size} is not made of {devices} device(s) x "
+            f"`gradient_accumulation_steps`={training_args.gradient_accumulation_steps}{each}: change one of them."
+        )
+    training_args.per_device_train_batch_size = own
+
+
+__all__ = ["RecipeArguments", "check_files", "check_given", "parse_recipe", "read_recipe"]

@@ -1,0 +1,127 @@
+"""Rows that are made when they are read: which negatives each epoch has."""
+
+import logging
+import pickle
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset
+
+from hf_xlir.data import READER_EXAMPLE_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
+from hf_xlir.training import epoch_rows
+from hf_xlir.training.epoch_rows import EpochRows, dpr_rows, reader_rows
+
+
+def passages(*texts):
+    return [{"id": text, "title": "T", "text": text} for text in texts]
+
+
+def example(question, positives=("p", "q"), hard=(), other=()):
+    lists = {"positive_ctxs": positives, "hard_negative_ctxs": hard, "negative_ctxs": other}
+    common = {"id": question, "question": question, "answers": [], "lang": "en"}
+    return {**common, **{name: passages(*texts) for name, texts in lists.items()}}
+
+
+HARD, OTHER = tuple("abcde"), tuple("vwxyz")
+EXAMPLES = Dataset.from_list(
+    [
+        example("many", hard=HARD, other=OTHER),
+        example("no positive", positives=(), hard=HARD),
+        example("two", hard=("a",), other=("v",)),
+        example("other", other=OTHER),
+        example("none"),
+    ],
+    features=RETRIEVAL_EXAMPLE_FEATURES,
+)
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(epoch_rows, "logger", logging.Logger("test"))
+    monkeypatch.setattr(epoch_rows.logger, "warning", lines.append)
+    return lines
+
+
+def at_epoch(rows, epoch):
+    rows.on_epoch_begin(None, SimpleNamespace(epoch=epoch), None)
+    return rows
+
+
+def negatives(rows, epoch):
+    """The texts of all rows' negatives in an epoch."""
+    at_epoch(rows, epoch)
+    return [[passage["text"] for passage in rows[place]["negatives"]] for place in range(len(rows))]
+
+
+def test_a_row_of_dpr(log):
+    rows = dpr_rows(EXAMPLES)
+    assert log == ["2 of 5 questions are left out, since they have no positive or less than 1 negative(s)."]
+    found = at_epoch(rows, None).__getitems__([0, 2])
+    assert [row["query"] for row in found] == ["many", "other"] and len(rows) == 3
+    assert found[0]["positive"] == {"id": "p", "title": "T", "text": "p"}  # the first
+    assert found[0]["negatives"][0]["text"] in HARD and found[1]["negatives"][0]["text"] in OTHER
+
+
+def test_other_negatives_each_epoch_and_the_same_ones_again():
+    rows = dpr_rows(EXAMPLES, num_negatives=2, seed=3)
+    epochs = [negatives(rows, epoch) for epoch in range(40)]
+    many, two, other = zip(*epochs, strict=True)
+    assert set(map(len, many)) == {2} and all(first != second for first, second in many)
+    assert {text for pair in many for text in pair} == set(HARD)  # not one of the others while there are hard ones
+    assert set(map(tuple, two)) == {("a", "v")}
+    assert {text for pair in other for text in pair} == set(OTHER)
+    assert len({tuple(pair) for pair in many}) > 10
+    again = dpr_rows(EXAMPLES, num_negatives=2, seed=3)
+    assert [negatives(again, epoch) for epoch in (39, 7.5)] == [epochs[39], epochs[7]]  # resumed within epoch 7
+    assert [negatives(dpr_rows(EXAMPLES, 2, seed=4), epoch) for epoch in range(40)] != epochs
+
+
+def test_rows_do_not_depend_on_their_batch_and_can_be_sent_to_workers():
+    rows = at_epoch(dpr_rows(EXAMPLES, num_negatives=2), 5)
+    together = rows.__getitems__([2, 0])
+    assert together == [rows[2], rows[0]]
+    copy = pickle.loads(pickle.dumps(rows))
+    assert copy.__getitems__([2, 0]) == together
+
+
+def test_a_row_of_a_reader():
+    scored = [
+        {**passage, "score": score} for passage, score in zip(passages("a", "b", "c"), (2.5, None, -1.0), strict=True)
+    ]
+    common = {"id": "7", "question": "Who?", "target": None, "answers": []}
+    examples = Dataset.from_list([{**common, "ctxs": scored}], features=READER_EXAMPLE_FEATURES)
+    row = at_epoch(reader_rows(examples), 0)[0]
+    assert (row["query"], row["reader_scores"]) == ("Who?", [2.5, None, -1.0])
+    assert [document["text"] for document in row["documents"]] == ["a", "b", "c"]
+    row = at_epoch(reader_rows(examples, num_passages=2), 0)[0]
+    assert (len(row["documents"]), row["reader_scores"]) == (2, [2.5, None])
+
+    without = Dataset.from_list([{**common, "ctxs": [{**scored[0], "score": None}]}], features=READER_EXAMPLE_FEATURES)
+    with pytest.raises(ValueError, match="passages of the question `7` have no `score`"):
+        reader_rows(without)
+    empty = Dataset.from_list([{**common, "ctxs": scored}, {**common, "id": "8", "ctxs": []}])
+    with pytest.raises(ValueError, match="The question `8` has no passages"):
+        reader_rows(empty.cast(READER_EXAMPLE_FEATURES))
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match="No question has a positive and 11 negative"):
+        dpr_rows(EXAMPLES, num_negatives=11)
+    rows = dpr_rows(EXAMPLES)
+    with pytest.raises(ValueError, match="give them to the trainer's `callbacks`"):
+        rows[0]
+    for workers, persistent in ((0, True), (2, False)):
+        args = SimpleNamespace(dataloader_num_workers=workers, dataloader_persistent_workers=persistent)
+        rows.on_train_begin(args, None, None)
+    args = SimpleNamespace(dataloader_num_workers=2, dataloader_persistent_workers=True)
+    with pytest.raises(ValueError, match="`dataloader_persistent_workers=True` keeps copies"):
+        rows.on_train_begin(args, None, None)
+
+
+def test_lists_are_counted_in_order_whatever_the_dataset(monkeypatch):
+    monkeypatch.setattr(epoch_rows, "RECORDS_PER_READ", 2)
+    reordered = EXAMPLES.select([3, 0, 2, 4, 1])
+    rows = at_epoch(dpr_rows(reordered), 0)
+    assert [row["query"] for row in rows.__getitems__([0, 1, 2])] == ["other", "many", "two"]
+    assert isinstance(rows, EpochRows) and len(rows) == 3
