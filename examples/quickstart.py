@@ -403,7 +403,10 @@ def train_reader(args, data, retriever):
     """
     if args.reader is None:
         if args.backbone is None:  # translations are near each other in the student's word vectors: start from them
-            tokenizer, embeddings = retriever.processor.tokenizer, retriever.model.get_input_embeddings().weight
+            # The pieces that answers may have, and those of the common words of questions: less to choose from
+            texts = [*data.passages["title"], *data.passages["text"], *data.train["question"][::10]]
+            tokenizer, kept_ids = reduce_vocabulary(retriever.processor.tokenizer, texts)
+            embeddings = retriever.model.get_input_embeddings().weight[kept_ids]
         else:
             tokenizer, embeddings = train_tokenizer(all_texts(data), 8_000), None
         config = FiDT5Config(
@@ -435,7 +438,7 @@ def train_reader(args, data, retriever):
         return dict(processor([row["question"] for row in rows], ctxs, [row["target"] for row in rows]))
 
     for number, (steps, share, max_sentences, english) in enumerate(
-        ((400, 0.6, 0, 0.2), (150, 0.4, args.num_sentences - 1, 0.0))
+        ((520, 0.6, 0, 0.2), (190, 0.4, args.num_sentences - 1, 0.0))
     ):
         steps = scaled(args, steps)
         examples = substitute_answers(
@@ -487,8 +490,8 @@ def evaluate_reader(args, data, retriever, reader, processor, rankings):
 
 
 def find_sentences(args, retriever, questions, found):
-    """By id of the question the sentences of its three best passages that the retriever scores highest."""
-    found = {id: passages[:3] for id, passages in found.items()}
+    """By id of the question the sentences of its best passages that the retriever scores highest."""
+    found = {id: passages[: args.num_passages] for id, passages in found.items()}
     of_passage = {passage["id"]: split_sentences(passage) for passages in found.values() for passage in passages}
     rows = [
         {"id": f"{id}#{number}", **sentence}
@@ -534,7 +537,7 @@ def answer(args, data, folders, question):
     else:
         passages = add_dense_index(passages, DenseEmbeddings.load(Path(args.output_dir, "index")), "quickstart")
         vectors = query.embeddings[0].numpy()
-    scores, found = passages.get_nearest_examples("quickstart", vectors, k=3)
+    scores, found = passages.get_nearest_examples("quickstart", vectors, k=args.num_passages)
     found = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
     ctxs = find_sentences(args, retriever, [{"id": "question", "question": question}], {"question": found})
     [text] = read(reader, reader_processor, [question], list(ctxs.values()))
@@ -606,9 +609,8 @@ def parse_arguments():
     parser.add_argument("--backbone", help="pretrained encoder (folder or Hub id); from scratch by default")
     parser.add_argument("--reader", help="pretrained T5 or mT5 (folder or Hub id); from scratch by default")
     parser.add_argument("--question", help="what to ask in the end; the capital of France, in Korean, by default")
-    parser.add_argument(
-        "--num_sentences", type=int, default=2, help="how many sentences of the best passages the reader reads"
-    )
+    parser.add_argument("--num_passages", type=int, default=1, help="from how many of the best passages to answer")
+    parser.add_argument("--num_sentences", type=int, default=2, help="how many of their sentences the reader reads")
     parser.add_argument("--learning_rate", type=float, help="1e-3 from scratch, 2e-5 with a backbone")
     parser.add_argument("--steps_factor", type=float, default=1.0, help="multiplies all numbers of training steps")
     parser.add_argument("--document_length", type=int, help="pieces of a passage: 128, or 224 for real data")
@@ -650,6 +652,8 @@ def check_arguments(parser, args):
         parser.error(f"--learning_rate must be a positive number, got {args.learning_rate}")
     if args.document_length is not None and not 16 <= args.document_length <= 504:
         parser.error(f"--document_length must be from 16 to 504 pieces, got {args.document_length}")
+    if not 1 <= args.num_passages <= 20:  # so many are ranked
+        parser.error(f"--num_passages must be from 1 to 20, got {args.num_passages}")
     if not 1 <= args.num_sentences <= 100:
         parser.error(f"--num_sentences must be from 1 to 100, got {args.num_sentences}")
     if args.seed < 0:

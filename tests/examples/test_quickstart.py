@@ -84,6 +84,7 @@ def test_predictions_are_of_the_test_questions(finished):
         (["--learning_rate", "0"], "--learning_rate must be a positive number"),
         (["--document_length", "0"], "--document_length must be from 16 to 504"),
         (["--document_length", "505"], "--document_length must be from 16 to 504"),
+        (["--num_passages", "21"], "--num_passages must be from 1 to 20"),
         (["--num_sentences", "0"], "--num_sentences must be from 1 to 100"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--reader", "missing/folder/of/a/reader"], "--reader must be a folder or a Hub id"),
@@ -115,9 +116,7 @@ def test_a_folder_of_another_family(quickstart, finished, monkeypatch, capsys, t
 
 
 def test_real_data(quickstart, shared_data, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        sys, "argv", ["quickstart.py", "--output_dir", str(tmp_path), "--data_dir", str(shared_data)]
-    )
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "--output_dir", str(tmp_path), "--data_dir", str(shared_data)])
     args = quickstart.parse_arguments()
     args.languages = ["en", "ar"]
     data = quickstart.load_real(args)
