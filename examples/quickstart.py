@@ -123,10 +123,10 @@ def main():
         for part in parts:
             part.save_pretrained(folders[name])
     question = args.question
-    if question is None:  # the capital of France, or what a reader of the other languages may ask
+    if question is None:  # the capital of Botswana, or what a reader of the other languages may ask
         korean = args.data_dir is None and "ko" in languages
         question = (
-            "프랑스의 수도는 어디입니까?" if korean else next(r["question"] for r in data.test if r["lang"] != "en")
+            "보츠와나의 수도는 어디입니까?" if korean else next(r["question"] for r in data.test if r["lang"] != "en")
         )
     results["answer"] = answer(args, data, folders, question)
 
@@ -608,7 +608,7 @@ def parse_arguments():
     parser.add_argument("--tokenizer", help="multilingual tokenizer of the student of `--teacher`; trained by default")
     parser.add_argument("--backbone", help="pretrained encoder (folder or Hub id); from scratch by default")
     parser.add_argument("--reader", help="pretrained T5 or mT5 (folder or Hub id); from scratch by default")
-    parser.add_argument("--question", help="what to ask in the end; the capital of France, in Korean, by default")
+    parser.add_argument("--question", help="what to ask in the end; the capital of Botswana, in Korean, by default")
     parser.add_argument("--num_passages", type=int, default=1, help="from how many of the best passages to answer")
     parser.add_argument("--num_sentences", type=int, default=2, help="how many of their sentences the reader reads")
     parser.add_argument("--learning_rate", type=float, help="1e-3 from scratch, 2e-5 with a backbone")

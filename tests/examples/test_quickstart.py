@@ -49,7 +49,7 @@ def test_results(finished):
     assert all(len(row["all"]) == 5 for row in results["dual_encoder"].values())
     assert set(results["reader"]) == {"title of the best passage", "reader"}
     answer = results["answer"]
-    assert answer["question"] == "프랑스의 수도는 어디입니까?"
+    assert answer["question"] == "보츠와나의 수도는 어디입니까?"
     assert set(answer["passage"]) == {"id", "title", "text"}
     assert len(answer["read"]) == 2
     assert [match["question_token"] for match in answer["why"]][:2] == ["<s>", "[marker]"]
