@@ -62,8 +62,8 @@ def positions_correspond(processor, teacher_processor):
 
 def check_columns(dataset, name, args, teacher):
     """Raise if a dataset lacks a column that the objective needs, as far as it tells its columns."""
-    if isinstance(dataset, list) and dataset:
-        columns = list(dataset[0])
+    if isinstance(dataset, list | Dataset) and len(dataset):
+        columns = [column for column, value in dataset[0].items() if value is not None]  # loaders leave some empty
     else:
         columns = dataset.column_names if isinstance(dataset, Dataset | IterableDataset) else None
     if columns is None:
