@@ -2,10 +2,13 @@
 
 import difflib
 import json
+import os
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -72,14 +75,18 @@ def parse_recipe(*types, argv=None, description=None):
     types = (*types, RecipeArguments)
     given = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(
-        types, description=description, allow_abbrev=False, usage="%(prog)s [recipe.yaml] [--argument value ...]"
+        types,
+        description=description,
+        allow_abbrev=False,
+        usage="%(prog)s [recipe.yaml] [--argument value ...]",
+        formatter_class=_Help,
     )
     recipe = {}
     try:
         if given and given[0].endswith(SUFFIXES):
             recipe = read_recipe(given.pop(0), {each.name for of_type in types for each in fields(of_type)})
         # Of an argument that is there twice, the last one counts
-        written = _as_options(recipe)
+        written = _as_options(recipe) + _launch_options()
         first = parser.parse_args([*written, *given])
         if first.smoke:
             written += _as_options(_smoke_arguments(first))
@@ -162,6 +169,10 @@ def check_files(**paths):
             raise FileNotFoundError(f"`{name}`: {error}") from None
 
 
+class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves the lines of a description as they are."""
+
+
 def _smoke_arguments(first):
     """What a smoke run changes, in a folder of its own: a run in earnest shall not go on from its checkpoints."""
     return {
@@ -169,6 +180,12 @@ def _smoke_arguments(first):
         "gradient_accumulation_steps": min(2, first.gradient_accumulation_steps),
         "output_dir": f"{first.output_dir or 'trainer_output'}_smoke",
     }
+
+
+def _launch_options():
+    """Processes that are launched together without GPUs each take themselves for the only one, unless told."""
+    together = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return ["--use_cpu=true"] if together and not torch.accelerator.is_available() else []
 
 
 def _as_options(arguments):

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 from transformers import TrainingArguments
 
+from hf_xlir.training import recipes
 from hf_xlir.training.recipes import check_files, check_given, parse_recipe
 from hf_xlir.training.smoke import SMOKE_ARGUMENTS
 
@@ -120,6 +121,16 @@ def test_a_wrong_command_line(parse_wrong, given, said):
     assert said in parse_wrong(*given)
 
 
+def test_help(capsys):
+    with pytest.raises(SystemExit) as raised:
+        parse_recipe(DataArguments, TrainingArguments, argv=["--help"], description="Train:\n\n    a  b\n    c")
+    printed = capsys.readouterr().out
+    assert raised.value.code == 0 and "[recipe.yaml] [--argument value ...]" in printed
+    assert (
+        "Train:\n\n    a  b\n    c\n" in printed and "--global_batch_size" in printed and "(default: False)" in printed
+    )
+
+
 def test_the_whole_batch_is_shared(parse, parse_wrong):
     whole = ("--use_cpu", "--global_batch_size", "192")
     assert parse(*whole)[1].per_device_train_batch_size == 192
@@ -143,6 +154,13 @@ def test_several_processes_share_the_batch(parse, parse_wrong, monkeypatch):
     given = ("--use_cpu", "--global_batch_size", "192", "--gradient_accumulation_steps", "6")
     assert parse(*given)[1].per_device_train_batch_size == 4
     assert "is not made of 8 device(s)" in parse_wrong("--use_cpu", "--global_batch_size", "12")
+
+
+@pytest.mark.parametrize(("processes", "gpu", "expected"), [(2, False, True), (2, True, False), (1, False, False)])
+def test_processes_without_gpus_find_each_other(monkeypatch, processes, gpu, expected):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr(recipes.torch.accelerator, "is_available", lambda: gpu)
+    assert recipes._launch_options() == ["--use_cpu=true"] * expected
 
 
 def test_smoke_shrinks(parse):

@@ -1,0 +1,130 @@
+"""
+Train a dual encoder: from DPR's examples, from mined hard negatives, or from a reader's scores.
+
+By a recipe, or by arguments of one's own (`--help` names them all); and in small, to see it run:
+
+    python examples/train_biencoder.py examples/recipes/dpr_nq.yaml --train_file nq-train.json --output_dir out
+    python examples/train_biencoder.py --model_name_or_path out --train_format rows \
+        --train_file hard_negatives.jsonl --num_negatives 1 --output_dir out2
+    python examples/train_biencoder.py examples/recipes/fid_kd_retriever.yaml --train_file scores.json --output_dir out
+    python examples/train_biencoder.py examples/recipes/dpr_nq.yaml --smoke --output_dir out
+
+`examples/mine_hard_negatives.py` writes the rows with hard negatives. On several processes, with one of the files in
+`examples/accelerate_configs`:
+
+    accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_biencoder.py ...
+
+A run that was interrupted goes on from its last whole checkpoint when it is started again. The model and its processor
+are saved to `--output_dir`, with the metrics if `--eval_questions` and `--eval_passages` are given.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from transformers import set_seed
+
+from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
+from hf_xlir.data import load_natural_questions, load_reader_examples, load_training_rows
+from hf_xlir.models.auto import load_retriever
+from hf_xlir.training.epoch_rows import EpochRows, dpr_rows, reader_rows
+from hf_xlir.training.recipes import check_files, check_given, parse_recipe
+from hf_xlir.training.runs import EvaluationArguments, train_and_save
+from hf_xlir.training.smoke import prepare_smoke
+
+
+@dataclass
+class ModelArguments:
+    """What to train. Settings that are left out are those of the model, or the defaults of a new one."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "A dual encoder, or a bare encoder."})
+    embedding_dim: int | None = field(default=None, metadata={"help": "Size of a vector after a projection."})
+    share_encoders: bool | None = field(default=None, metadata={"help": "One tower for queries and documents."})
+    pooling: Literal["cls", "mean", "last4_mean"] | None = field(
+        default=None, metadata={"help": "What a text's vector is made of."}
+    )
+    normalize: bool | None = field(default=None, metadata={"help": "Vectors of length 1."})
+    query_length: int | None = field(default=None, metadata={"help": "Most token ids of a query."})
+    document_length: int | None = field(default=None, metadata={"help": "Most token ids of a document."})
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    train_file: str | None = field(default=None, metadata={"help": "The examples."})
+    train_format: Literal["dpr", "rows", "reader"] = field(
+        default="dpr",
+        metadata={"help": "DPR's JSON; rows of mine_hard_negatives.py; or a reader's examples with its scores."},
+    )
+    num_negatives: int | None = field(
+        default=None, metadata={"help": "A question: drawn from DPR's (1 by default), or a row's first ones (all)."}
+    )
+    num_passages: int | None = field(default=None, metadata={"help": "Of a reader's passages, the first so many."})
+    on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+
+
+def main(argv=None):
+    """Run all steps."""
+    # 1. Arguments, all of them checked before work starts
+    model_args, data_args, eval_args, training_args, recipe_args = parse_recipe(
+        ModelArguments, DataArguments, EvaluationArguments, RetrieverTrainingArguments, argv=argv, description=__doc__
+    )
+    check_objective(data_args, training_args.objective)
+    if recipe_args.smoke:
+        paths = prepare_smoke(training_args)
+        files = {"dpr": paths["dpr"], "rows": paths["rows"], "reader": paths["reader_examples"]}
+        model_args.model_name_or_path, data_args.cache_dir = paths["encoder"], paths["cache"]
+        data_args.train_file = files[data_args.train_format]
+        eval_args.eval_questions, eval_args.eval_passages = paths["questions"], paths["passages"]
+    check_given(model_name_or_path=model_args.model_name_or_path, train_file=data_args.train_file)
+    check_files(
+        train_file=data_args.train_file,
+        eval_questions=eval_args.eval_questions,
+        eval_passages=eval_args.eval_passages,
+    )
+    set_seed(training_args.seed)
+
+    # 2. Model and processor
+    settings = asdict(model_args)
+    model, processor = load_retriever(settings.pop("model_name_or_path"), "biencoder", **settings)
+
+    # 3. Data, read by one process of each machine first
+    with training_args.main_process_first(desc="reading the data"):
+        rows = load_rows(data_args, training_args.seed)
+        evaluation = eval_args.load(data_args.cache_dir)
+
+    # 4. Training, then evaluation
+    callbacks = [rows] if isinstance(rows, EpochRows) else []
+    train_and_save(
+        RetrieverTrainer(model, training_args, processor, train_dataset=rows, callbacks=callbacks, **evaluation)
+    )
+
+
+def check_objective(data_args, objective):
+    """Raise unless the examples are what the objective learns from."""
+    if objective not in ("in_batch_nce", "listwise", "reader_distillation"):
+        raise ValueError(
+            f"`objective` must be in_batch_nce, listwise or reader_distillation here, got {objective!r}: "
+            "`distill_student.py` learns from a teacher."
+        )
+    if (objective == "reader_distillation") != (data_args.train_format == "reader"):
+        raise ValueError(f"`objective={objective!r}` does not learn from `train_format={data_args.train_format!r}`.")
+    if data_args.num_negatives is not None and data_args.train_format == "reader":
+        raise ValueError("`num_negatives` is not for a reader's examples: `num_passages` limits their passages.")
+    if data_args.num_passages is not None and data_args.train_format != "reader":
+        raise ValueError("`num_passages` is for a reader's examples: `num_negatives` limits the other ones' passages.")
+
+
+def load_rows(data_args, seed):
+    """The training rows of a file."""
+    file, options = data_args.train_file, {"on_error": data_args.on_error, "cache_dir": data_args.cache_dir}
+    if data_args.train_format == "dpr":
+        return dpr_rows(load_natural_questions("dpr", "train", file, **options), data_args.num_negatives or 1, seed)
+    if data_args.train_format == "reader":
+        return reader_rows(load_reader_examples(file, **options), data_args.num_passages)
+    return load_training_rows(file, data_args.num_negatives, **options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""
+Train a ColBERT from triples: of texts, of ids, or n-way with the scores of a teacher.
+
+On one process, by a recipe or by arguments of one's own (`--help` names them all); and in small, to see it run:
+
+    python examples/train_colbert.py examples/recipes/drdecr_nq.yaml --triples triples.tsv --output_dir out
+    python examples/train_colbert.py --model_name_or_path FacebookAI/xlm-roberta-base --objective margin_mse \
+        --triples examples.json --queries queries.tsv --passages collection.tsv --output_dir out
+    python examples/train_colbert.py examples/recipes/drdecr_nq.yaml --smoke --output_dir out
+
+On several, with one of the files in `examples/accelerate_configs`:
+
+    accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_colbert.py ...
+
+A run that was interrupted goes on from its last whole checkpoint when it is started again. The model and its processor
+are saved to `--output_dir`, with the metrics if `--eval_questions` and `--eval_passages` are given.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from transformers import set_seed
+
+from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
+from hf_xlir.data import load_triples
+from hf_xlir.models.auto import load_retriever
+from hf_xlir.training.recipes import check_files, check_given, parse_recipe
+from hf_xlir.training.runs import EvaluationArguments, train_and_save
+from hf_xlir.training.smoke import prepare_smoke
+
+
+OBJECTIVES = ("listwise", "in_batch_nce", "margin_mse", "score_distillation")
+WITH_SCORES = ("margin_mse", "score_distillation")
+
+
+@dataclass
+class ModelArguments:
+    """What to train. Settings that are left out are those of the model, or the defaults of a new one."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "A ColBERT, or a bare encoder."})
+    embedding_dim: int | None = field(default=None, metadata={"help": "Size of a token's vector."})
+    query_length: int | None = field(default=None, metadata={"help": "Token ids of a query."})
+    document_length: int | None = field(default=None, metadata={"help": "Most token ids of a document."})
+    query_expansion: Literal["pad", "mask", "none"] | None = field(
+        default=None, metadata={"help": "How a short query is filled up."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    triples: str | None = field(default=None, metadata={"help": "Triples of texts, or of ids."})
+    queries: str | None = field(default=None, metadata={"help": "Where the ids of queries are looked up."})
+    passages: str | None = field(default=None, metadata={"help": "Where the ids of passages are looked up."})
+    num_negatives: int | None = field(default=None, metadata={"help": "Of ids, the first so many negatives."})
+    quoting: Literal["raw", "csv"] = field(default="raw", metadata={"help": "What quotes mean in triples of texts."})
+    streaming: bool = field(default=False, metadata={"help": "Read during training, and write no Arrow file."})
+    on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+
+
+def main(argv=None):
+    """Run all steps."""
+    # 1. Arguments, all of them checked before work starts
+    model_args, data_args, eval_args, training_args, recipe_args = parse_recipe(
+        ModelArguments, DataArguments, EvaluationArguments, RetrieverTrainingArguments, argv=argv, description=__doc__
+    )
+    if training_args.objective not in OBJECTIVES:
+        raise ValueError(f"`objective` must be one of {', '.join(OBJECTIVES)} here, got {training_args.objective!r}.")
+    if recipe_args.smoke:
+        ids = training_args.objective in WITH_SCORES or data_args.queries or data_args.num_negatives
+        use_smoke_data(prepare_smoke(training_args), model_args, data_args, eval_args, ids)
+    check_given(model_name_or_path=model_args.model_name_or_path, triples=data_args.triples)
+    check_files(
+        triples=data_args.triples,
+        queries=data_args.queries,
+        passages=data_args.passages,
+        eval_questions=eval_args.eval_questions,
+        eval_passages=eval_args.eval_passages,
+    )
+    set_seed(training_args.seed)
+
+    # 2. Model and processor
+    settings = asdict(model_args)
+    model, processor = load_retriever(settings.pop("model_name_or_path"), "colbert_xlmr", **settings)
+
+    # 3. Data, read by one process of each machine first
+    with training_args.main_process_first(desc="reading the data"):
+        triples = load_triples(
+            data_args.triples,
+            data_args.queries,
+            data_args.passages,
+            num_negatives=data_args.num_negatives,
+            streaming=data_args.streaming,
+            on_error=data_args.on_error,
+            quoting=data_args.quoting,
+            cache_dir=data_args.cache_dir,
+        )
+        evaluation = eval_args.load(data_args.cache_dir)
+
+    # 4. Training, then evaluation
+    train_and_save(RetrieverTrainer(model, training_args, processor, train_dataset=triples, **evaluation))
+
+
+def use_smoke_data(paths, model_args, data_args, eval_args, ids):
+    """Put the small model and data in the place of what a recipe is for."""
+    model_args.model_name_or_path = paths["encoder"]
+    data_args.triples, data_args.cache_dir = paths["nway" if ids else "triples"], paths["cache"]
+    data_args.num_negatives = None
+    if ids:
+        data_args.queries, data_args.passages = paths["queries"], paths["passages"]
+    eval_args.eval_questions, eval_args.eval_passages = paths["questions"], paths["passages"]
+
+
+if __name__ == "__main__":
+    main()
