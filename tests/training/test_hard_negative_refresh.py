@@ -26,7 +26,7 @@ RUN = {
     "save_strategy": "steps",
     "save_steps": 1,
 }
-CHOICE = {"num_negatives": 2, "depth": (0, 4), "exclude_answers": False}
+CHOICE = {"num_negatives": 2, "depth": (0, 6), "sampling": "random", "exclude_answers": False}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ class Run:
 def mined_by_hand(tokenizer, weights, seed):
     model, processor = make_retriever("biencoder", tokenizer)
     model.load_state_dict(weights)
-    rankings = rank_passages(model, processor, make_questions(), make_passages(), k=4, progress=False)
+    rankings = rank_passages(model, processor, make_questions(), make_passages(), k=6, progress=False)
     mined = mine_hard_negatives(make_questions(), make_passages(), rankings, progress=False, seed=seed, **CHOICE)
     return {row["id"]: row for row in mined}
 
