@@ -56,7 +56,7 @@ def packed_maxsim_scores(query_embeddings, document_embeddings, document_lengths
             Number of vectors of each document, at least 1.
 
     Returns:
-        `torch.FloatTensor` of shape `(num_queries, num_documents)`.
+        `torch.FloatTensor` of shape `(num_queries, num_documents)`, at least float32.
 
     Example:
     ```python
@@ -74,7 +74,8 @@ def packed_maxsim_scores(query_embeddings, document_embeddings, document_lengths
     document = torch.arange(len(document_lengths), device=document_lengths.device).repeat_interleave(document_lengths)
     best = similarities.new_full((len(document_lengths), similarities.shape[1]), -torch.inf)
     best.scatter_reduce_(0, document[:, None].expand_as(similarities), similarities, "amax")
-    return best.unflatten(1, (num_queries, query_length)).sum(dim=2).T
+    best = best.unflatten(1, (num_queries, query_length))
+    return best.sum(dim=2, dtype=torch.promote_types(best.dtype, torch.float32)).T
 
 
 __all__ = ["TopK", "packed_maxsim_scores"]

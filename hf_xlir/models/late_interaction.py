@@ -19,7 +19,8 @@ def maxsim_scores(query_embeddings, document_embeddings, query_mask=None, docume
             `True` for tokens that may be matched; the rest get `-inf`, since a 0 would beat a negative cosine.
 
     Returns:
-        `torch.FloatTensor` of shape `(num_queries, num_documents)`.
+        `torch.FloatTensor` of shape `(num_queries, num_documents)`, at least float32: sums in half precision would tie
+        documents that differ.
 
     Raises:
         ValueError: If shapes do not fit together, or a document keeps no token.
@@ -47,7 +48,8 @@ def maxsim_scores(query_embeddings, document_embeddings, query_mask=None, docume
     similarities = similarities.view(num_queries, query_length, num_documents, document_length)
     similarities = similarities.masked_fill(~document_mask[None, None], float("-inf"))
     best = similarities.max(dim=-1).values  # (num_queries, query_length, num_documents)
-    return best.masked_fill(~query_mask[:, :, None], 0.0).sum(dim=1)  # (num_queries, num_documents)
+    best = best.masked_fill(~query_mask[:, :, None], 0.0)
+    return best.sum(dim=1, dtype=torch.promote_types(best.dtype, torch.float32))  # (num_queries, num_documents)
 
 
 def maxsim_pair_scores(query_embeddings, document_embeddings, query_mask=None, document_mask=None):
@@ -65,7 +67,7 @@ def maxsim_pair_scores(query_embeddings, document_embeddings, query_mask=None, d
             `True` for tokens that may be matched.
 
     Returns:
-        `torch.FloatTensor` of shape `(num_queries, nway)`.
+        `torch.FloatTensor` of shape `(num_queries, nway)`, at least float32.
 
     Raises:
         ValueError: If shapes do not fit together, or a document keeps no token.
@@ -80,7 +82,8 @@ def maxsim_pair_scores(query_embeddings, document_embeddings, query_mask=None, d
     similarities = query_embeddings[:, None] @ document_embeddings.transpose(-1, -2)
     similarities = similarities.masked_fill(~document_mask[:, :, None], float("-inf"))
     best = similarities.max(dim=-1).values  # (num_queries, nway, query_length)
-    return best.masked_fill(~query_mask[:, None], 0.0).sum(dim=-1)
+    best = best.masked_fill(~query_mask[:, None], 0.0)
+    return best.sum(dim=-1, dtype=torch.promote_types(best.dtype, torch.float32))
 
 
 def maxsim_matches(query_embeddings, document_embeddings, document_mask=None):

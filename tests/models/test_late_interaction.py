@@ -99,8 +99,29 @@ class TestScores:
         expected = maxsim_scores(queries, documents, None, document_mask)
         for dtype in (torch.bfloat16, torch.float16):
             scores = maxsim_scores(queries.to(dtype), documents.to(dtype), None, document_mask)
-            assert scores.dtype == dtype
             assert (scores.double() - expected).abs().max() < 0.03
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_is_summed_in_float32(self, dtype):
+        """Sums of 32 cosines in bfloat16 have steps of 0.125: most of 50 close documents would have equal scores."""
+        base = unit_vectors(1, 1, 16)
+        queries, documents = (
+            torch.nn.functional.normalize(3 * base + unit_vectors(n, length, 16, seed=n), dim=-1).to(dtype)
+            for n, length in ((1, 32), (50, 9))
+        )
+        # Each cosine has the dtype's own error
+        best = (queries[0] @ documents.flatten(0, 1).T).view(32, 50, 9).amax(dim=2)
+        expected = best.double().sum(dim=0)
+        assert len(expected.unique()) > 35 and (dtype == torch.float16 or len(expected.to(dtype).unique()) < 15)
+        for scores in (maxsim_scores(queries, documents)[0], maxsim_pair_scores(queries, documents[None])[0]):
+            assert scores.dtype == torch.float32
+            assert (scores - expected).abs().max() < 1e-5
+
+    def test_autocast_does_not_tie_scores(self):
+        queries, documents = unit_vectors(1, 32, 8, dtype=torch.float32), unit_vectors(5, 9, 8, dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert maxsim_scores(queries, documents).dtype == torch.float32
+            assert maxsim_pair_scores(queries, documents[None]).dtype == torch.float32
 
 
 class TestPairScores:
