@@ -116,7 +116,7 @@ def make_bare_encoder(encoder_sizes):
     def make(class_name, seed=0):
         own = {}
         if class_name.startswith(("XLMRoberta", "MPNet")):
-            own = {"max_position_embeddings": 66}
+            own = {"max_position_embeddings": 258}  # numbered from 2 on: 256 pieces, the longest default
         elif class_name.startswith("DistilBert"):
             own = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 40, "dropout": 0.0, "attention_dropout": 0.0}
         elif class_name.startswith("Electra"):

@@ -3,8 +3,11 @@
 from .dense import add_dense_index, retrieve
 from .embed import embed_passages, embed_queries
 from .embeddings import DenseEmbeddings, QueryEmbeddings, TokenEmbeddings
+from .faiss_import import check_distributions
 from .late_interaction import LateInteractionIndex
 
+
+check_distributions()  # now, and not when an index is built after hours of embedding
 
 __all__ = [
     "DenseEmbeddings",

@@ -129,7 +129,7 @@ def add_dense_index(dataset, embeddings_or_column, index_name="dense", string_fa
         `datasets.Dataset`: `dataset` itself.
 
     Raises:
-        ImportError: If FAISS is missing, or installed twice.
+        ImportError: If FAISS is missing.
         ValueError: If vectors and rows do not match, a vector has a NaN or infinite value, or an argument is not one
             of those above.
 

@@ -7,6 +7,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
+from ..models.pairing import check_processor
+from ..models.processing_text import fault_of
 from .embeddings import (
     DENSE_FORMAT,
     TOKEN_FORMAT,
@@ -42,10 +44,10 @@ def embed_passages(
     written. The model is in evaluation mode meanwhile.
 
     Args:
-        model (`PreTrainedModel`):
-            A retriever: its output has `embeddings`, and `embedding_mask` if it has one vector a token.
-        processor (`ProcessorMixin`):
-            Its processor, with `process_documents(texts, titles=titles)`.
+        model (`RetrieverPreTrainedModel`):
+            A retriever.
+        processor (`RetrieverProcessor`):
+            Its processor.
         passages (`datasets.Dataset` or `list[dict]`):
             Rows with `id`, `text` and optionally `title`.
         output_dir (`str` or `os.PathLike`, *optional*):
@@ -66,8 +68,8 @@ def embed_passages(
         [`TokenEmbeddings`] from a model with one vector a token, [`DenseEmbeddings`] from one with one vector a text.
 
     Raises:
-        ValueError: If there is no passage, one has no id, no text or keeps no token, two have the same id, or the
-            model returns a NaN or infinite value. The message names the id.
+        ValueError: If the processor is not the model's, there is no passage, one has no id, no text or keeps no token,
+            two have the same id, or the model returns a NaN or infinite value. The message names the id.
 
     Example:
     ```python
@@ -80,9 +82,10 @@ def embed_passages(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f'`dtype` must be "float32" or "float16", got {dtype!r}.')
-    for name, value in (("batch_size", batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    _check_size("batch_size", batch_size)
+    if max_tokens_per_batch is not None:
+        _check_size("max_tokens_per_batch", max_tokens_per_batch)
+    check_processor(processor, model)
     ids = check_passages(passages)
 
     bar = tqdm(total=len(ids), desc="Embedding", unit="passage", disable=not _show(progress))
@@ -100,10 +103,10 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
     Embed queries, in memory.
 
     Args:
-        model (`PreTrainedModel`):
+        model (`RetrieverPreTrainedModel`):
             The retriever that embedded the passages.
-        processor (`ProcessorMixin`):
-            Its processor, with `process_queries(texts)`.
+        processor (`RetrieverProcessor`):
+            Its processor.
         queries (`list[str]`):
             Questions.
         batch_size (`int`, *optional*, defaults to 64):
@@ -118,7 +121,8 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
         and their `mask`, or `embeddings` of shape `(number of queries, embedding_dim)` and `None`.
 
     Raises:
-        ValueError: If there is no query, one is empty, or the model returns a NaN or infinite value.
+        ValueError: If the processor is not the model's, there is no query, one is empty, or the model returns a NaN or
+            infinite value.
 
     Example:
     ```python
@@ -127,14 +131,18 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
 
     ```
     """
+    _check_size("batch_size", batch_size)
+    check_processor(processor, model)
     if isinstance(queries, str):
         raise ValueError(f"`queries` must be a list of texts, got one text: use `[{queries[:20]!r}]`.")
     queries = list(queries)
     if not queries:
         raise ValueError("`queries` is empty: give at least one.")
     for position, query in enumerate(queries):
-        if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"Query {position} is {query!r}: queries are texts that are not empty.")
+        if not isinstance(query, str):
+            raise ValueError(f"Query {position} must be a string, got {type(query).__name__}.")
+        if (fault := fault_of(query)) is not None:
+            raise ValueError(f"Query {position} {fault}")
 
     outputs = []
     with _evaluating(model, device) as encode:
@@ -276,6 +284,11 @@ def _evaluating(model, device):
     finally:
         for module, was_training in training.items():
             module.training = was_training
+
+
+def _check_size(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
 def _show(progress):

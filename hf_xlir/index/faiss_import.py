@@ -1,4 +1,4 @@
-"""FAISS, imported on first use."""
+"""FAISS: which distribution is installed, and the module, imported on first use."""
 
 from importlib import metadata
 
@@ -6,12 +6,12 @@ from importlib import metadata
 GPU_DISTRIBUTIONS = ("faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11")
 
 
-def import_faiss():
-    r"""
-    The module `faiss`.
+def check_distributions():
+    """
+    Look at what is installed, without importing FAISS.
 
     Raises:
-        ImportError: If it is not installed, or if a CPU and a GPU distribution are, which overwrite each other.
+        ImportError: If a CPU and a GPU distribution are installed, which overwrite each other.
     """
     installed = [name for name in ("faiss-cpu", *GPU_DISTRIBUTIONS) if _is_installed(name)]
     if len(installed) > 1:
@@ -21,6 +21,15 @@ def import_faiss():
             f"`faiss`. Uninstall all of them and install one: `pip uninstall -y {' '.join(installed)}`, then "
             f"`pip install {keep}` for a machine with an NVIDIA GPU, or `pip install faiss-cpu` for any other."
         )
+
+
+def import_faiss():
+    """
+    The module `faiss`.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
     try:
         import faiss
     except ModuleNotFoundError as error:

@@ -2,6 +2,7 @@
 
 from datasets import Dataset
 
+from ..models.processing_text import fault_of
 from .embeddings import first_duplicate
 
 
@@ -22,8 +23,10 @@ def check_passages(passages):
         for position, (id, text) in enumerate(zip(rows["id"], rows["text"], strict=True), start):
             if not isinstance(id, str) or not id:
                 raise ValueError(f"The passage in row {position} has the id {id!r}: ids are strings, not empty.")
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"The passage `{id}` in row {position} has no text: leave it out.")
+            if not isinstance(text, str):
+                raise ValueError(f"The text of passage `{id}` in row {position} is no string, got {text!r}.")
+            if (fault := fault_of(text)) is not None:
+                raise ValueError(f"The text of passage `{id}` in row {position} {fault}")
         ids += rows["id"]
     duplicate = first_duplicate(ids)
     if duplicate is not None:

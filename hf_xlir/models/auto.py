@@ -35,6 +35,9 @@ def register_for_hub_export():
     After this call a saved folder, or a repository it is pushed to, loads with `trust_remote_code=True` where this
     package is not installed. Without it a folder needs the package.
 
+    Where the package is installed, `import hf_xlir` comes before any Auto class: it registers the three families.
+    Without that import `AutoModel` does not know them, and `AutoProcessor` returns the bare tokenizer.
+
     Example:
     ```python
     >>> from hf_xlir import register_for_hub_export

@@ -34,7 +34,8 @@ class ColBERTXLMRConfig(RetrieverConfig):
         attend_to_expansion (`bool`, *optional*, defaults to `False`):
             Whether the other tokens attend to the expansion. In the published systems they do not.
         skip_punctuation (`bool`, *optional*, defaults to `True`):
-            Whether document tokens that are one punctuation mark are left out of the scores.
+            Whether document tokens that are one ASCII punctuation mark, alone or behind a word boundary, are left out
+            of the scores, as in the published systems. Other marks (`。`, `،`) count.
         mask_id_zero (`bool`, *optional*, defaults to `False`):
             Reproduces the published DR.DECR code, whose mask tests for id 0: in XLM-R that is `<s>`, which then never
             counts, while document padding does, so that vectors kept for a document depend on its batch. Only for

@@ -12,6 +12,12 @@ HF_XLIR_MODEL_TYPES = ("colbert_xlmr", "biencoder", "fid_t5")
 # Where XLM-R base differs from the defaults of `XLMRobertaConfig`, which are those of BERT
 XLMR_BASE = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
+# What transformers takes beside fields
+OTHER_KEYWORDS = (
+    *("model_type", "name_or_path", "num_labels", "torch_dtype"),
+    *("attn_implementation", "experts_implementation", "output_attentions"),
+)
+
 
 @strict
 class RetrieverConfig(PreTrainedConfig):
@@ -29,7 +35,9 @@ class RetrieverConfig(PreTrainedConfig):
             Most token ids a document keeps, special tokens included.
 
     Raises:
-        ValueError: If a size is too small, or a keyword is a misspelt field.
+        ValueError: If a size is too small, or a keyword is no field.
+        StrictDataclassError: If a field has another type or is none of the values listed for it. It comes from
+            huggingface_hub and is no `ValueError`.
     """
 
     sub_configs_defaults = {
@@ -43,10 +51,13 @@ class RetrieverConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         known = {field.name for field in fields(self)}
-        for name in kwargs:
+        for name in kwargs.keys() - set(OTHER_KEYWORDS):
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            if close:
-                raise ValueError(f"`{type(self).__name__}` has no field `{name}`. Did you mean `{close[0]}`?")
+            # A file says which transformers wrote it, and may have fields of a later one
+            if close or self.transformers_version is None:
+                own = sorted(known - {field.name for field in fields(PreTrainedConfig)})
+                hint = f"Did you mean `{close[0]}`?" if close else f"Its own are {own}."
+                raise ValueError(f"`{type(self).__name__}` has no field `{name}`. {hint}")
         super().__post_init__(**kwargs)
         # The strict dataclass calls it, too, but what it raises then is no ValueError
         self.validate_sizes()

@@ -1,12 +1,13 @@
 """The dual encoder: one vector a text, scored by inner product."""
 
 import copy
+from numbers import Integral
 
 import torch
 from torch import nn
 
 from .configuration_biencoder import BiEncoderConfig
-from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel
+from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel, check_positions
 
 
 class BiEncoderHead(nn.Module):
@@ -27,7 +28,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
     Encoder, pooling, optional projection and optional L2 norm (DPR, https://huggingface.co/papers/2004.04906).
 
     With `share_encoders=False` queries and documents have towers of their own; `text_type`, which the processor sets,
-    chooses. `from_pretrained` takes a folder of this family or of a bare encoder; the latter fills both towers.
+    chooses. `from_pretrained` takes a folder of this family or of a bare encoder; what holds one tower fills both.
     """
 
     config_class = BiEncoderConfig
@@ -40,20 +41,26 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         if not config.share_encoders:
             self.document_encoder = self.build_encoder(copy.deepcopy(config.encoder_config))
             self.document_head = copy.deepcopy(self.head)
+        check_positions(self)
         self.post_init()
 
     @classmethod
-    def _from_bare_encoder(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        # A bare encoder has the weights of one tower, so that is what is loaded, and then copied for the other.
-        separate = not (kwargs.pop("share_encoders", True) if config is None else config.share_encoders)
+    def _load(cls, pretrained_model_name_or_path, *model_args, saved, config=None, **kwargs):
+        has_one_tower = saved.get("share_encoders", True)
+        share = kwargs.pop("share_encoders", has_one_tower) if config is None else config.share_encoders
+        if share and not has_one_tower:
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` holds two towers, got share_encoders=True, which would drop that "
+                "of the documents. Leave `share_encoders` out, or start again from the bare encoder."
+            )
         if config is not None:
             config = copy.deepcopy(config)
-            config.share_encoders = True
+            config.share_encoders = has_one_tower
             kwargs["config"] = config
-        loaded = super()._from_bare_encoder(pretrained_model_name_or_path, *model_args, **kwargs)
-        if separate:
-            (loaded[0] if isinstance(loaded, tuple) else loaded).separate_encoders()
-        return loaded
+        model, info = super()._load(pretrained_model_name_or_path, *model_args, saved=saved, **kwargs)
+        if has_one_tower and not share:  # what was loaded is copied
+            model.separate_encoders()
+        return model, info
 
     def separate_encoders(self):
         """Give documents a tower of their own, which starts as a copy of the shared one."""
@@ -94,6 +101,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         token_type_ids: torch.LongTensor | None = None,
         text_type: str = "query",
         inputs_embeds: torch.FloatTensor | None = None,
+        offset_mapping: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -112,6 +120,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
                 Which tower encodes. Without effect where both share one.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Embeddings instead of ids.
+            offset_mapping (`torch.LongTensor`, *optional*):
+                Without effect: the processor gives it for [`~BiEncoderModel.word_vectors`], and one batch serves both.
             output_hidden_states, output_attentions (`bool`, *optional*):
                 Whether the encoder's layers and attention weights are returned.
             return_dict (`bool`, *optional*):
@@ -173,7 +183,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
                 1 for real tokens.
             offset_mapping (`torch.LongTensor` of shape `(batch_size, sequence_length, 2)`):
                 Characters `[start, end)` of each piece, which the processor gives with `return_offsets_mapping=True`.
-                Special tokens have an empty range and never count.
+                Special tokens have an empty range and never count. A piece that is a word boundary alone (XLM-R's `▁`
+                before Chinese, say) has the range of the character behind it, and counts with it.
             spans (`list[list[tuple[int, int]]]`):
                 For each text the `[start, end)` character spans of its words.
             token_type_ids (`torch.LongTensor`, *optional*):
@@ -189,37 +200,59 @@ class BiEncoderModel(RetrieverPreTrainedModel):
             `list[torch.FloatTensor]`: For each text a tensor of shape `(number of spans, hidden_size)`.
 
         Raises:
-            ValueError: If a span is empty or touches no piece, for instance because the text was cut before it.
+            ValueError: If a span is no range of characters, or touches no piece or goes beyond the last one, for
+                instance because the text was cut there.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f'`reduction` must be "mean" or "sum", got {reduction!r}.')
-        if len(spans) != len(input_ids):
-            raise ValueError(f"`spans` needs a list for each of the {len(input_ids)} texts, got {len(spans)}.")
+        if offset_mapping.shape != (*input_ids.shape, 2):
+            raise ValueError(
+                f"`offset_mapping` must have shape {(*input_ids.shape, 2)}, got {tuple(offset_mapping.shape)}."
+            )
+        _check_spans(spans, len(input_ids))
         encoder, _ = self.tower(text_type)
         hidden_states = self.encode(
             encoder, input_ids, attention_mask, token_type_ids=token_type_ids, output_hidden_states=True
         ).hidden_states
-        if not layers or not all(-len(hidden_states) <= layer < len(hidden_states) for layer in layers):
-            raise ValueError(f"`layers` must name some of the {len(hidden_states)} hidden states, got {layers}.")
+        number = len(hidden_states)
+        if not isinstance(layers, list | tuple | range) or not all(isinstance(each, Integral) for each in layers):
+            raise ValueError(f"`layers` must be a tuple of integers such as (-1,), got {layers!r}.")
+        if not layers or not all(-number <= layer < number for layer in layers):
+            raise ValueError(f"`layers` must name some of the {number} hidden states, got {layers}.")
         states = torch.stack([hidden_states[layer] for layer in layers]).mean(dim=0)
 
         vectors = []
         for row, row_spans in enumerate(spans):
             starts, ends = offset_mapping[row].to(states.device).unbind(-1)  # (sequence_length,)
-            bounds = torch.tensor(row_spans, device=states.device).view(-1, 2)
+            bounds = torch.tensor(row_spans, dtype=torch.long, device=states.device).view(-1, 2)
             touched = (starts < bounds[:, 1:]) & (ends > bounds[:, :1])  # (spans, sequence_length)
-            touched &= (ends > starts) & (bounds[:, 1:] > bounds[:, :1])  # neither special tokens nor empty spans
+            touched &= ends > starts  # not special tokens
             counts = touched.sum(dim=1, keepdim=True)
-            if (counts == 0).any():
-                missed = [span for span, count in zip(row_spans, counts.flatten().tolist(), strict=True) if count == 0]
+            missed = (counts[:, 0] == 0) | (bounds[:, 1] > ends.max())
+            if missed.any():
                 raise ValueError(
-                    f"Spans {missed} of text {row} touch no token. Give character positions within the text that is "
-                    "kept; it ends at character "
-                    f"{int(ends.max())}."
+                    f"Spans {bounds[missed].tolist()} of text {row} touch no token, or go beyond the last one. Give "
+                    f"character positions within the text that is kept; it ends at character {int(ends.max())}."
                 )
             summed = touched.to(states.dtype) @ states[row]  # (spans, hidden_size)
             vectors.append(summed / counts if reduction == "mean" else summed)
         return vectors
+
+
+def _check_spans(spans, num_texts):
+    if not isinstance(spans, list | tuple) or len(spans) != num_texts:
+        got = len(spans) if isinstance(spans, list | tuple) else type(spans).__name__
+        raise ValueError(f"`spans` needs a list for each of the {num_texts} texts, got {got}.")
+    for row, of_text in enumerate(spans):
+        if not isinstance(of_text, list | tuple):
+            raise ValueError(f"`spans[{row}]` must be a list of (start, end) pairs, got {of_text!r}.")
+        for span in of_text:
+            is_pair = isinstance(span, list | tuple) and [isinstance(each, Integral) for each in span] == [True] * 2
+            if not is_pair or not 0 <= span[0] < span[1]:
+                raise ValueError(
+                    f"`spans[{row}]` has {span!r}: a span is a pair (start, end) of character positions, with start "
+                    "at least 0 and below end."
+                )
 
 
 __all__ = ["BiEncoderModel"]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_colbert_xlmr import ColBERTXLMRConfig
-from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel
+from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel, check_positions
 
 
 class ColBERTXLMRModel(RetrieverPreTrainedModel):
@@ -35,6 +35,7 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
         super().__init__(config)
         self.encoder = self.build_encoder(config.encoder_config)
         self.linear = nn.Linear(config.encoder_config.hidden_size, config.embedding_dim, bias=False)
+        check_positions(self)
         self.post_init()
 
     def forward(
@@ -94,7 +95,7 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
 
     def _check_expansion(self, attention_mask, embedding_mask):
         # Flash attention drops what is not attended to, so the vectors of a query's expansion would be meaningless
-        implementation = self.config._attn_implementation
+        implementation = self.encoder.config._attn_implementation
         if "flash" in implementation and (embedding_mask & (attention_mask == 0)).any():
             raise ValueError(
                 f"`attn_implementation={implementation!r}` leaves out tokens that are not attended to, but the "

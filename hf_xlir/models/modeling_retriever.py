@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -45,13 +46,26 @@ class RetrieverPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # Heads that pre-training checkpoints carry and a retriever has no use for.
-    _keys_to_ignore_on_load_unexpected = [r"pooler\.", r"lm_head\.", r"(^|\.)cls\.", r"vocab_\w+\.", r"position_ids$"]
+    # Heads that checkpoints carry from pre-training or a task, and that a retriever has no use for. ModernBERT's are
+    # `head` and `decoder`; a dual encoder's own `head` is no part of its encoder.
+    _keys_to_ignore_on_load_unexpected = [
+        *(r"pooler\.", r"lm_head\.", r"(^|\.)cls\.", r"vocab_\w+\.", r"pred_layer\.", r"position_ids$"),
+        *(r"(^|\.)((discriminator|generator)_)?predictions\.", r"(pre_)?classifier\.", r"qa_outputs\."),
+        r"^encoder\.(head|decoder)\.",
+    ]
     # The losses average over the batch themselves, so the Trainer must not rescale them by item counts.
     accepts_loss_kwargs = False
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, key_mapping=None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *model_args,
+        config=None,
+        key_mapping=None,
+        output_loading_info=False,
+        **kwargs,
+    ):
         r"""
         Load a retriever, or start one from a bare encoder: then only the projection is new, and reported as such.
 
@@ -59,7 +73,8 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         configuration override it.
 
         Raises:
-            ValueError: If the folder holds a model of another family, or weights of another `embedding_dim`.
+            ValueError: If the folder holds a model of another family or weights of another `embedding_dim`, or weights
+                are missing: nothing of an encoder may be left at random values.
             OSError: If there is no such folder or repository.
         """
         hub_arguments = {
@@ -72,17 +87,31 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
         if config is not None:
             kwargs["config"] = config
-        if source.get("model_type") == cls.config_class.model_type:
+        is_own = source.get("model_type") == cls.config_class.model_type
+        if is_own:
             saved = source.get("embedding_dim", cls.config_class.embedding_dim)
             _check_embedding_dim(pretrained_model_name_or_path, saved, config, kwargs)
-            return super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, key_mapping=key_mapping, **kwargs
+        elif key_mapping is None:
+            key_mapping = _bare_encoder_key_mapping(source.get("model_type"), cls.base_model_prefix)
+        model, info = cls._load(
+            pretrained_model_name_or_path,
+            *model_args,
+            saved=source if is_own else {},
+            key_mapping=key_mapping,
+            output_loading_info=True,
+            **kwargs,
+        )
+        missing = [name for name in info["missing_keys"] if is_own or name.startswith(f"{cls.base_model_prefix}.")]
+        if missing:
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` lacks {len(missing)} weights that the configuration describes, "
+                f"such as {sorted(missing)[:3]}. Copy the folder again, or correct its `config.json`."
             )
-        key_mapping = key_mapping or _bare_encoder_key_mapping(source.get("model_type"), cls.base_model_prefix)
-        return cls._from_bare_encoder(pretrained_model_name_or_path, *model_args, key_mapping=key_mapping, **kwargs)
+        return (model, info) if output_loading_info else model
 
     @classmethod
-    def _from_bare_encoder(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+    def _load(cls, pretrained_model_name_or_path, *model_args, saved, **kwargs):
+        """The parent's `from_pretrained`; `saved` is the configuration of an own folder, empty for a bare encoder."""
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     def save_pretrained(self, save_directory, *, save_original_format=False, **kwargs):
@@ -92,7 +121,10 @@ class RetrieverPreTrainedModel(PreTrainedModel):
     def encode(self, encoder, input_ids, attention_mask, **kwargs):
         """Run an encoder without the arguments that are `None`: DistilBERT, say, has no `token_type_ids`."""
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        return encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        encoded = encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if kwargs.get("output_hidden_states") and not encoded.hidden_states:
+            encoded.hidden_states = (encoded.last_hidden_state,)  # an encoder without layers returns none
+        return encoded
 
     @staticmethod
     def attend_to_all(input_ids, inputs_embeds):
@@ -112,6 +144,34 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         return AutoModel.from_config(encoder_config, **arguments)
 
 
+def check_positions(model):
+    """
+    Compare the lengths of a retriever's configuration with its encoder's positions.
+
+    Args:
+        model (`RetrieverPreTrainedModel`):
+            The model; its encoder may number positions from `padding_idx + 1` on, as XLM-R does.
+
+    Raises:
+        ValueError: If texts may get longer than the encoder has learnt positions for.
+    """
+    most = min(
+        (
+            module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+        ),
+        default=None,
+    )
+    for name in ("query_length", "document_length"):
+        length = getattr(model.config, name)
+        if most is not None and length > most:
+            raise ValueError(
+                f"`{name}` is {length} token ids, but the encoder has positions for {most}: set `{name}` to at most "
+                f"{most}."
+            )
+
+
 def _bare_encoder_key_mapping(model_type, prefix):
     """Rename `bert.embeddings...` or `embeddings...` to `encoder.embeddings...`."""
     family_prefix = MODEL_MAPPING[CONFIG_MAPPING[model_type]].base_model_prefix
@@ -128,4 +188,4 @@ def _check_embedding_dim(path, saved, config, kwargs):
         )
 
 
-__all__ = ["RetrieverOutput", "RetrieverPreTrainedModel"]
+__all__ = ["RetrieverOutput", "RetrieverPreTrainedModel", "check_positions"]

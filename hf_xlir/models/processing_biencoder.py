@@ -1,9 +1,12 @@
 """Queries and documents for the dual encoder."""
 
+from typing import NamedTuple
+
 import torch
 from transformers import BatchFeature
 
-from .processing_retriever import RetrieverProcessor
+from .configuration_biencoder import BiEncoderConfig
+from .processing_retriever import RetrieverProcessor, kept_of_title
 
 
 class BiEncoderProcessor(RetrieverProcessor):
@@ -19,7 +22,8 @@ class BiEncoderProcessor(RetrieverProcessor):
             Most token ids of a document.
 
     Raises:
-        ValueError: If a length is too small, or the tokenizer lacks a special token.
+        TypeError: If a length is no integer.
+        ValueError: If a length is too small or too large, or the tokenizer lacks a special token.
 
     Example:
     ```python
@@ -34,6 +38,7 @@ class BiEncoderProcessor(RetrieverProcessor):
     ```
     """
 
+    config_class = BiEncoderConfig
     settings = ("query_length", "document_length")
 
     def __init__(self, tokenizer=None, query_length=64, document_length=256):
@@ -66,13 +71,14 @@ class BiEncoderProcessor(RetrieverProcessor):
 
     def process_documents(self, texts, titles=None, return_offsets_mapping=False):
         r"""
-        Token ids of documents; title and text are a sentence pair, of which the text is cut if the two are too long.
+        Token ids of documents; title and text are a sentence pair.
 
         Args:
             texts (`list[str]`):
-                Passages.
+                Passages. Those longer than `document_length` lose their end.
             titles (`list[str]`, *optional*):
-                First sentence of each pair; an empty title leaves the text alone.
+                First sentence of each pair; an empty title leaves the text alone. A title that would leave the text
+                less than half of the room loses its end first.
             return_offsets_mapping (`bool`, *optional*, defaults to `False`):
                 Whether to add each piece's characters in the text (in the title: an empty range), for
                 [`BiEncoderModel.word_vectors`].
@@ -95,7 +101,8 @@ class BiEncoderProcessor(RetrieverProcessor):
                 The model's outputs for `process_queries` and `process_documents`.
 
         Returns:
-            `torch.FloatTensor` of shape `(number of queries, number of documents)`, higher is better.
+            `torch.FloatTensor` of shape `(number of queries, number of documents)`, higher is better; at least
+            float32.
 
         Raises:
             ValueError: If the embeddings differ in size.
@@ -105,7 +112,8 @@ class BiEncoderProcessor(RetrieverProcessor):
                 f"Query embeddings have {queries.embeddings.shape[-1]} dimensions, document embeddings "
                 f"{documents.embeddings.shape[-1]}: encode both with one model."
             )
-        return queries.embeddings @ documents.embeddings.T
+        dtype = torch.promote_types(queries.embeddings.dtype, torch.float32)  # else half precision ties close scores
+        return queries.embeddings.to(dtype) @ documents.embeddings.to(dtype).T
 
     @property
     def model_input_names(self):
@@ -113,44 +121,61 @@ class BiEncoderProcessor(RetrieverProcessor):
         return [*self.tokenizer.model_input_names, "text_type"]
 
     def _encode(self, texts, titles, length, text_type, return_offsets_mapping, warn=True):
-        titles = titles or [None] * len(texts)
-        fields, cut = {}, [False] * len(texts)
-        for paired in (False, True):
-            positions = [position for position, title in enumerate(titles) if bool(title) == paired]
-            if not positions:
-                continue
-            first = [titles[position] if paired else texts[position] for position in positions]
-            second = [texts[position] for position in positions] if paired else None
-            # "longest_first" cuts the text down to the title's length before it touches the title.
-            encoded = self.tokenizer(
-                first,
-                second,
-                truncation="longest_first",
-                max_length=length,
-                return_offsets_mapping=return_offsets_mapping,
-            )
-            for position, encoding in zip(positions, encoded.encodings, strict=True):
-                cut[position] = bool(encoding.overflowing)
+        encoded = self._pieces(texts, text_type, return_offsets_mapping)
+        title_pieces, frames = {}, {False: self._frame(texts[0], paired=False)}
+        titled = [] if titles is None else [position for position, title in enumerate(titles) if title]
+        if titled:
+            frames[True] = self._frame(texts[0], paired=True)
+            if frames[True].room(length) < 1:
+                raise ValueError(
+                    f"`document_length`={length} leaves no room beside the special tokens of a title and a text: "
+                    "raise it, or leave the titles out."
+                )
+            rows = self._pieces([titles[position] for position in titled])["input_ids"]
+            title_pieces = dict(zip(titled, rows, strict=True))
+
+        names = ["input_ids", "attention_mask"]
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            names.insert(1, "token_type_ids")
+        if return_offsets_mapping:
+            names.append("offset_mapping")
+        fields, cut = {name: [] for name in names}, []
+        for position, text in enumerate(encoded["input_ids"]):
+            title = title_pieces.get(position, [])
+            frame = frames[position in title_pieces]
+            room = frame.room(length)
+            cut.append(len(title) + len(text) > room)
+            title = title[: kept_of_title(len(title), len(text), room)]
+            text = text[: room - len(title)]
+            row = {"input_ids": [*frame.start, *title, *frame.middle, *text, *frame.end]}
+            row["attention_mask"] = [1] * len(row["input_ids"])
+            row["token_type_ids"] = frame.segments(len(title), len(text))
             if return_offsets_mapping:
-                text_sequence = 1 if paired else 0
-                encoded["offset_mapping"] = [
-                    [
-                        offsets if sequence == text_sequence else (0, 0)
-                        for offsets, sequence in zip(row, ids, strict=True)
-                    ]
-                    for row, ids in zip(
-                        encoded["offset_mapping"],
-                        (encoding.sequence_ids for encoding in encoded.encodings),
-                        strict=True,
-                    )
-                ]
-            for name, rows in encoded.items():
-                fields.setdefault(name, [None] * len(texts))
-                for position, row in zip(positions, rows, strict=True):
-                    fields[name][position] = row
+                before = len(frame.start) + len(title) + len(frame.middle)
+                offsets = encoded["offset_mapping"][position][: len(text)]
+                row["offset_mapping"] = [*[(0, 0)] * before, *offsets, *[(0, 0)] * len(frame.end)]
+            for name in names:
+                fields[name].append(row[name])
         if warn:
             self._warn_if_cut(cut, text_type)
         return BatchFeature({**self._pad(fields), "text_type": text_type})
+
+    def _frame(self, example, paired):
+        """The special tokens that the tokenizer puts around a text, or a title and a text, as an example shows."""
+        encoded = self.tokenizer(example, example if paired else None, return_token_type_ids=True, verbose=False)
+        ids, segments, sequences = encoded["input_ids"], encoded["token_type_ids"], encoded.sequence_ids(0)
+        # sequences, such as [None, 0, 0, None, None, 1, 1, None]: 0 is the title, 1 the text, or 0 the text alone
+        text_start = sequences.index(int(paired))
+        text_end = len(ids) - sequences[::-1].index(int(paired))
+        title_start = sequences.index(0)
+        title_end = len(ids) - sequences[::-1].index(0) if paired else text_start
+        special = slice(title_start), slice(title_end, text_start), slice(text_end, None)
+        return _Frame(
+            *(ids[part] for part in special),
+            special_segments=[segments[part] for part in special],
+            title_segment=segments[title_start],
+            text_segment=segments[text_start],
+        )
 
     def _pad(self, fields):
         longest = max(map(len, fields["input_ids"]))
@@ -163,6 +188,26 @@ class BiEncoderProcessor(RetrieverProcessor):
             name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
             for name, rows in fields.items()
         }
+
+
+class _Frame(NamedTuple):
+    """Special tokens in front of the title, between title and text, and behind the text; and all segment ids."""
+
+    start: list[int]
+    middle: list[int]
+    end: list[int]
+    special_segments: list[list[int]]
+    title_segment: int
+    text_segment: int
+
+    def room(self, length):
+        """How many pieces fit beside the special tokens."""
+        return length - len(self.start) - len(self.middle) - len(self.end)
+
+    def segments(self, title_length, text_length):
+        """Segment ids of a title and a text of so many pieces."""
+        start, middle, end = self.special_segments
+        return [*start, *[self.title_segment] * title_length, *middle, *[self.text_segment] * text_length, *end]
 
 
 __all__ = ["BiEncoderProcessor"]

@@ -5,11 +5,13 @@ import string
 import torch
 from transformers import BatchFeature
 
+from .configuration_colbert_xlmr import ColBERTXLMRConfig
 from .late_interaction import maxsim_scores
-from .processing_retriever import RetrieverProcessor
+from .processing_retriever import RetrieverProcessor, kept_of_title
 
 
 PUBLISHED_MARKER_IDS = (9748, 9749)  # of the released DR.DECR checkpoints
+FRAME = 3  # places that <s>, marker and </s> take
 
 
 class ColBERTXLMRProcessor(RetrieverProcessor):
@@ -34,12 +36,14 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         attend_to_expansion (`bool`, *optional*, defaults to `False`):
             Whether the other tokens attend to the expansion.
         skip_punctuation (`bool`, *optional*, defaults to `True`):
-            Whether document tokens that are one punctuation mark are left out of the scores.
+            Whether document tokens that are one ASCII punctuation mark, alone or behind a word boundary, are left out
+            of the scores, as in the published systems. Other marks (`。`, `،`) count.
         mask_id_zero (`bool`, *optional*, defaults to `False`):
             Count exactly the tokens whose id is not 0, as the published DR.DECR code does: see
             [`ColBERTXLMRConfig`].
 
     Raises:
+        TypeError: If a setting has another type.
         ValueError: If a setting is not possible, or the tokenizer lacks a special token.
 
     Example:
@@ -55,6 +59,7 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
     ```
     """
 
+    config_class = ColBERTXLMRConfig
     settings = (
         "query_marker_id",
         "document_marker_id",
@@ -108,7 +113,10 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
             ValueError: If the list or a text is empty.
         """
         texts, _ = self._check_texts(texts, "query")
-        rows = self._ids(texts, self.query_marker_id, self.query_length, "query", warn)
+        rows = self._pieces(texts, "query")["input_ids"]
+        if warn:
+            self._warn_if_cut([len(row) > self.query_length - FRAME for row in rows], "query")
+        rows = self._framed(rows, self.query_marker_id, self.query_length)
         expansion_id, length = self.tokenizer.pad_token_id, self.query_length
         if self.query_expansion == "mask":
             expansion_id = self.tokenizer.mask_token_id
@@ -129,9 +137,10 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
 
         Args:
             texts (`list[str]`):
-                Passages. Those longer than `document_length` are truncated.
+                Passages. Those longer than `document_length` lose their end.
             titles (`list[str]`, *optional*):
-                Put in front of each text, with a space between.
+                Put in front of each text, with a space between. A title that would leave the text less than half of
+                the room loses its end first.
 
         Returns:
             `BatchFeature` of `input_ids`, `attention_mask` and `embedding_mask` (`True` for tokens whose vectors
@@ -143,7 +152,16 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         texts, titles = self._check_texts(texts, "document", titles)
         if titles is not None:
             texts = [f"{title} {text}" if title else text for title, text in zip(titles, texts, strict=True)]
-        rows = self._ids(texts, self.document_marker_id, self.document_length, "document")
+        rows = self._pieces(texts, "document")["input_ids"]
+        room = self.document_length - FRAME
+        cut = [len(row) > room for row in rows]
+        self._warn_if_cut(cut, "document")
+        titled = [i for i in range(len(rows)) if cut[i] and titles is not None and titles[i]]
+        if titled:
+            for i, title in zip(titled, self._pieces([titles[i] for i in titled])["input_ids"], strict=True):
+                kept = kept_of_title(len(title), len(rows[i]) - len(title), room)
+                rows[i] = rows[i][:kept] + rows[i][len(title) :]
+        rows = self._framed(rows, self.document_marker_id, self.document_length)
         input_ids, real = _stack(rows, max(map(len, rows)), self.tokenizer.pad_token_id)
         counts = input_ids != 0 if self.mask_id_zero else real
         if self.skip_punctuation:
@@ -159,7 +177,8 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
                 The model's outputs for `process_queries` and `process_documents`.
 
         Returns:
-            `torch.FloatTensor` of shape `(number of queries, number of documents)`, higher is better.
+            `torch.FloatTensor` of shape `(number of queries, number of documents)`, higher is better; at least
+            float32.
         """
         return maxsim_scores(
             queries.embeddings, documents.embeddings, queries.embedding_mask, documents.embedding_mask
@@ -170,18 +189,12 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         """Names of the model's inputs."""
         return ["input_ids", "attention_mask", "embedding_mask"]
 
-    def _ids(self, texts, marker_id, length, what, warn=True):
-        pieces = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )["input_ids"]
-        room = length - 3  # <s>, marker and </s> take three places
-        if warn:
-            self._warn_if_cut([len(row) > room for row in pieces], what)
+    def _framed(self, rows, marker_id, length):
         start, end = [self.tokenizer.cls_token_id, marker_id], [self.tokenizer.sep_token_id]
-        return [start + row[:room] + end for row in pieces]
+        return [start + row[: length - FRAME] + end for row in rows]
 
     def _punctuation_ids(self):
-        """Ids of pieces that are one punctuation mark, with or without a word boundary in front."""
+        """Ids of pieces that are one ASCII punctuation mark, with or without a word boundary in front."""
         if getattr(self, "_punctuation_ids_cache", None) is None:
             unknown = self.tokenizer.unk_token_id
             pieces = [mark for mark in string.punctuation] + ["\u2581" + mark for mark in string.punctuation]
@@ -196,7 +209,12 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         if self.query_expansion == "mask" and self.tokenizer.mask_token_id is None:
             raise ValueError('`query_expansion="mask"` needs a tokenizer with a `mask_token`.')
         self._check_lengths()
+        for name in ("attend_to_expansion", "skip_punctuation", "mask_id_zero"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"`{name}` must be `True` or `False`, got {getattr(self, name)!r}.")
         for name in ("query_marker_id", "document_marker_id"):
+            if not isinstance(getattr(self, name), int):
+                raise TypeError(f"`{name}` must be an integer or `None`, got {getattr(self, name)!r}.")
             if not 0 <= getattr(self, name) < len(self.tokenizer):
                 raise ValueError(
                     f"`{name}` must be an id of the tokenizer's {len(self.tokenizer)} pieces, got "

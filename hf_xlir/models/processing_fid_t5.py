@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 
 import numpy as np
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature
 from transformers.utils import logging
+
+from .configuration_fid_t5 import FiDT5Config
+from .processing_text import TextProcessor, fault_of
 
 
 logger = logging.get_logger(__name__)
 
 
-class FiDT5Processor(ProcessorMixin):
+class FiDT5Processor(TextProcessor):
     r"""
     Turns questions, passages and answers into the inputs of [`FiDT5ForConditionalGeneration`].
 
@@ -22,7 +25,7 @@ class FiDT5Processor(ProcessorMixin):
             The backbone's tokenizer: T5, mT5, umT5.
         text_maxlength (`int`, *optional*, defaults to 250):
             Most token ids a passage keeps, question included (250 in the paper). Longer ones lose their end, so that
-            the question is the last to suffer. `None` keeps all.
+            the question is the last to suffer, with a warning if nothing of the text is left. `None` keeps all.
         answer_maxlength (`int`, *optional*, defaults to 50):
             Most token ids an answer keeps, `</s>` included and never cut off (the FiD repository's recipe has 50).
             `None` keeps all.
@@ -52,6 +55,8 @@ class FiDT5Processor(ProcessorMixin):
 
     ```
     """
+
+    config_class = FiDT5Config
 
     def __init__(self, tokenizer=None, text_maxlength=250, answer_maxlength=50, n_context=100, passage_eos=False):
         super().__init__(tokenizer)
@@ -88,8 +93,8 @@ class FiDT5Processor(ProcessorMixin):
 
         Raises:
             TypeError: If questions, passages or answers are not lists of what they should be.
-            ValueError: If a list is empty or has another length than `questions`, a question or passage is empty, or
-                a passage has no `text`.
+            ValueError: If a list is empty or has another length than `questions`, a question or passage is empty or no
+                valid Unicode, or a passage has no `text`.
         """
         self._check_settings()
         questions = _checked_texts(questions, "questions")
@@ -106,6 +111,7 @@ class FiDT5Processor(ProcessorMixin):
             texts += [texts[position] + _passage_text(passage) for passage in of_question]
         rows = self._tokenize(texts)
         self._warn_of_cut_questions(rows[: len(questions)])
+        self._warn_of_unread_texts(passages, firsts, texts, rows)
 
         counts = [max(len(of_question), 1) for of_question in passages]
         chosen = [rows[first : first + count] for first, count in zip(firsts, counts, strict=True)]
@@ -154,6 +160,28 @@ class FiDT5Processor(ProcessorMixin):
                 "passages is read. Shorten the question, or raise `text_maxlength`."
             )
 
+    def _warn_of_unread_texts(self, passages, firsts, texts, rows):
+        """Say which passages end before their text begins; those of a cut question were reported with it."""
+        if self.text_maxlength is None:
+            return
+        room = self.text_maxlength - self.passage_eos
+        places, fronts = [], []
+        for i, of_question in enumerate(passages):
+            for j, passage in enumerate(of_question if len(rows[i]) <= room else []):
+                if len(rows[firsts[i] + j]) > room:
+                    front = texts[firsts[i] + j][: -len(passage["text"])].rstrip()
+                    if len(front.encode("utf-8")) + 1 >= room:  # else it has fewer pieces: each is a byte or more
+                        places.append(f"passages[{i}][{j}]")
+                        fronts.append(front)
+        pieces = self._tokenize(fronts) if fronts else []
+        cut = [place for place, row in zip(places, pieces, strict=True) if len(row) >= room]
+        if cut:
+            logger.warning(
+                f"{len(cut)} passages were truncated to `text_maxlength`={self.text_maxlength} token ids before their "
+                f"text begins, the first of them `{cut[0]}`. Shorten the question or the title, or raise "
+                "`text_maxlength`."
+            )
+
     def _checked_passages(self, passages, length):
         """The passages that count, by question, or raise for what is no list of lists of passages."""
         if not isinstance(passages, (list, tuple)) or not all(isinstance(each, (list, tuple)) for each in passages):
@@ -177,8 +205,10 @@ class FiDT5Processor(ProcessorMixin):
                         f"`title` and `text` of `{where}` must be strings, got {type(title).__name__} and "
                         f"{type(text).__name__}."
                     )
-                if not text.strip():
-                    raise ValueError(f"The `text` of `{where}` is empty. Leave empty passages out.")
+                if (fault := fault_of(text)) is not None:
+                    raise ValueError(f"The `text` of `{where}` {fault}")
+                if (fault := fault_of(title or "", may_be_blank=True)) is not None:
+                    raise ValueError(f"The `title` of `{where}` {fault}")
         return passages
 
     def _check_settings(self):
@@ -216,8 +246,8 @@ def _checked_texts(texts, name, length=None, may_be_empty=False):
     if not texts:
         raise ValueError(f"`{name}` is empty: give at least one.")
     for position, text in enumerate(texts):
-        if not may_be_empty and not text.strip():
-            raise ValueError(f"`{name}[{position}]` is empty. Leave empty texts out.")
+        if (fault := fault_of(text, may_be_blank=may_be_empty)) is not None:
+            raise ValueError(f"`{name}[{position}]` {fault}")
     return list(texts)
 
 

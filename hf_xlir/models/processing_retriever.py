@@ -1,15 +1,20 @@
-"""What the two retriever families' processors share: checked texts and tokenization."""
+"""What the two retriever families' processors share: checked texts, their pieces, and what is cut."""
 
-from transformers import ProcessorMixin
+from collections.abc import Iterable, Mapping
+
 from transformers.utils import logging
+
+from .configuration_retriever import RetrieverConfig
+from .processing_text import TextProcessor, fault_of, is_blank
 
 
 logger = logging.get_logger(__name__)
 
 
-class RetrieverProcessor(ProcessorMixin):
+class RetrieverProcessor(TextProcessor):
     """Base of the processors that turn texts into a retriever's inputs. Subclasses name their settings."""
 
+    config_class = RetrieverConfig
     # Set by subclasses: arguments of `__init__` that are also fields of the model's configuration
     settings: tuple[str, ...] = ()
 
@@ -64,34 +69,56 @@ class RetrieverProcessor(ProcessorMixin):
         something that is not text.
         """
         plural = {"query": "queries", "document": "documents"}[what]
-        if isinstance(texts, str):
-            raise TypeError(f"Expected a list of {plural}, got one string. Put it in a list: [{texts[:20]!r}].")
-        texts = list(texts)
+        texts = _as_list(texts, plural)
         if not texts:
             raise ValueError(f"Got an empty list of {plural}: give at least one.")
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"{what} {position} must be a string, got {type(text).__name__}.")
-            if not text.strip():
-                raise ValueError(f"{what} {position} is empty. Leave empty texts out.")
+            fault = fault_of(text)
+            if fault is not None:
+                raise ValueError(f"{what} {position} {fault}")
         if titles is None:
             return texts, None
-        if isinstance(titles, str):
-            raise TypeError(f"Expected a list of titles, got one string. Put it in a list: [{titles[:20]!r}].")
-        titles = list(titles)
+        titles = _as_list(titles, "titles")
         if len(titles) != len(texts):
             raise ValueError(f"`titles` must have one entry a document: got {len(titles)} for {len(texts)}.")
         for position, title in enumerate(titles):
             if not isinstance(title, str | None):
                 raise TypeError(f"title {position} must be a string or `None`, got {type(title).__name__}.")
-        return texts, [title if title and title.strip() else None for title in titles]
+            fault = fault_of(title or "", may_be_blank=True)
+            if fault is not None:
+                raise ValueError(f"title {position} {fault}")
+        return texts, [None if title is None or is_blank(title) else title for title in titles]
 
     def _check_lengths(self):
-        """Raise for a length that leaves no room for pieces, or that the encoder has no positions for."""
+        """Raise for a length that leaves no room for pieces, or that is beyond what the tokenizer is made for."""
         for name in ("query_length", "document_length"):
             length, most = getattr(self, name), self.tokenizer.model_max_length
+            if not isinstance(length, int) or isinstance(length, bool):
+                raise TypeError(f"`{name}` must be an integer, got {length!r}.")
             if not 4 <= length <= most:
                 raise ValueError(f"`{name}` must be from 4 to the tokenizer's {most} token ids, got {length}.")
+
+    def _pieces(self, texts, what=None, return_offsets_mapping=False):
+        """
+        What the tokenizer gives for texts without its special tokens, uncut: the tokenizer may be set to cut the front
+        off. With `what`, raise for a text that leaves no piece.
+        """
+        encoded = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=return_offsets_mapping,
+            verbose=False,
+        )
+        if what is not None and not all(encoded["input_ids"]):
+            position = encoded["input_ids"].index([])
+            raise ValueError(
+                f"{what} {position} is {texts[position][:20]!r}, of which the tokenizer leaves nothing: leave it out."
+            )
+        return encoded
 
     def _warn_if_cut(self, cut, what):
         """Say which texts (a list of bool) lose their end: routine for passages, worth a warning for questions."""
@@ -103,4 +130,35 @@ class RetrieverProcessor(ProcessorMixin):
             )
 
 
-__all__ = ["RetrieverProcessor"]
+def kept_of_title(title_length, text_length, room):
+    """
+    How many pieces of a title are kept where title and text are too long together: all, unless the text would then
+    have less than half of the room. Either loses its end.
+
+    Args:
+        title_length, text_length (`int`):
+            Number of pieces.
+        room (`int`):
+            Most pieces of the two together.
+
+    Example:
+    ```python
+    >>> from hf_xlir.models.processing_retriever import kept_of_title
+
+    >>> kept_of_title(3, 500, 20), kept_of_title(500, 500, 20), kept_of_title(500, 4, 20)
+    (3, 10, 16)
+
+    ```
+    """
+    return min(title_length, max(room - text_length, room // 2))
+
+
+def _as_list(texts, plural):
+    if isinstance(texts, str):
+        raise TypeError(f"Expected a list of {plural}, got one string. Put it in a list: [{texts[:20]!r}].")
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
+        raise TypeError(f"Expected a list of {plural}, got {type(texts).__name__}.")
+    return list(texts)
+
+
+__all__ = ["RetrieverProcessor", "kept_of_title"]

@@ -7,13 +7,14 @@ import torch
 from transformers import Trainer
 
 from ..data.collators import RetrieverCollator
+from ..models.pairing import check_processor
 from .checkpoints import WholeCheckpointsMixin
 from .distributed import sum_over_processes, world_size
 from .gradient_cache import cached_backward, encode_in_chunks
 from .objectives import Objective
 from .retrieval_evaluation import RetrievalEvaluationMixin, check_evaluation_arguments
 from .tensor_checks import floating
-from .trainer_checks import check_columns, check_processor, check_teacher, positions_correspond
+from .trainer_checks import check_columns, check_teacher, positions_correspond
 from .training_args import RetrieverTrainingArguments
 from .training_log import TrainingLog
 

@@ -1,26 +1,6 @@
-"""What [`RetrieverTrainer`] checks before work starts: that models, processors, data and objective fit together."""
-
-import inspect
+"""What [`RetrieverTrainer`] checks before work starts: that models, data and objective fit together."""
 
 from datasets import Dataset, IterableDataset
-
-from ..models.processing_retriever import RetrieverProcessor
-
-
-def check_processor(processor, model):
-    """Raise unless the model takes what the processor gives, under the same settings and with an id for each piece."""
-    if not isinstance(processor, RetrieverProcessor):
-        raise ValueError(f"Expected the processor of `{type(model).__name__}`, got {type(processor).__name__}.")
-    names = type(processor).__name__, type(model).__name__
-    parameters = inspect.signature(model.forward).parameters.values()
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)  # LoRA's wrapper
-    unknown = set(processor.model_input_names) - {parameter.name for parameter in parameters}
-    if unknown and not takes_any:
-        raise ValueError(f"`{names[0]}` gives {sorted(unknown)}, which `{names[1]}` does not take: use its processor.")
-    processor.check_config(model.config)
-    num_pieces, vocab_size = len(processor.tokenizer), model.config.encoder_config.vocab_size
-    if num_pieces > vocab_size:
-        raise ValueError(f"The tokenizer of `{names[0]}` has {num_pieces} pieces, `{names[1]}` only {vocab_size}.")
 
 
 def check_teacher(teacher, model, args):
@@ -90,4 +70,4 @@ def check_columns(dataset, name, args, teacher):
         )
 
 
-__all__ = ["check_columns", "check_processor", "check_teacher", "positions_correspond"]
+__all__ = ["check_columns", "check_teacher", "positions_correspond"]

@@ -1,7 +1,5 @@
 """The dense index against plain NumPy."""
 
-from importlib import metadata
-
 import numpy as np
 import pytest
 import torch
@@ -206,16 +204,3 @@ class TestRetrieve:
             retrieve(dataset, "dense", vectors(1), columns=["body"])
         with pytest.raises(TypeError, match="allowed"):
             retrieve(dataset, "dense", vectors(1), allowed=["p1"])
-
-
-class TestFaissImport:
-    def test_two_distributions(self, monkeypatch):
-        monkeypatch.setattr(metadata, "distribution", lambda name: name)
-        with pytest.raises(ImportError, match="pip uninstall -y faiss-cpu faiss-gpu") as error:
-            add_dense_index(passages(), vectors())
-        assert "pip install faiss-gpu" in str(error.value) and "pip install faiss-cpu" in str(error.value)
-
-    def test_none(self, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-        with pytest.raises(ImportError, match="pip install faiss-cpu"):
-            import_faiss()

@@ -10,8 +10,10 @@ import torch
 from datasets import Dataset
 from transformers import BatchFeature
 
+from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor
 from hf_xlir.index import DenseEmbeddings, TokenEmbeddings, embed_passages, embed_queries
 from hf_xlir.index.embed import BATCHES_PER_BLOCK
+from hf_xlir.models.processing_retriever import RetrieverProcessor
 
 
 DIM, VOCABULARY = 6, 50
@@ -22,10 +24,13 @@ def word_id(word):
     return 2 + int(word[1:])
 
 
-class WordProcessor:
+class WordProcessor(RetrieverProcessor):
     """Ids of words; commas are read but do not count."""
 
+    config_class = SimpleNamespace(model_type="words")
+
     def __init__(self, dense=False):
+        self.tokenizer = range(VOCABULARY)
         self.dense = dense
         self.calls = []
 
@@ -57,6 +62,12 @@ class WordModel(torch.nn.Module):
         self.dropout = torch.nn.Dropout(0.5)
         self.dense = dense
         self.shapes = []
+        self.config = SimpleNamespace(
+            model_type="words",
+            encoder_config=SimpleNamespace(vocab_size=VOCABULARY),
+            query_length=VOCABULARY,
+            document_length=VOCABULARY,
+        )
 
     def forward(self, input_ids, attention_mask, embedding_mask=None, text_type=None):
         assert not self.training and not self.dropout.training
@@ -193,15 +204,6 @@ class TestOnDisk:
         assert len(list(tmp_path.iterdir())) == 5  # three arrays, the manifest, the notes
         assert np.array_equal(first.values, kept)  # the old mapping stays readable
 
-    def test_save_and_load_round_trip(self, tmp_path):
-        tokens = embed_passages(WordModel(), WordProcessor(), random_passages(6), progress=False)
-        tokens.save(tmp_path / "tokens")
-        assert np.array_equal(TokenEmbeddings.load(tmp_path / "tokens").values, tokens.values)
-        dense = DenseEmbeddings(np.arange(6, dtype=np.float32).reshape(3, 2), ["a", "ü", "c"])
-        dense.save(tmp_path / "dense")
-        loaded = DenseEmbeddings.load(tmp_path / "dense")
-        assert np.array_equal(loaded.values, dense.values) and loaded.ids == ["a", "ü", "c"]
-
     def test_damaged_and_foreign_folders(self, tmp_path):
         folder = tmp_path / "e"
         with pytest.raises(FileNotFoundError, match="no folder"):
@@ -278,9 +280,23 @@ class TestQueries:
         torch.nn.Linear(DIM, 2)(queries.embeddings).sum().backward()
 
     def test_bad_input(self):
-        for queries, message in [("w1", "got one text"), ([], "is empty"), (["w1", " "], "Query 1 is ' '")]:
+        model = WordModel()
+        for queries, message in [
+            ("w1", "got one text"),
+            ([], "is empty"),
+            (["w1", " "], "Query 1 is empty: leave it out"),
+            (["w1", "\u200b"], "Query 1 is empty"),
+            (["w1"] * 100 + ["w1 \ud800"], "Query 100 is not valid Unicode: its character 3"),
+            (["w1", None], "Query 1 must be a string, got NoneType"),
+        ]:
             with pytest.raises(ValueError, match=message):
-                embed_queries(WordModel(), WordProcessor(), queries)
+                embed_queries(model, WordProcessor(), queries)
+        for batch_size in (0, -1, 2.5, True, None):
+            with pytest.raises(
+                ValueError, match=f"`batch_size` must be a whole number of at least 1, got {batch_size}"
+            ):
+                embed_queries(model, WordProcessor(), ["w1"], batch_size=batch_size)
+        assert model.shapes == []
         model = WordModel()
         model.table.weight.data[:] = float("inf")
         with pytest.raises(ValueError, match="NaN or infinite"):
@@ -296,8 +312,8 @@ class TestBadPassages:
             ("w1", "got str"),
             ([{"id": "a"}], r"row 0 lacks \['text'\]"),
             (Dataset.from_dict({"text": ["w1"]}), r"the dataset lacks \['id'\]"),
-            ([{"id": "a", "text": "w1"}, {"id": "b", "text": " \n"}], "`b` in row 1 has no text"),
-            ([{"id": "a", "text": "w1"}, {"id": "b", "text": None}], "`b` in row 1 has no text"),
+            ([{"id": "a", "text": "w1"}, {"id": "b", "text": " \n"}], "text of passage `b` in row 1 is empty"),
+            ([{"id": "a", "text": "w1"}, {"id": "b", "text": None}], "`b` in row 1 is no string, got None"),
             ([{"id": 3, "text": "w1"}], "row 0 has the id 3: ids are strings"),
             ([{"id": "", "text": "w1"}], "row 0 has the id ''"),
             ([{"id": "a", "text": "w1"}, {"id": "a", "text": "w2"}], "Two passages have the id `a`"),
@@ -314,8 +330,10 @@ class TestBadPassages:
         ("options", "message"),
         [
             ({"dtype": "int8"}, "`dtype` must be"),
-            ({"batch_size": 0}, "`batch_size` must be at least 1"),
-            ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` must be at least 1"),
+            ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
+            ({"batch_size": None}, "`batch_size` must be a whole number of at least 1, got None"),
+            ({"batch_size": 2.5}, "`batch_size` must be a whole number of at least 1, got 2.5"),
+            ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` must be a whole number of at least 1"),
         ],
     )
     def test_options(self, options, message):
@@ -330,34 +348,31 @@ class TestBadPassages:
             embed_passages(model, WordProcessor(), passages, dtype="float16", progress=False)
 
 
-class TestClasses:
-    def test_from_padded(self):
-        vectors = torch.arange(12.0).view(2, 3, 2)
-        mask = torch.tensor([[True, False, True], [False, True, False]])
-        embeddings = TokenEmbeddings.from_padded(vectors, mask, ["a", "b"])
-        assert embeddings.values.tolist() == [[0, 1], [4, 5], [8, 9]]
-        assert embeddings.lengths.tolist() == [2, 1] and embeddings.offsets.tolist() == [0, 2, 3]
-        with pytest.raises(ValueError, match="boolean mask"):
-            TokenEmbeddings.from_padded(vectors, mask.long(), ["a", "b"])
+class TestOtherProcessors:
+    """Whatever does not belong together is found before a passage is read."""
+
+    def test_of_another_family(self, tiny_colbert, tiny_tokenizer):
+        processor = BiEncoderProcessor(tiny_tokenizer, query_length=16, document_length=40)
+        message = "`BiEncoderProcessor` belongs to models of type 'biencoder'"
+        with pytest.raises(ValueError, match=message):
+            embed_passages(tiny_colbert, processor, passages=None)
+        with pytest.raises(ValueError, match=message):
+            embed_queries(tiny_colbert, processor, queries=None)
 
     @pytest.mark.parametrize(
-        ("values", "lengths", "ids", "message"),
-        [
-            (np.zeros(3), [3], ["a"], "floating-point of shape"),
-            (np.zeros((3, 2), dtype=int), [3], ["a"], "floating-point of shape"),
-            (np.zeros((3, 2)), [1.5, 1.5], ["a", "b"], "one integer a passage"),
-            (np.zeros((3, 2)), [3], ["a", "b"], "2 ids for 1 passages"),
-            (np.zeros((3, 2)), [1, 2], ["a", "a"], "`a` appears twice"),
-            (np.zeros((3, 2)), [3, 0], ["a", "b"], "`b` keeps no token"),
-            (np.zeros((3, 2)), [1, 1], ["a", "b"], "sum to 2, but `values` has 3 rows"),
-        ],
+        "settings", [{"query_expansion": "none"}, {"document_length": 39}, {"skip_punctuation": False}]
     )
-    def test_parts_that_do_not_fit(self, values, lengths, ids, message):
-        with pytest.raises(ValueError, match=message):
-            TokenEmbeddings(values, np.array(lengths), ids)
+    def test_with_other_settings(self, tiny_colbert, tiny_tokenizer, settings):
+        """Which would give other vectors without a word."""
+        processor = ColBERTXLMRProcessor(tiny_tokenizer, **{"query_length": 16, "document_length": 40, **settings})
+        ((name, value),) = settings.items()
+        for embed in (embed_passages, embed_queries):
+            with pytest.raises(ValueError, match=f"The processor has {name}={value!r}, the model's configuration"):
+                embed(tiny_colbert, processor, None)
 
-    def test_positions_out_of_range(self):
-        embeddings = TokenEmbeddings(np.zeros((1, 2)), np.array([1]), ["a"])
-        for position in (1, -1):
-            with pytest.raises(IndexError):
-                embeddings[position]
+    def test_of_no_retriever(self, tiny_colbert, tiny_tokenizer):
+        for embed in (embed_passages, embed_queries):
+            with pytest.raises(
+                ValueError, match="Expected the processor of `ColBERTXLMRModel`, got TokenizersBackend"
+            ):
+                embed(tiny_colbert, tiny_tokenizer, None)

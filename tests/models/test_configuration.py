@@ -145,6 +145,9 @@ class TestMistakes:
             (BiEncoderConfig, {"document_length": 3}, "`document_length` must be at least 4 token ids, got 3"),
             (ColBERTXLMRConfig, {"embeding_dim": 9}, "no field `embeding_dim`. Did you mean `embedding_dim`"),
             (BiEncoderConfig, {"share_encoder": False}, "no field `share_encoder`. Did you mean `share_encoders`"),
+            (ColBERTXLMRConfig, {"dim": 64}, r"no field `dim`. Its own are .*'embedding_dim'"),
+            (BiEncoderConfig, {"max_length": 64}, r"no field `max_length`. Its own are .*'document_length'"),
+            (BiEncoderConfig, {"query_expansion": "pad"}, "no field `query_expansion`"),
             (ColBERTXLMRConfig, {"encoder_config": {"model_type": "nope"}}, "nope"),
         ],
     )
@@ -166,6 +169,23 @@ class TestMistakes:
     def test_types(self, config_class, fields, message):
         with pytest.raises(StrictDataclassError, match=message):
             config_class(**fields)
+
+    @BOTH
+    def test_keywords_of_transformers_are_no_mistakes(self, config_class):
+        config = config_class(
+            attn_implementation="eager", torch_dtype="float16", num_labels=3, output_attentions=True, dtype="bfloat16"
+        )
+        assert (config._attn_implementation, config.num_labels) == ("eager", 3)
+
+    @BOTH
+    def test_a_file_may_have_fields_of_a_later_version(self, tmp_path, config_class):
+        config_class().save_pretrained(tmp_path)
+        written = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**written, "of_a_later_version": 1}))
+        assert config_class.from_pretrained(tmp_path).of_a_later_version == 1
+        (tmp_path / "config.json").write_text(json.dumps({**written, "querry_length": 9}))
+        with pytest.raises(ValueError, match="no field `querry_length`. Did you mean `query_length`"):
+            config_class.from_pretrained(tmp_path)
 
     def test_a_bad_value_is_not_saved(self, tmp_path):
         config = ColBERTXLMRConfig()

@@ -17,7 +17,12 @@ from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor, FiDT5Processor, re
 
 TEXTS = ["The Nile flows north, to the sea.", "Seoul"]
 PASSAGES = [[{"title": "Seoul", "text": "Seoul is the capital."}, {"text": "It rained."}], [{"text": "It rained."}]]
-RETRIEVER_FILES = {"configuration_retriever.py", "modeling_retriever.py", "processing_retriever.py"}
+RETRIEVER_FILES = {
+    "configuration_retriever.py",
+    "modeling_retriever.py",
+    "processing_retriever.py",
+    "processing_text.py",
+}
 EXPORTED = {
     "colbert_xlmr": RETRIEVER_FILES
     | {
@@ -31,6 +36,7 @@ EXPORTED = {
         "configuration_fid_t5.py",
         "modeling_fid_t5.py",
         "processing_fid_t5.py",
+        "processing_text.py",
         "fid_encoder.py",
         "first_token_attention.py",
     },

@@ -235,6 +235,29 @@ class TestTowers:
             assert torch.equal(model(IDS, MASK, text_type="query").embeddings, query)
             assert largest(model(IDS, MASK, text_type="document").embeddings - document) > 1e-3
 
+    @pytest.mark.parametrize("embedding_dim", [None, 8])
+    @pytest.mark.parametrize("make", [AutoModel.from_pretrained, BiEncoderModel.from_pretrained])
+    def test_both_start_from_a_saved_model_with_one(self, tmp_path, make_biencoder, make, embedding_dim):
+        model = make_biencoder(embedding_dim=embedding_dim)
+        randomize(model)
+        model.save_pretrained(tmp_path)
+        loaded, info = make(tmp_path, share_encoders=False, output_loading_info=True)
+        assert not any(info.values()) and loaded.config.share_encoders is False
+        with torch.no_grad():
+            for each in ("query", "document"):
+                assert torch.equal(loaded(IDS, MASK, text_type=each).embeddings, model(IDS, MASK).embeddings)
+        query, document = (list(loaded.tower(each)[0].parameters()) for each in ("query", "document"))
+        assert all(one.data_ptr() != other.data_ptr() for one, other in zip(query, document, strict=True))
+        loaded.save_pretrained(tmp_path / "two")
+        assert BiEncoderModel.from_pretrained(tmp_path / "two").config.share_encoders is False
+
+    @pytest.mark.parametrize("make", [AutoModel.from_pretrained, BiEncoderModel.from_pretrained])
+    def test_neither_of_two_is_dropped(self, tmp_path, make_biencoder, make):
+        make_biencoder(share_encoders=False).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="holds two towers, got share_encoders=True, which would drop"):
+            make(tmp_path, share_encoders=True)
+        assert make(tmp_path, share_encoders=False).config.share_encoders is False
+
     def test_two_towers_are_saved(self, tmp_path, make_biencoder):
         model = make_biencoder(share_encoders=False, embedding_dim=8)
         randomize(model)
@@ -401,10 +424,25 @@ class TestWordVectors:
             ({"layers": (-4,)}, "`layers` must name some of the 3 hidden states"),
             (
                 {"spans": [[(0, 4)], [(0, 4), (90, 95)]]},
-                r"Spans \[\(90, 95\)\] of text 1 touch no token.*character 33",
+                r"Spans \[\[90, 95\]\] of text 1 touch no token.*character 33",
             ),
-            ({"spans": [[(3, 3)], []]}, r"Spans \[\(3, 3\)\] of text 0 touch no token"),
-            ({"spans": [[], [(6, 5)]]}, r"Spans \[\(6, 5\)\] of text 1 touch no token"),
+            ({"spans": [[], [(0, 4), (30, 34)]]}, r"Spans \[\[30, 34\]\] of text 1 .*go beyond the last one.*33"),
+            ({"spans": [[], [(3, 4)]]}, r"Spans \[\[3, 4\]\] of text 1 touch no token"),  # the space behind "The"
+            ({"spans": [[(3, 3)], []]}, r"`spans\[0\]` has \(3, 3\): a span is a pair"),
+            ({"spans": [[], [(6, 5)]]}, r"`spans\[1\]` has \(6, 5\)"),
+            ({"spans": [[(-3, 2)], []]}, r"`spans\[0\]` has \(-3, 2\).*start at least 0"),
+            ({"spans": [[(0,)], []]}, r"`spans\[0\]` has \(0,\): a span is a pair"),
+            ({"spans": [[(0, 1, 2)], []]}, r"`spans\[0\]` has \(0, 1, 2\)"),
+            ({"spans": [[(0, 1.5)], []]}, r"`spans\[0\]` has \(0, 1.5\)"),
+            ({"spans": [(0, 3), []]}, r"`spans\[0\]` has 0: a span is a pair"),
+            ({"spans": [None, []]}, r"`spans\[0\]` must be a list of \(start, end\) pairs, got None"),
+            ({"spans": None}, "`spans` needs a list for each of the 2 texts, got NoneType"),
+            ({"layers": -1}, r"`layers` must be a tuple of integers such as \(-1,\), got -1"),
+            ({"layers": ("last",)}, r"`layers` must be a tuple of integers .*got \('last',\)"),
+            (
+                {"offset_mapping": torch.zeros(2, 3, 2)},
+                r"`offset_mapping` must have shape \(2, .*, 2\), got \(2, 3, 2\)",
+            ),
             ({"text_type": "word"}, '`text_type` must be "query" or "document"'),
         ],
     )
@@ -418,8 +456,30 @@ class TestWordVectors:
         inputs = processor.process_documents([TEXTS[3]], return_offsets_mapping=True)
         end = int(inputs["offset_mapping"].max())
         assert end < len(TEXTS[3]) - 6
-        with pytest.raises(ValueError, match=f"within the text that is kept; it ends at character {end}"):
-            tiny_biencoder.word_vectors(**inputs, spans=[[(len(TEXTS[3]) - 6, len(TEXTS[3]) - 1)]])
+        for span in ((len(TEXTS[3]) - 6, len(TEXTS[3]) - 1), (end - 1, end + 1)):  # the second is kept in part
+            with pytest.raises(ValueError, match=f"within the text that is kept; it ends at character {end}"):
+                tiny_biencoder.word_vectors(**inputs, spans=[[span]])
+
+    @torch.no_grad()
+    def test_one_batch_serves_texts_and_words(self, tiny_biencoder, tiny_tokenizer):
+        processor = processed(tiny_tokenizer, tiny_biencoder)
+        expected = tiny_biencoder(**processor.process_documents(TEXTS)).embeddings
+        inputs = processor.process_documents(TEXTS, return_offsets_mapping=True)
+        assert "offset_mapping" in inputs
+        assert torch.equal(tiny_biencoder(**inputs).embeddings, expected)
+
+    @torch.no_grad()
+    def test_a_word_boundary_counts_with_what_follows(self, tiny_biencoder, xlmr_tokenizer):
+        """XLM-R puts a piece of its own in front of Chinese, with the characters of the next piece."""
+        processor = BiEncoderProcessor(xlmr_tokenizer, query_length=16, document_length=40)
+        inputs = processor.process_documents(["東京"], return_offsets_mapping=True)
+        pieces = xlmr_tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
+        assert pieces[1] == "▁" and inputs["offset_mapping"][0, 1].tolist() == [0, 1]
+        tiny_biencoder.resize_token_embeddings(len(xlmr_tokenizer))
+        (found,) = tiny_biencoder.word_vectors(**inputs, spans=[[(0, 2)]], reduction="sum")
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        states = tiny_biencoder.encoder(**given).last_hidden_state[0]
+        assert largest(found[0] - states[1:-1].sum(dim=0)) < 1e-5
 
 
 class TestAttention:

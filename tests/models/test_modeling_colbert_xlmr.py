@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,6 +45,17 @@ def project(states, weight, kept):
             vectors.append(vector / vector.pow(2).sum().sqrt() if counts else torch.zeros_like(vector))
         rows.append(torch.stack(vectors))
     return torch.stack(rows)
+
+
+class PlainEncoder(torch.nn.Module):
+    """The unit vector of each id, whatever stands beside it."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.config = SimpleNamespace(_attn_implementation=attention)
+
+    def forward(self, input_ids, attention_mask):
+        return BaseModelOutput(last_hidden_state=torch.eye(128)[input_ids][..., :32])
 
 
 def sdpa_calls(monkeypatch, function):
@@ -120,12 +132,7 @@ class TestEmbeddings:
     @torch.no_grad()
     def test_an_encoder_of_few_arguments(self, tiny_colbert):
         """What is not given is not passed on: an encoder may know neither segments nor embeddings."""
-
-        class Plain(torch.nn.Module):
-            def forward(self, input_ids, attention_mask):
-                return BaseModelOutput(last_hidden_state=torch.eye(32)[input_ids])
-
-        tiny_colbert.encoder = Plain()
+        tiny_colbert.encoder = PlainEncoder(attention="eager")
         expected = project(torch.eye(32)[IDS], tiny_colbert.linear.weight, MASK)
         assert largest(tiny_colbert(IDS, MASK).embeddings - expected) < 1e-6
         with pytest.raises(TypeError, match="token_type_ids"):
@@ -216,7 +223,9 @@ class TestQueryExpansion:
 
     @torch.no_grad()
     def test_flash_attention_would_drop_it(self, tiny_colbert, tiny_tokenizer):
-        tiny_colbert.config._attn_implementation_internal = "flash_attention_2"  # the encoder itself stays with sdpa
+        # Chosen for the encoder alone, as `attn_implementation={"encoder_config": ...}` does
+        tiny_colbert.encoder = PlainEncoder(attention="flash_attention_2")
+        assert tiny_colbert.config._attn_implementation == "sdpa"
         processor = ColBERTXLMRProcessor.from_config(tiny_tokenizer, tiny_colbert.config)
         with pytest.raises(ValueError, match="'flash_attention_2'` leaves out tokens that are not attended to"):
             tiny_colbert(**processor.process_queries(["Who?"]))

@@ -131,17 +131,42 @@ class TestLengths:
         for part in ("1 of 2 questions were truncated to `text_maxlength`=250", "question 1 with", "raise `text_max"):
             assert part in caplog.text
 
-    def test_no_warning_for_a_cut_passage_or_a_question_that_just_fits(self, caplog):
-        question = "Who?"
-        processor = FiDT5Processor(TOKENIZER, text_maxlength=len(ids_of(f"question: {question}")))
+    def test_no_warning_for_a_cut_passage(self, caplog):
+        processor = FiDT5Processor(TOKENIZER, text_maxlength=len(ids_of("question: Who? title: Rain context: r")))
         with caplog.at_level(logging.WARNING):
-            inputs = processor([question], passages=[[LONG]])
-        assert rows_of(inputs) == [[ids_of("question: Who?")]]
+            inputs = processor(["Who?"], passages=[[LONG]])
+        assert (
+            rows_of(inputs)[0][0]
+            == ids_of("question: Who? title: Rain context: " + LONG["text"])[: inputs["input_ids"].shape[-1]]
+        )
+        assert not caplog.records
+
+    def test_no_warning_for_a_question_that_just_fits(self, caplog):
+        processor = FiDT5Processor(TOKENIZER, text_maxlength=len(ids_of("question: Who?")))
+        with caplog.at_level(logging.WARNING):
+            processor(["Who?"])
         assert not caplog.records
         processor.passage_eos = True
         with caplog.at_level(logging.WARNING):
-            processor([question], passages=[[LONG]])
+            processor(["Who?"], passages=[[LONG]])
+        assert len(caplog.records) == 1 and "1 of 1 questions were truncated" in caplog.text
+
+    @pytest.mark.parametrize("eos", [False, True])
+    def test_a_passage_whose_text_is_not_reached_is_named(self, caplog, eos):
+        swallowing = {"title": "er " * 100, "text": "It rained."}
+        whole, front = (ids_of(f"question: Who? title: {swallowing['title']} context:{rest}") for rest in (" It", ""))
+        assert len(front) < len(whole)
+        processor = FiDT5Processor(TOKENIZER, text_maxlength=len(front) + eos, passage_eos=eos)
+        with caplog.at_level(logging.WARNING):
+            inputs = processor(["Who?", "Who?"], passages=[[SEOUL, RAIN], [RAIN, swallowing, LONG]])
+        assert rows_of(inputs)[1][1] == front + [EOS] * eos  # as ever: the front is read
         assert len(caplog.records) == 1
+        assert "1 passages were truncated to `text_maxlength`=" in caplog.text and "`passages[1][1]`" in caplog.text
+        caplog.clear()
+        processor.text_maxlength += 1  # the first piece of the text fits
+        with caplog.at_level(logging.WARNING):
+            processor(["Who?"], passages=[[swallowing]])
+        assert not caplog.records
 
 
 class TestAnswers:
@@ -203,6 +228,27 @@ class TestProcessor:
             (["Who?"], {"passages": [[RAIN, {"title": "a"}]]}, ValueError, r"\[0\]\[1\]` needs a `text`.*\['title'\]"),
             (["Who?"], {"passages": [[{"text": 3}]]}, TypeError, "must be strings, got NoneType and int"),
             (["Who?"], {"passages": [[{"text": "\n"}]]}, ValueError, r"The `text` of `passages\[0\]\[0\]` is empty"),
+            (["\u200b\ufeff"], {}, ValueError, r"`questions\[0\]` is empty"),
+            (
+                ["Who?"],
+                {"passages": [[{"text": "\u200b "}]]},
+                ValueError,
+                r"The `text` of `passages\[0\]\[0\]` is empty",
+            ),
+            (["Who?", "\ud800"], {}, ValueError, r"`questions\[1\]` is not valid Unicode: its character 0 is half"),
+            (
+                ["Who?"],
+                {"passages": [[{"text": "ab\udc00"}]]},
+                ValueError,
+                r"`text` of `passages\[0\]\[0\]` .*character 2",
+            ),
+            (
+                ["Who?"],
+                {"passages": [[{**RAIN, "title": "\ud800"}]]},
+                ValueError,
+                r"The `title` of `passages\[0\]\[0\]`",
+            ),
+            (["Who?"], {"answers": ["a \ud800"]}, ValueError, r"`answers\[0\]` is not valid Unicode"),
             (["Who?"], {"answers": []}, ValueError, "`answers` must have one entry a question: got 0 for 1"),
             (["Who?"], {"answers": [None]}, TypeError, "`answers` must be a list of strings, got a list of NoneType"),
         ],
