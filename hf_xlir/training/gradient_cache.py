@@ -86,7 +86,6 @@ def cached_backward(model, texts, chunk_size, loss_function, backward, no_sync=n
                 states[kind].append(_random_state(chunk))
                 encoded.append(model(**chunk))
             outputs[kind] = _joined(encoded)
-    state_after = _random_state(chunk)
     for output in outputs.values():
         output.embeddings.requires_grad_()
     loss = loss_function(outputs)
@@ -103,9 +102,9 @@ def cached_backward(model, texts, chunk_size, loss_function, backward, no_sync=n
             surrogate = _surrogate(model, *step)
             if surrogate.requires_grad:  # not that of a frozen tower
                 backward(surrogate)
-    # Together, since DistributedDataParallel waits for every parameter, and each kind may have a tower of its own
+    # Together, since DistributedDataParallel waits for every parameter, and each kind may have a tower of its own. The
+    # very last chunk is encoded last both times, which leaves the generators as if each had been encoded once
     backward(sum(_surrogate(model, *step) for step in last_steps))
-    _restore(state_after)
     return loss.detach()
 
 
