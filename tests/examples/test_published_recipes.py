@@ -129,6 +129,7 @@ def parse(load_script, script_of):
 def test_the_numbers_of_the_papers(parse, name):
     arguments = parse(name)
     assert {each: arguments[each] for each in EXPECTED[name]} == EXPECTED[name]
+    assert arguments["save_total_limit"] == 2 and not arguments["smoke"]  # of 91,287 steps are 45 checkpoints
 
 
 def test_every_recipe_is_here():

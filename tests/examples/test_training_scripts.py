@@ -1,6 +1,7 @@
 """Every training script in small: what it writes, what it refuses, and that it goes on where it stopped."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -261,10 +262,50 @@ def test_triples_that_are_not_the_same(load_script, tmp_path, smoke_data):
             script.load_rows(data_args, with_documents=True)
 
 
+def test_published_files(load_script, tmp_path, shared_data):
+    """The samples of DR.DECR's own data: triples with their English side, and parallel text."""
+    folder, script = shared_data / "primeqa_samples", load_script("distill_student")
+    common = {"cache_dir": str(tmp_path), "quoting": "csv"}
+    triples = "xorqa.train_ir_negs_5_poss_1_001pct_at_0pct{}.tsv"
+    data_args = script.DataArguments(
+        triples=str(folder / triples.format("")), teacher_triples=str(folder / triples.format("_en")), **common
+    )
+    rows = script.load_rows(data_args, with_documents=True)
+    assert rows.column_names == ["query", "positive", "negative", "teacher_query"] and len(rows) == 5
+    assert set(rows["query"]) == {"중국에서 가장 오랜기간 왕위를 유지한 인물은 누구인가?"}
+    assert set(rows["teacher_query"]) == {"Who maintained the throne for the longest time in China?"}
+
+    files = [str(folder / f"7lan_notrim_triple_2ep.{side}.clean.h5") for side in ("other", "en")]
+    data_args = script.DataArguments(source_file=files[0], target_file=files[1], **common)
+    english = "She was right in the middle of an important piece of restoration ."
+    row = {"query": "সে একটা জরুরি পুনর্বাসনের কাজ করছিল", "teacher_query": english}
+    assert script.load_rows(data_args, with_documents=True)[0] == {**row, "positive": english}
+    assert script.load_rows(data_args, with_documents=False)[0] == row
+    data_args.include_targets = True
+    both = script.load_rows(data_args, with_documents=False)
+    assert len(both) == 10 and both[5] == {"query": english, "teacher_query": english}
+
+
+def test_accumulated_batches_are_one(run, smoke_data, tmp_path):
+    """The Trainer adds their losses up, unless it is told that each is a mean."""
+    losses = {}
+    for accumulated in ("1", "2"):
+        config = tmp_path / accumulated / "smoke" / "encoder" / "config.json"
+        shutil.copytree(smoke_data, tmp_path / accumulated / "smoke")
+        dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        config.write_text(json.dumps({**read(config), **dropout}))
+        given = ("--gradient_accumulation_steps", accumulated, "--max_steps", "2")
+        folder = run("finetune_encoder", *given, folder=accumulated)
+        logs = read(folder / "trainer_state.json")["log_history"]
+        losses[accumulated] = [entry[name] for entry in logs if "loss" in entry for name in ("loss", "grad_norm")]
+    assert losses["1"] == pytest.approx(losses["2"], rel=1e-5) and len(losses["1"]) == 4
+
+
 def launch(config, script, *given):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     command += [str(EXAMPLES / "accelerate_configs" / f"{config}.yaml"), str(EXAMPLES / f"{script}.py"), *given]
-    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True)
+    path = os.pathsep.join([str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
