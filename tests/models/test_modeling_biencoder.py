@@ -461,6 +461,14 @@ class TestWordVectors:
                 tiny_biencoder.word_vectors(**inputs, spans=[[span]])
 
     @torch.no_grad()
+    def test_pieces_without_characters_do_not_count(self, tiny_biencoder):
+        """Some tokenizers give such pieces, not only special tokens: a lone word boundary whose space is trimmed."""
+        offsets = torch.tensor([[[0, 0], [0, 3], [2, 2], [3, 5], [5, 5], [0, 0]]])
+        (found,) = tiny_biencoder.word_vectors(IDS[:1], MASK[:1], offsets, [[(0, 5)]], reduction="sum")
+        states = tiny_biencoder.encoder(IDS[:1], MASK[:1]).last_hidden_state[0]
+        assert largest(found[0] - (states[1] + states[3])) < 1e-5
+
+    @torch.no_grad()
     def test_one_batch_serves_texts_and_words(self, tiny_biencoder, tiny_tokenizer):
         processor = processed(tiny_tokenizer, tiny_biencoder)
         expected = tiny_biencoder(**processor.process_documents(TEXTS)).embeddings
