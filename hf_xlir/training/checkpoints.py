@@ -85,6 +85,8 @@ class WholeCheckpointsMixin:
         epochs, batches = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
         )
+        if checkpoint is not None and self.state.global_step >= max_steps:
+            return num_train_epochs, 0  # the training is over; within an epoch the Trainer would take one more step
         if checkpoint is not None and not has_length(self.train_dataset) and not self.args.ignore_data_skip:
             # The Trainer takes a stream for as long as the training, and may have read it several times already: the
             # whole part of the epoch says how often, the rest how many batches of the training's since then

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from datasets import Dataset
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
@@ -83,6 +84,18 @@ def make_trainer(folder, **arguments):
         eval_passages=PASSAGES,
         compute_metrics=metrics_by_language,
     )
+
+
+def test_a_run_that_is_over_is_not_trained_further(tmp_path):
+    """Within an epoch, of two steps here, the Trainer alone would take one more each time."""
+    weights = []
+    for steps, reached in ((3, 3), (3, 3), (1, 3), (4, 4), (4, 4)):
+        trainer = make_trainer(tmp_path, max_steps=steps, per_device_train_batch_size=4, save_steps=1)
+        assert train_and_save(trainer)["eval_recall@1"] >= 0
+        assert trainer.state.global_step == reached
+        weights.append(trainer.model.linear.weight.detach().clone())
+    assert torch.equal(weights[1], weights[0]) and torch.equal(weights[2], weights[0])
+    assert torch.equal(weights[4], weights[3]) and not torch.equal(weights[3], weights[0])
 
 
 def test_a_run_and_one_that_goes_on(tmp_path, capsys, monkeypatch):
