@@ -14,7 +14,7 @@ EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],
     "peft": ["peft>=0.21"],
 }
-EXTRAS["test"] = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", *EXTRAS["peft"]]
+EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *EXTRAS["peft"]]
 EXTRAS["dev"] = EXTRAS["test"]
 
 setup(

@@ -21,7 +21,7 @@ EXPECTED = [{"id": "-7", "question": '"Who" did?'}, {"id": "NA", "question": "nu
         json.dumps({"_id": -7, "text": '"Who" did?', "metadata": {}}) + '\n{"_id": "NA", "text": "null"}',
         '[{"id": -7, "question": "\\"Who\\" did?"}, {"id": "NA", "query": "null"}]',
         'qid\tquery\tquestion\tid\nx\tx\t"Who" did?\t-7\ny\ty\tnull\tNA\n',
-        gzip.compress(b'-7\t"Who" did?\nNA\tnull\n'),
+        gzip.compress(b'-7\t"Who" did?\nNA\tnull\n', mtime=0),
     ],
 )
 def test_formats(write, content, streaming):
