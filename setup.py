@@ -40,6 +40,7 @@ setup(
         "pyarrow>=24.0",
         "pyyaml>=5.1",
         "fsspec>=2023.5",
+        "filelock>=3.12",
         "regex>=2025.10.22",
         "tokenizers>=0.23.1",
         "tqdm>=4.66.3",

@@ -1,6 +1,8 @@
 """From texts to embeddings: batched by length, block by block, in memory or straight to disk."""
 
-from contextlib import contextmanager
+import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +19,14 @@ from .embeddings import (
     TokenEmbeddings,
     write_ids,
 )
-from .passages import check_passages, read_rows
-from .storage import FolderWriter, RowWriter
+from .encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, device_of, embed_blocks, encoding
+from .passages import check_passages
+from .storage import MANIFEST, FolderWriter
+from .unfinished import Part, Processes, discard_published, fingerprint_of, is_published
 
 
-BATCHES_PER_BLOCK = 16  # texts are sorted by length within a block: more waste less padding, and hold more in memory
+COMPUTED = ("float32", "bfloat16", "float16")
+STORED = ("float32", "float16")
 
 
 def embed_passages(
@@ -30,18 +35,29 @@ def embed_passages(
     passages,
     output_dir=None,
     *,
-    batch_size=64,
+    batch_size=256,
     max_tokens_per_batch=None,
+    block_size=2048,
     device=None,
     dtype="float32",
+    stored_dtype=None,
+    resume=True,
     progress=True,
 ):
     r"""
     Embed passages, and keep the vectors in memory or write them to disk as they come.
 
-    Texts are tokenized and sorted by length in blocks of 16 batches; results are in the order of `passages`. On disk
-    at most one block is in memory, whatever the size of the corpus, and `output_dir` is valid only once all of it is
-    written. The model is in evaluation mode meanwhile.
+    Texts are tokenized and sorted by length in blocks; results are in the order of `passages`. On disk, vectors of one
+    block at a time are in memory, whatever the size of the corpus (the ids all are), and `output_dir` is valid only
+    once all of it is written. The model is in evaluation mode meanwhile.
+
+    A run that was killed goes on from the last whole block when the same call is made again, with the result that it
+    would have had; a finished one returns at once. What counts as the same are the weights and the configuration, the
+    tokenizer, the passages, and the arguments.
+
+    Under `accelerate launch` or `torchrun` every process makes the same call with an `output_dir` on a disk that all
+    see. Each one embeds a share of the blocks, and all return the whole; apart from rounding it does not depend on
+    their number. Without `output_dir` each process embeds the passages that it is given.
 
     Args:
         model (`RetrieverPreTrainedModel`):
@@ -52,15 +68,25 @@ def embed_passages(
             Rows with `id`, `text` and optionally `title`.
         output_dir (`str` or `os.PathLike`, *optional*):
             Folder to write. The result is then memory-mapped from there. In memory by default.
-        batch_size (`int`, *optional*, defaults to 64):
+        batch_size (`int`, *optional*, defaults to 256):
             Most passages to encode at once.
         max_tokens_per_batch (`int`, *optional*):
-            Most tokens to encode at once, padding included, so that long passages come in smaller batches. No limit
-            by default.
+            Most tokens to encode at once, padding included, so that long passages come in smaller batches. By default
+            1,024 on a CPU, where larger batches leave the cache, and 16,384 elsewhere.
+        block_size (`int`, *optional*, defaults to 2048):
+            How many passages are tokenized, sorted and written together, and are lost at most when a run is killed.
+            More waste less padding, and hold more in memory.
         device (`str` or `torch.device`, *optional*):
             Where to encode. The model is moved there and stays. By default, where the model is.
-        dtype (`"float32"` or `"float16"`, *optional*, defaults to `"float32"`):
-            Type of the stored vectors.
+        dtype (`"float32"`, `"bfloat16"` or `"float16"`, *optional*, defaults to `"float32"`):
+            What the model computes in. The halves are `torch.autocast` around the model, whose weights stay as they
+            are, and are faster where the processor has instructions for them; with `"float32"` the model computes in
+            the type that it was loaded in.
+        stored_dtype (`"float32"` or `"float16"`, *optional*):
+            Type of the vectors that are returned and written. By default float32 if `dtype` is, and float16
+            otherwise, which holds the digits that half precision computes in half of the room.
+        resume (`bool`, *optional*, defaults to `True`):
+            Whether to go on with what `output_dir` has of the same call, finished or not. `False` starts again.
         progress (`bool`, *optional*, defaults to `True`):
             Whether to show a progress bar, unless the bars of Transformers are switched off.
 
@@ -69,7 +95,10 @@ def embed_passages(
 
     Raises:
         ValueError: If the processor is not the model's, there is no passage, one has no id, no text or keeps no token,
-            two have the same id, or the model returns a NaN or infinite value. The message names the id.
+            two have the same id, the model returns a NaN or infinite value (the message names the id), or `output_dir`
+            holds unfinished work of another call.
+        RuntimeError: If another process is embedding into `output_dir`.
+        OSError: If `output_dir` cannot be written to, or its disk is full. After making room the same call goes on.
 
     Example:
     ```python
@@ -80,25 +109,57 @@ def embed_passages(
 
     ```
     """
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f'`dtype` must be "float32" or "float16", got {dtype!r}.')
+    _check_choice("dtype", dtype, COMPUTED)
+    if stored_dtype is None:
+        stored_dtype = "float32" if dtype == "float32" else "float16"
+    _check_choice("stored_dtype", stored_dtype, STORED)
     _check_size("batch_size", batch_size)
+    _check_size("block_size", block_size)
     if max_tokens_per_batch is not None:
         _check_size("max_tokens_per_batch", max_tokens_per_batch)
     check_processor(processor, model)
-    ids = check_passages(passages)
+    digest = hashlib.blake2b(digest_size=16)
+    ids = check_passages(passages, None if output_dir is None else digest)
 
-    bar = tqdm(total=len(ids), desc="Embedding", unit="passage", disable=not _show(progress))
-    with bar, _evaluating(model, device) as encode:
-        blocks = _embed_blocks(
-            encode, processor, passages, ids, batch_size, max_tokens_per_batch, np.dtype(dtype), bar
-        )
+    with encoding(model, device, dtype) as encode:
+        device = device_of(model).type
+        if max_tokens_per_batch is None:
+            max_tokens_per_batch = TOKENS_PER_BATCH_ON_CPU if device == "cpu" else TOKENS_PER_BATCH
+        starts = range(0, len(ids), block_size)
+
+        def blocks(positions, bar):
+            return embed_blocks(
+                *(encode, processor, passages, [starts[position] for position in positions]),
+                *(block_size, batch_size, max_tokens_per_batch, np.dtype(stored_dtype), bar),
+            )
+
         if output_dir is None:
-            return _in_memory(blocks, ids)
-        return _on_disk(blocks, ids, output_dir)
+            with _bar(len(ids), progress) as bar:
+                return _in_memory(blocks(range(len(starts)), bar), ids)
+        processes = Processes(device_of(model))
+        fingerprint = fingerprint_of(
+            model,
+            processor,
+            digest.hexdigest(),
+            {
+                "batch_size": batch_size,
+                "max_tokens_per_batch": max_tokens_per_batch,
+                "block_size": block_size,
+                "device": device,
+                "dtype": dtype,
+                "stored_dtype": stored_dtype,
+                "number of processes": processes.count,
+            },
+        )
+        folder = Path(output_dir)
+        if not (resume and is_published(folder, fingerprint)):
+            _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress)
+        elif processes.rank == 0:
+            discard_published(folder, fingerprint)
+        return _load(folder)
 
 
-def embed_queries(model, processor, queries, *, batch_size=64, device=None, progress=False):
+def embed_queries(model, processor, queries, *, batch_size=64, device=None, dtype="float32", progress=False):
     r"""
     Embed queries, in memory.
 
@@ -113,6 +174,8 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
             How many to encode at once.
         device (`str` or `torch.device`, *optional*):
             Where to encode. The model is moved there and stays. By default, where the model is.
+        dtype (`"float32"`, `"bfloat16"` or `"float16"`, *optional*, defaults to `"float32"`):
+            What the model computes in, as for [`embed_passages`].
         progress (`bool`, *optional*, defaults to `False`):
             Whether to show a progress bar.
 
@@ -131,6 +194,7 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
 
     ```
     """
+    _check_choice("dtype", dtype, COMPUTED)
     _check_size("batch_size", batch_size)
     check_processor(processor, model)
     if isinstance(queries, str):
@@ -145,7 +209,7 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
             raise ValueError(f"Query {position} {fault}")
 
     outputs = []
-    with _evaluating(model, device) as encode:
+    with encoding(model, device, dtype) as encode:
         for start in tqdm(range(0, len(queries), batch_size), desc="Queries", disable=not _show(progress)):
             embeddings, mask = encode(processor.process_queries(queries[start : start + batch_size]))
             if not embeddings.isfinite().all():
@@ -162,74 +226,6 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, prog
     return QueryEmbeddings(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
 
 
-def _embed_blocks(encode, processor, passages, ids, batch_size, max_tokens, dtype, bar):
-    """Yield `(vectors, number of vectors of each passage)` of one block of passages after another."""
-    block_size = batch_size * BATCHES_PER_BLOCK
-    for start in range(0, len(ids), block_size):
-        rows = read_rows(passages, start, start + block_size)
-        inputs = processor.process_documents(rows["text"], titles=rows["title"])
-        if "embedding_mask" in inputs:
-            kept = inputs["embedding_mask"].sum(dim=1)
-            if kept.min() == 0:
-                raise ValueError(
-                    f"The passage `{rows['id'][int(kept.argmin())]}` keeps no token, so that nothing could match it: "
-                    "leave it out, or let the processor keep punctuation."
-                )
-        token_counts = inputs["attention_mask"].sum(dim=1)
-        longest_first = token_counts.argsort(descending=True, stable=True)
-        vectors, counts = [], []
-        for batch in _batches(longest_first, token_counts, batch_size, max_tokens):
-            embeddings, mask = encode(_take(inputs, batch))
-            vectors.append(embeddings if mask is None else embeddings[mask])
-            counts.append(torch.ones(len(batch), dtype=torch.long) if mask is None else mask.sum(dim=1))
-            bar.update(len(batch))
-        with np.errstate(over="ignore"):  # reported below, with the passage's id
-            values = torch.cat(vectors).numpy().astype(dtype)
-        values, lengths = _in_input_order(values, torch.cat(counts), longest_first)
-        if not np.isfinite(values).all():
-            passage = np.repeat(np.arange(len(lengths)), lengths)[~np.isfinite(values).all(axis=1)][0]
-            raise ValueError(
-                f"The model returned NaN or infinite values for the passage `{rows['id'][passage]}` (as {dtype})."
-            )
-        yield values, None if mask is None else lengths
-
-
-def _batches(order, token_counts, batch_size, max_tokens):
-    """Split positions, longest text first, into batches of limited number and padded size."""
-    start = 0
-    while start < len(order):
-        size = batch_size
-        if max_tokens is not None:
-            size = max(1, min(size, max_tokens // int(token_counts[order[start]])))
-        yield order[start : start + size]
-        start += size
-
-
-def _take(inputs, batch):
-    """The rows of a batch, cut to the columns that any of them attends to."""
-    attended = inputs["attention_mask"][batch].any(dim=0).nonzero()
-    columns = slice(int(attended[0]), int(attended[-1]) + 1)
-    length = inputs["attention_mask"].shape[1]
-    taken = {}
-    for name, value in inputs.items():
-        if isinstance(value, torch.Tensor):
-            value = value[batch]
-            value = value[:, columns] if value.ndim > 1 and value.shape[1] == length else value
-        taken[name] = value
-    return taken
-
-
-def _in_input_order(values, counts, order):
-    """Undo the sorting of packed `values`: the `i`-th passage there has `counts[i]` rows, and is input `order[i]`."""
-    counts, order = counts.numpy(), order.numpy()
-    starts = np.empty_like(counts)
-    lengths = np.empty_like(counts)
-    starts[order] = np.cumsum(counts) - counts
-    lengths[order] = counts
-    first_row = np.cumsum(lengths) - lengths
-    return values[np.repeat(starts - first_row, lengths) + np.arange(len(values))], lengths
-
-
 def _in_memory(blocks, ids):
     values, lengths = zip(*blocks, strict=True)
     if lengths[0] is None:
@@ -237,53 +233,55 @@ def _in_memory(blocks, ids):
     return TokenEmbeddings(np.concatenate(values), np.concatenate(lengths), ids)
 
 
-def _on_disk(blocks, ids, output_dir):
-    with FolderWriter(output_dir) as folder:
-        writer, lengths = None, []
-        try:
-            for values, block_lengths in blocks:
-                if writer is None:
-                    writer = RowWriter(folder.file("values.npy"), values.shape[1:], values.dtype)
-                writer.append(values)
-                lengths.append(block_lengths)
-        finally:
-            if writer is not None:
-                writer.close()
+def _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress):
+    """Write this process's share of the blocks, wait for the others, and put the whole together."""
+    own = processes.share(range(len(starts)))
+    with processes.meeting() as meet, Part(folder, processes, fingerprint, resume) as part:
+        rest = own[part.num_blocks :]
+        done = sum(len(ids[starts[block] : starts[block] + starts.step]) for block in own[: part.num_blocks])
+        left = sum(len(ids[starts[block] : starts[block] + starts.step]) for block in rest)
+        with _bar(done + left, progress and processes.rank == 0, done) as bar:
+            try:
+                for values, lengths in blocks(rest, bar):
+                    part.append(values, lengths)
+            except ValueError:  # these passages cannot be embedded, however often it is tried
+                part.discard()
+                raise
+        part.close()
+        meet()
+        if processes.rank == 0:
+            for rank in range(1, processes.count):
+                part.absorb(rank)
+            part.close()
+            _publish(part, ids)
+        meet()
+
+
+def _publish(part, ids):
+    sizes = {"num_passages": len(ids), "embedding_dim": part.state["row_shape"][0], "fingerprint": part.fingerprint}
+    with FolderWriter(part.folder) as folder:
+        folder.adopt("values.npy", part.data("values"))
         write_ids(folder, ids)
-        sizes = {"num_passages": len(ids), "embedding_dim": writer.row_shape[0]}
-        if lengths[0] is None:
+        if part.is_dense:
             folder.commit(DENSE_FORMAT, **sizes)
-            return DenseEmbeddings.load(output_dir)
-        np.save(folder.file("lengths.npy"), np.concatenate(lengths))
-        folder.commit(TOKEN_FORMAT, num_tokens=writer.num_rows, **sizes)
-        return TokenEmbeddings.load(output_dir)
+        else:
+            folder.adopt("lengths.npy", part.data("lengths"))
+            folder.commit(TOKEN_FORMAT, num_tokens=part.state["rows"], **sizes)
+    discard_published(part.folder, part.fingerprint)
 
 
-@contextmanager
-def _evaluating(model, device):
-    """A function from a processor's output to `(embeddings, mask)` on the CPU, while the model is in evaluation."""
-    if device is not None:
-        model.to(device)
-    parameter = next(model.parameters(), torch.empty(0))
-    training = {module: module.training for module in model.modules()}
+def _load(folder):
+    kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["format"]
+    return (DenseEmbeddings if kind == DENSE_FORMAT else TokenEmbeddings).load(folder)
 
-    def encode(inputs):
-        output = model(
-            **{
-                name: value.to(parameter.device) if isinstance(value, torch.Tensor) else value
-                for name, value in inputs.items()
-            }
-        )
-        mask = output.embedding_mask
-        return output.embeddings.float().cpu(), None if mask is None else mask.cpu()
 
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield encode
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
+def _bar(total, progress, done=0):
+    return tqdm(total=total, initial=done, desc="Embedding", unit="passage", disable=not _show(progress))
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
 def _check_size(name, value):

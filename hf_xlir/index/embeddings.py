@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .storage import FolderWriter, map_array, read_folder
+from .storage import FolderWriter, load_folder, map_array
 
 
 TOKEN_FORMAT = "hf_xlir.token_embeddings"
 DENSE_FORMAT = "hf_xlir.dense_embeddings"
+IDS_PER_WRITE = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +111,13 @@ class TokenEmbeddings:
         save_tokens(self, path, TOKEN_FORMAT)
 
     @classmethod
-    def load(cls, path):
-        """Open a folder written by [`~TokenEmbeddings.save`]; vectors stay on disk until they are used."""
-        return load_tokens(path, TOKEN_FORMAT)
+    def load(cls, path, verify=False):
+        """
+        Open a folder written by [`~TokenEmbeddings.save`]; vectors stay on disk until they are used.
+
+        `verify=True` first compares all checksums, which reads everything once; without, only sizes and small files.
+        """
+        return load_tokens(path, TOKEN_FORMAT, verify)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +158,17 @@ class DenseEmbeddings:
             folder.commit(DENSE_FORMAT, num_passages=len(self), embedding_dim=self.embedding_dim)
 
     @classmethod
-    def load(cls, path):
-        """Open a folder written by [`~DenseEmbeddings.save`]; vectors stay on disk until they are used."""
-        _, files = read_folder(path, DENSE_FORMAT)
-        return cls(map_array(files["values.npy"]), read_ids(files))
+    def load(cls, path, verify=False):
+        """
+        Open a folder written by [`~DenseEmbeddings.save`]; vectors stay on disk until they are used.
+
+        `verify=True` first compares all checksums, which reads everything once; without, only sizes and small files.
+        """
+
+        def open_files(_, files):
+            return cls(map_array(files["values.npy"]), read_ids(files))
+
+        return load_folder(path, DENSE_FORMAT, open_files, verify)
 
 
 class QueryEmbeddings(NamedTuple):
@@ -190,15 +202,22 @@ def save_tokens(embeddings, path, kind, **fields):
         )
 
 
-def load_tokens(path, kind):
+def load_tokens(path, kind, verify=False):
     """[`TokenEmbeddings`] from a folder of the format `kind`, memory-mapped."""
-    _, files = read_folder(path, kind)
-    return TokenEmbeddings(map_array(files["values.npy"]), np.load(files["lengths.npy"]), read_ids(files))
+
+    def open_files(_, files):
+        return TokenEmbeddings(map_array(files["values.npy"]), np.load(files["lengths.npy"]), read_ids(files))
+
+    return load_folder(path, kind, open_files, verify)
 
 
 def write_ids(folder, ids):
-    """Write the passages' ids as a file of `folder`."""
-    folder.file("ids.json").write_text(json.dumps(ids), encoding="utf-8")
+    """Write the passages' ids as a file of `folder`, some at a time: millions of them fill gigabytes."""
+    with open(folder.file("ids.json"), "w", encoding="utf-8") as file:
+        for start in range(0, len(ids), IDS_PER_WRITE):
+            text = json.dumps(ids[start : start + IDS_PER_WRITE])
+            file.write(("[" if start == 0 else ", ") + text[1:-1])
+        file.write("]" if len(ids) else "[]")
 
 
 def read_ids(files):
@@ -208,10 +227,13 @@ def read_ids(files):
 
 def first_duplicate(ids):
     """The first id that appears a second time, or `None`."""
-    if len(set(ids)) == len(ids):
+    hashes = np.fromiter(map(hash, ids), np.int64, len(ids))  # a tenth of the memory of a set
+    hashes.sort()
+    repeated = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not repeated:
         return None
     seen = set()
-    return next(id for id in ids if id in seen or seen.add(id))
+    return next((id for id in ids if hash(id) in repeated and (id in seen or seen.add(id))), None)
 
 
 def _check_vectors(values, shape):

@@ -1,5 +1,7 @@
 """Reading passages from a `Dataset` or a list, checked."""
 
+import json
+
 from datasets import Dataset
 
 from ..models.processing_text import fault_of
@@ -9,8 +11,12 @@ from .embeddings import first_duplicate
 ROWS_PER_CHECK = 10_000
 
 
-def check_passages(passages):
-    """The ids, after a look at every row: a mistake in the last one should not cost the embedding of the others."""
+def check_passages(passages, digest=None):
+    """
+    The ids, after a look at every row: a mistake in the last one should not cost the embedding of the others.
+
+    With `digest`, a hash of `hashlib`, all ids, titles and texts go into it.
+    """
     if not isinstance(passages, Dataset | list | tuple):
         raise ValueError(
             f"`passages` must be a `datasets.Dataset` or a list of dictionaries, got {type(passages).__name__}."
@@ -28,6 +34,8 @@ def check_passages(passages):
             if (fault := fault_of(text)) is not None:
                 raise ValueError(f"The text of passage `{id}` in row {position} {fault}")
         ids += rows["id"]
+        if digest is not None:
+            digest.update(json.dumps([rows["id"], rows["text"], rows["title"]]).encode())
     duplicate = first_duplicate(ids)
     if duplicate is not None:
         raise ValueError(f"Two passages have the id `{duplicate}`: ids must be unique.")

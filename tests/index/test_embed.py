@@ -1,93 +1,16 @@
 """Embedding of passages and queries, with a tiny model whose vectors are known in advance."""
 
 import json
-import re
-from types import SimpleNamespace
+import threading
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BatchFeature
+from word_model import DIM, WordModel, WordProcessor, random_passages, word_id
 
 from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor
 from hf_xlir.index import DenseEmbeddings, TokenEmbeddings, embed_passages, embed_queries
-from hf_xlir.index.embed import BATCHES_PER_BLOCK
-from hf_xlir.models.processing_retriever import RetrieverProcessor
-
-
-DIM, VOCABULARY = 6, 50
-WORDS = [f"w{i}" for i in range(40)]
-
-
-def word_id(word):
-    return 2 + int(word[1:])
-
-
-class WordProcessor(RetrieverProcessor):
-    """Ids of words; commas are read but do not count."""
-
-    config_class = SimpleNamespace(model_type="words")
-
-    def __init__(self, dense=False):
-        self.tokenizer = range(VOCABULARY)
-        self.dense = dense
-        self.calls = []
-
-    def process_documents(self, texts, titles=None):
-        self.calls.append((list(texts), titles))
-        if titles is not None:
-            texts = [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
-        return self._encode(texts, "document")
-
-    def process_queries(self, texts):
-        return self._encode(texts, "query")
-
-    def _encode(self, texts, text_type):
-        rows = [[1 if word == "," else word_id(word) for word in re.findall(r"\w+|,", text)] for text in texts]
-        length = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-        features = {"input_ids": ids, "attention_mask": (ids != 0).long()}
-        extra = {"text_type": text_type} if self.dense else {"embedding_mask": ids > 1}
-        return BatchFeature({**features, **extra})
-
-
-class WordModel(torch.nn.Module):
-    """A vector for each word id, plus a share of the text's mean, so that a token outside the text would show."""
-
-    def __init__(self, dense=False):
-        super().__init__()
-        torch.manual_seed(0)
-        self.table = torch.nn.Embedding(VOCABULARY, DIM)
-        self.dropout = torch.nn.Dropout(0.5)
-        self.dense = dense
-        self.shapes = []
-        self.config = SimpleNamespace(
-            model_type="words",
-            encoder_config=SimpleNamespace(vocab_size=VOCABULARY),
-            query_length=VOCABULARY,
-            document_length=VOCABULARY,
-        )
-
-    def forward(self, input_ids, attention_mask, embedding_mask=None, text_type=None):
-        assert not self.training and not self.dropout.training
-        assert self.dense == (text_type in ("document", "query"))
-        self.shapes.append(tuple(input_ids.shape))
-        vectors = self.dropout(self.table(input_ids))
-        weights = attention_mask[:, :, None].to(vectors.dtype)
-        mean = (vectors * weights).sum(dim=1) / weights.sum(dim=1)
-        if self.dense:
-            return SimpleNamespace(embeddings=mean, embedding_mask=None)
-        return SimpleNamespace(embeddings=vectors + 0.5 * mean[:, None], embedding_mask=embedding_mask)
-
-
-def random_passages(n, seed=0, titles=True):
-    rng = np.random.default_rng(seed)
-    texts = [" ".join(rng.choice([*WORDS, ","], size=rng.integers(1, 30))) + " w7" for _ in range(n)]
-    columns = {"id": [f"p{i}" for i in range(n)], "text": texts}
-    if titles:
-        columns["title"] = [str(rng.choice(["", "w1 w2", "w3"])) for _ in range(n)]
-    return Dataset.from_dict(columns)
 
 
 def expected_vectors(model, processor, row):
@@ -104,7 +27,7 @@ class TestTokenEmbeddings:
     @pytest.mark.parametrize("max_tokens", [None, 70])
     def test_every_passage_as_if_it_were_alone(self, tmp_path, on_disk, max_tokens):
         model, processor = WordModel(), WordProcessor()
-        passages = random_passages(100)  # more than one block of 16 batches of 4
+        passages = random_passages(100)  # more than one block
         embeddings = embed_passages(
             model,
             processor,
@@ -112,12 +35,13 @@ class TestTokenEmbeddings:
             tmp_path / "out" if on_disk else None,
             batch_size=4,
             max_tokens_per_batch=max_tokens,
+            block_size=64,
             progress=False,
         )
         assert isinstance(embeddings, TokenEmbeddings)
         assert embeddings.ids == passages["id"][:]
         assert embeddings.values.dtype == np.float32 and len(embeddings) == 100
-        assert len(processor.calls) == 2 and len(processor.calls[0][0]) == 4 * BATCHES_PER_BLOCK
+        assert [len(texts) for texts, _ in processor.calls] == [64, 36]
         assert all(rows <= 4 for rows, _ in model.shapes)
         if max_tokens:
             assert max(rows * length for rows, length in model.shapes) <= max_tokens
@@ -153,12 +77,69 @@ class TestTokenEmbeddings:
         )
         assert [titles for _, titles in processor.calls] == [None, None, ["w2", ""]]
 
-    def test_float16(self, tmp_path):
+    @pytest.mark.parametrize("dtype", [None, "float16"])
+    def test_stored_type(self, tmp_path, dtype):
         passages = random_passages(20)
-        full = embed_passages(WordModel(), WordProcessor(), passages, progress=False)
-        half = embed_passages(WordModel(), WordProcessor(), passages, tmp_path, dtype="float16", progress=False)
-        assert half.values.dtype == np.float16
-        assert np.array_equal(half.values, full.values.astype(np.float16))
+        full = embed_passages(WordModel(), WordProcessor(), passages, stored_dtype="float32", progress=False)
+        other = embed_passages(WordModel(), WordProcessor(), passages, tmp_path, stored_dtype=dtype, progress=False)
+        assert other.values.dtype == (dtype or "float32")
+        assert np.array_equal(other.values, full.values.astype(other.values.dtype))
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_lower_precision(self, tiny_colbert, tiny_tokenizer, dtype):
+        """What the model computes in; vectors have length 1 all the same."""
+        texts = ["Where does the Nile flow?", "Helsinki is the capital of Finland; Seoul, of Korea!", "Finland"]
+        processor = ColBERTXLMRProcessor(tiny_tokenizer, query_length=16, document_length=40)
+        types, passages = [], [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+        hook = tiny_colbert.linear.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+        full = embed_passages(tiny_colbert, processor, passages, progress=False)
+        low = embed_passages(tiny_colbert, processor, passages, dtype=dtype, progress=False)
+        wide = embed_passages(tiny_colbert, processor, passages, dtype=dtype, stored_dtype="float32", progress=False)
+        hook.remove()
+        assert types == [torch.float32, getattr(torch, dtype), getattr(torch, dtype)]
+        assert full.values.dtype == wide.values.dtype == np.float32 and low.values.dtype == np.float16
+        assert (full.values * wide.values).sum(axis=1).min() > 0.999
+        assert not np.array_equal(full.values, wide.values)
+        assert np.abs(np.linalg.norm(wide.values, axis=1) - 1).max() < 1e-6
+        assert np.array_equal(low.values, wide.values.astype(np.float16))
+        assert tiny_colbert.linear.weight.dtype == torch.float32
+        queries = embed_queries(tiny_colbert, processor, texts, dtype=dtype)
+        assert queries.embeddings.dtype == torch.float32
+        assert (queries.embeddings[queries.mask].norm(dim=1) - 1).abs().max() < 1e-6
+
+    def test_default_batches_fit_the_cache(self):
+        model = WordModel()
+        passages = [{"id": str(i), "text": " ".join(["w1"] * 40)} for i in range(60)]
+        embed_passages(model, WordProcessor(), passages, progress=False)
+        assert model.shapes == [(25, 40), (25, 40), (10, 40)]  # 1,024 tokens
+
+    def test_a_text_longer_than_a_batch_is_encoded_alone(self):
+        model = WordModel()
+        passages = [{"id": str(i), "text": " ".join(["w1"] * 9)} for i in range(2)]
+        embed_passages(model, WordProcessor(), passages, max_tokens_per_batch=5, progress=False)
+        assert model.shapes == [(1, 9), (1, 9)]
+
+    def test_the_next_block_is_tokenized_meanwhile(self):
+        """And not the one behind it, so that memory does not grow."""
+        model, processor, counts = WordModel(), WordProcessor(), []
+        process_documents = processor.process_documents
+        started = threading.Event()
+
+        def tokenize(texts, titles=None):
+            counts.append(len(model.shapes))
+            if len(counts) == 2:
+                started.set()
+            return process_documents(texts, titles)
+
+        forward = model.forward
+
+        def encode(**inputs):
+            assert started.wait(timeout=60)  # the second block is begun before the first one is encoded
+            return forward(**inputs)
+
+        processor.process_documents, model.forward = tokenize, encode
+        embed_passages(model, processor, random_passages(30), batch_size=30, block_size=10, progress=False)
+        assert len(counts) == 3 and counts[:2] == [0, 0] and counts[2] >= 1
 
     def test_training_modes_are_restored(self):
         model = WordModel().train()
@@ -192,7 +173,7 @@ class TestOnDisk:
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
         broken = [{"id": str(i), "text": "w1"} for i in range(40)] + [{"id": "last", "text": ",,"}]
         with pytest.raises(ValueError, match="`last` keeps no token"):
-            embed_passages(WordModel(), WordProcessor(), broken, tmp_path, batch_size=1, progress=False)
+            embed_passages(WordModel(), WordProcessor(), broken, tmp_path, block_size=5, progress=False)
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
     def test_writing_again_replaces_and_keeps_foreign_files(self, tmp_path):
@@ -281,6 +262,8 @@ class TestQueries:
 
     def test_bad_input(self):
         model = WordModel()
+        with pytest.raises(ValueError, match="`dtype` must be one of"):
+            embed_queries(model, WordProcessor(), ["w1"], dtype=torch.bfloat16)
         for queries, message in [
             ("w1", "got one text"),
             ([], "is empty"),
@@ -329,7 +312,9 @@ class TestBadPassages:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"dtype": "int8"}, "`dtype` must be"),
+            ({"dtype": "int8"}, "`dtype` must be one of 'float32', 'bfloat16', 'float16', got 'int8'"),
+            ({"stored_dtype": "bfloat16"}, "`stored_dtype` must be one of 'float32', 'float16', got 'bfloat16'"),
+            ({"block_size": 0}, "`block_size` must be a whole number of at least 1, got 0"),
             ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
             ({"batch_size": None}, "`batch_size` must be a whole number of at least 1, got None"),
             ({"batch_size": 2.5}, "`batch_size` must be a whole number of at least 1, got 2.5"),
@@ -345,7 +330,7 @@ class TestBadPassages:
         model.table.weight.data[word_id("w5")] = 1e6
         passages = [{"id": "a", "text": "w1"}, {"id": "b", "text": "w5"}]
         with pytest.raises(ValueError, match=r"passage `b` \(as float16\)"):
-            embed_passages(model, WordProcessor(), passages, dtype="float16", progress=False)
+            embed_passages(model, WordProcessor(), passages, stored_dtype="float16", progress=False)
 
 
 class TestOtherProcessors:

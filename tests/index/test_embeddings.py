@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import DenseEmbeddings, TokenEmbeddings
+from hf_xlir.index import DenseEmbeddings, TokenEmbeddings, storage
+from hf_xlir.index import embeddings as embeddings_module
 from hf_xlir.index.embeddings import TOKEN_FORMAT, first_duplicate, load_tokens, save_tokens
 from hf_xlir.index.storage import MANIFEST
 
@@ -121,6 +122,32 @@ class TestDenseEmbeddings:
     def test_parts_that_do_not_fit(self, values, ids, message):
         with pytest.raises(ValueError, match=message):
             DenseEmbeddings(values, ids)
+
+
+def test_ids_of_any_number_and_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings_module, "IDS_PER_WRITE", 2)
+    for n in range(6):
+        ids = ['a"', "ü,", "]\n", "\u2028", "5"][:n]
+        DenseEmbeddings(np.zeros((n, 2), np.float32), ids).save(tmp_path)
+        assert DenseEmbeddings.load(tmp_path).ids == ids
+
+
+@pytest.mark.parametrize("kind", [TokenEmbeddings, DenseEmbeddings])
+def test_verified_on_demand(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(storage, "ALWAYS_VERIFIED", 0)
+    kind(np.ones((1, 2), np.float32), *([np.array([1])] if kind is TokenEmbeddings else []), ["a"]).save(tmp_path)
+    assert len(kind.load(tmp_path, verify=True)) == 1
+    (values,) = tmp_path.glob("values-*.npy")
+    content = values.read_bytes()
+    values.write_bytes(content[:-1] + b"\x00")
+    assert len(kind.load(tmp_path)) == 1
+    with pytest.raises(ValueError, match="has other contents than were written"):
+        kind.load(tmp_path, verify=True)
+
+
+def test_strings_with_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr(embeddings_module, "hash", len, raising=False)
+    assert first_duplicate(["ab", "cd", "e"]) is None and first_duplicate(["ab", "cd", "ab"]) == "ab"
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=6))

@@ -1,14 +1,21 @@
 """Folders that appear at once or not at all, and arrays that grow."""
 
+import errno
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index.storage import MANIFEST, FolderWriter, RowWriter, map_array, read_folder
+from hf_xlir.index import storage
+from hf_xlir.index.storage import MANIFEST, FolderWriter, RowWriter, load_folder, map_array, read_folder
 
 
 def write(folder, text, commit=True):
@@ -81,6 +88,105 @@ class TestFolderWriter:
         assert mapped.tolist() == [1.0] * 5
         assert map_array(read_folder(tmp_path, "arrays")[1]["values.npy"]).tolist() == [2.0] * 5
 
+    def test_adopted_files_stay_without_a_commit(self, tmp_path):
+        grown = tmp_path / "grown.txt"
+        grown.write_text("abc")
+        with FolderWriter(tmp_path) as writer:
+            writer.adopt("a.txt", grown)
+        assert names(tmp_path) == ["grown.txt"]
+        for _ in range(2):  # the second commit replaces a folder that names the same file
+            with FolderWriter(tmp_path) as writer:
+                writer.adopt("a.txt", grown)
+                writer.commit("texts")
+            assert read_folder(tmp_path, "texts")[1] == {"a.txt": grown} and grown.read_text() == "abc"
+        write(tmp_path, "new")
+        assert not grown.exists()
+
+
+class TestFailures:
+    def test_a_full_disk(self, tmp_path):
+        """In a process that may write no file of more than 100 kB, which fails as a full disk does."""
+        write(tmp_path, "old")
+        before = names(tmp_path)
+        code = f"""
+import resource, signal
+import numpy as np
+from hf_xlir.index.storage import FolderWriter, RowWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def save(folder):
+    np.save(folder.file("values.npy"), np.ones(10**6))
+def append(folder):
+    with RowWriter(folder.file("values.npy"), (1000,), "float32") as rows:
+        for _ in range(100):
+            rows.append(np.ones((10, 1000)))
+for write in (save, append):
+    try:
+        with FolderWriter({str(tmp_path)!r}) as folder:
+            write(folder)
+            folder.commit("texts")
+    except OSError as error:
+        print(error)
+"""
+        if sys.platform == "win32":
+            pytest.skip("no limit of file sizes on Windows")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        lines = done.stdout.splitlines()
+        assert len(lines) == 2
+        for line in lines:
+            assert "could not be written" in line and "what was complete there is unchanged. Make room" in line
+        assert names(tmp_path) == before and read_folder(tmp_path, "texts")[1]["a.txt"].read_text() == "old"
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+    def test_the_kind_of_error_is_kept(self, tmp_path, number):
+        with pytest.raises(OSError, match=os.strerror(number)) as raised, FolderWriter(tmp_path):
+            raise OSError(number, os.strerror(number))
+        assert raised.value.errno == number
+        assert isinstance(raised.value, PermissionError) == (number == errno.EACCES)
+
+    def test_a_folder_that_cannot_be_written_to(self, tmp_path):
+        (tmp_path / "file").write_text("no folder")
+        with pytest.raises(OSError, match="could not be written.*give a folder that you may write to"):
+            FolderWriter(tmp_path / "file" / "folder")
+        (tmp_path / "locked").mkdir(mode=0o500)
+        if os.access(tmp_path / "locked", os.W_OK):
+            pytest.skip("this user may write everywhere")
+        with pytest.raises(PermissionError, match="give a folder that you may write to"):
+            FolderWriter(tmp_path / "locked")
+
+    def test_of_two_writers_the_last_wins(self, tmp_path):
+        write(tmp_path, "old")
+        with FolderWriter(tmp_path) as first, FolderWriter(tmp_path) as second:
+            first.file("a.txt").write_text("first")
+            second.file("a.txt").write_text("second")
+            second.commit("texts")
+            first.commit("texts")
+        assert read_folder(tmp_path, "texts", verify=True)[1]["a.txt"].read_text() == "first"
+
+    def test_readers_while_a_writer_saves(self, tmp_path):
+        """What they load is always one whole state, though files vanish under them."""
+
+        def save():
+            for value in range(150):
+                with FolderWriter(tmp_path) as folder:
+                    for name in ("a.npy", "b.npy"):
+                        np.save(folder.file(name), np.full(10, value))
+                    folder.commit("arrays")
+
+        def load(_, files):
+            return [int(np.load(files[name]).sum()) for name in ("a.npy", "b.npy")]
+
+        thread = threading.Thread(target=save)
+        thread.start()
+        while not (tmp_path / MANIFEST).exists():
+            assert thread.is_alive()
+        seen = []
+        while thread.is_alive():
+            seen.append(load_folder(tmp_path, "arrays", load))
+        thread.join()
+        assert all(a == b for a, b in seen) and seen == sorted(seen)
+        assert load_folder(tmp_path, "arrays", load) == [1490, 1490]
+
 
 class TestReading:
     def test_what_is_no_folder_of_the_format(self, tmp_path):
@@ -115,6 +221,38 @@ class TestReading:
         file.unlink()
         with pytest.raises(ValueError, match=f"{file.name} is missing"):
             read_folder(tmp_path, "texts")
+
+    def test_a_replaced_folder_is_read_again(self, tmp_path):
+        write(tmp_path, "old")
+        texts = []
+
+        def load(manifest, files):
+            if not texts:  # a writer commits between the manifest and the files
+                texts.append("not yet")
+                write(tmp_path, "newer")
+            return manifest["length"], files["a.txt"].read_text()
+
+        assert load_folder(tmp_path, "texts", load) == (5, "newer")
+
+    def test_altered_files(self, tmp_path, monkeypatch):
+        write(tmp_path, "four")
+        entry = json.loads((tmp_path / MANIFEST).read_text())["files"]["a.txt"]
+        assert entry["crc32"] == f"{zlib.crc32(b'four'):08x}"
+        file = read_folder(tmp_path, "texts")[1]["a.txt"]
+        file.write_text("five")
+        with pytest.raises(ValueError, match=f"its file {file.name} has other contents than were written"):
+            read_folder(tmp_path, "texts")
+        monkeypatch.setattr(storage, "ALWAYS_VERIFIED", 3)
+        assert read_folder(tmp_path, "texts")[1] == {"a.txt": file}  # too large to be read each time
+        with pytest.raises(ValueError, match="has other contents than were written"):
+            read_folder(tmp_path, "texts", verify=True)
+
+    def test_checksums_of_more_than_one_read(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(storage, "BYTES_PER_READ", 3)
+        write(tmp_path, "seven77")
+        assert (
+            json.loads((tmp_path / MANIFEST).read_text())["files"]["a.txt"]["crc32"] == f"{zlib.crc32(b'seven77'):08x}"
+        )
 
     def test_no_pickles(self, tmp_path):
         np.save(tmp_path / "values.npy", np.array([{"a": 1}]), allow_pickle=True)
@@ -153,6 +291,20 @@ class TestRowWriter:
             writer.num_rows = 2
             writer._file.seek(0, io.SEEK_END)
         assert np.load(tmp_path / "values.npy").tolist() == [[1.0] * 4] * 2
+
+    def test_going_on_drops_what_was_not_counted(self, tmp_path):
+        path = tmp_path / "values.npy"
+        writer = RowWriter(path, (2,), "float32")
+        writer.append(np.ones((3, 2)))
+        writer.flush()
+        writer.append(np.full((5, 2), 7))
+        writer._file.flush()  # killed here, with three rows counted
+        with RowWriter(path, (2,), "float32", num_rows=3) as again:
+            again.append(np.zeros((1, 2)))
+        assert np.load(path).tolist() == [[1, 1]] * 3 + [[0, 0]]
+        assert path.stat().st_size == 128 + 4 * 8
+        with pytest.raises(ValueError, match="is shorter than the 5 rows that were written"):
+            RowWriter(path, (2,), "float32", num_rows=5)
 
     def test_rows_of_another_shape(self, tmp_path):
         with RowWriter(tmp_path / "values.npy", (4,), "float32") as writer:
