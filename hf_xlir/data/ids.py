@@ -48,7 +48,8 @@ class _SeenIds:
 
 class RecordsById:
     """
-    Finds records of a dataset by their ids: sixteen bytes of memory a record, and the rest read where it is.
+    Finds records of a dataset, or their rows, by their ids: sixteen bytes of memory a record, and the rest read where
+    it is.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -73,14 +74,25 @@ class RecordsById:
     def find(self, ids: Iterable[str]) -> dict[str, dict]:
         """The records with these ids, by id; an id that no record has is left out."""
         ids = list(dict.fromkeys(ids))
+        table = self.dataset[self._candidates(ids)]
+        records = (dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True))
+        found = {record["id"]: record for record in records}
+        return {each: found[each] for each in ids if each in found}
+
+    def find_rows(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of the records with these ids, likewise."""
+        ids = list(dict.fromkeys(ids))
+        rows = self._candidates(ids)
+        found = dict(zip(self.dataset.select_columns("id")[rows]["id"], rows.tolist(), strict=True))
+        return {each: found[each] for each in ids if each in found}
+
+    def _candidates(self, ids: list[str]) -> np.ndarray:
+        """The rows of all records whose ids share a hash with one of `ids`, rising."""
         hashes = _hashes(ids)
         starts = np.searchsorted(self.hashes, hashes, "left")
         counts = np.searchsorted(self.hashes, hashes, "right") - starts  # more than one where ids share a hash
         positions = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-        table = self.dataset[np.unique(self.rows[positions])]
-        records = (dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True))
-        found = {record["id"]: record for record in records}
-        return {each: found[each] for each in ids if each in found}
+        return np.unique(self.rows[positions])
 
 
 def _hashes(ids: list[str]) -> np.ndarray:

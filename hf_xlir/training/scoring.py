@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..models.late_interaction import maxsim_pair_scores, maxsim_scores
 from .distributed import gather_with_gradient
+from .tensor_checks import floating
 
 
 MOST_SIMILARITIES = 2**27  # of token pairs at once: half a gigabyte in float32
@@ -23,13 +24,16 @@ def batch_scores(queries, documents):
             The embeddings of this process's documents.
 
     Returns:
-        `torch.FloatTensor` of shape `(num_queries, number of documents of all processes)`.
+        `torch.FloatTensor` of shape `(num_queries, number of documents of all processes)`, at least float32: rounded
+        to half precision, the scores of good documents tie.
     """
-    embeddings = gather_with_gradient(documents.embeddings)
+    # Half precision is for what goes between processes
+    embeddings = floating(gather_with_gradient(documents.embeddings), "documents")
+    asked = floating(queries.embeddings, "queries")
     if documents.embedding_mask is None:
-        return queries.embeddings @ embeddings.T
+        return asked @ embeddings.T
     mask = gather_with_gradient(documents.embedding_mask)
-    return _maxsim_in_blocks(queries.embeddings, embeddings, queries.embedding_mask, mask, MOST_SIMILARITIES)
+    return _maxsim_in_blocks(asked, embeddings, queries.embedding_mask, mask, MOST_SIMILARITIES)
 
 
 def pair_scores(queries, documents, present=None):
@@ -46,19 +50,20 @@ def pair_scores(queries, documents, present=None):
             the other places has no meaning.
 
     Returns:
-        `torch.FloatTensor` of shape `(num_queries, nway)`.
+        `torch.FloatTensor` of shape `(num_queries, nway)`, at least float32.
     """
-    embeddings, mask = documents.embeddings, documents.embedding_mask
+    asked = floating(queries.embeddings, "queries")
+    embeddings, mask = floating(documents.embeddings, "documents"), documents.embedding_mask
     if present is None:
-        shape = len(queries.embeddings), -1
+        shape = len(asked), -1
         embeddings = embeddings.unflatten(0, shape)  # (num_queries, nway, ...)
         mask = None if mask is None else mask.unflatten(0, shape)
     else:
         embeddings = _spread(embeddings, present, 0.0)
         mask = None if mask is None else _spread(mask, present, True)  # a document of masked tokens would be an error
     if mask is None:
-        return torch.einsum("qd,qnd->qn", queries.embeddings, embeddings)
-    return maxsim_pair_scores(queries.embeddings, embeddings, queries.embedding_mask, mask)
+        return torch.einsum("qd,qnd->qn", asked, embeddings)
+    return maxsim_pair_scores(asked, embeddings, queries.embedding_mask, mask)
 
 
 @torch.no_grad()

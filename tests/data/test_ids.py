@@ -43,7 +43,8 @@ def test_records_are_found_by_their_ids(present, wanted, num_hashes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ids, "_hashes", lambda each: np.array([hash(id) % num_hashes for id in each], np.int64))
         records = RecordsById(Dataset.from_dict({"id": present, "text": [text * 2 for text in present]}))
-        found = records.find(iter(wanted))
+        found, rows = records.find(iter(wanted)), records.find_rows(iter(wanted))
+    assert rows == {id: present.index(id) for id in wanted if id in present}
     assert found == {id: {"id": id, "text": id * 2} for id in wanted if id in present}
 
 

@@ -60,6 +60,19 @@ def test_different_numbers_of_documents(tokens):
     assert (documents.embeddings.grad == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize(("score", "num_documents"), [(batch_scores, 4), (pair_scores, 6)])
+def test_scores_of_half_precision_are_not_rounded(dtype, tokens, score, num_documents):
+    half = [
+        RetrieverOutput(each.embeddings.to(dtype), each.embedding_mask) for each in outputs(2, num_documents, tokens)
+    ]
+    exact = [RetrieverOutput(each.embeddings.double(), each.embedding_mask) for each in half]
+    scores = score(*half)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores.double(), score(*exact), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("most", [1, 60, 28 * 3, 28 * 9, 10_000])
 def test_blocks_give_the_same_scores_and_gradients(monkeypatch, most):
     sizes = []
