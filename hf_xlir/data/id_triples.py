@@ -53,7 +53,7 @@ def _read_ids(path, name: str, errors: RowErrors, num_negatives: int | None) -> 
     """The examples with as many negatives as asked for, or as the first of them has."""
     expected = None if num_negatives is None else num_negatives + 1
     has_scores = None
-    is_json = peek(path).lstrip()[:1] in (b"[", b"{")
+    is_json = peek(path, name).lstrip()[:1] in (b"[", b"{")
     for number, query, entries in _read_json(path, name, errors) if is_json else _read_tsv(path, name, errors):
         try:
             passage_ids, scores = _split_scores(entries)

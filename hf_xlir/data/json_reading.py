@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from .reading import BLOCK_BYTES, GZIP_ERRORS, RowErrors, open_binary, peek, read_lines
+from .reading import BLOCK_BYTES, RowErrors, open_binary, peek, read_lines, whole_gzip
 
 
 JSON_SEPARATORS = re.compile(r"[\s,]*")
@@ -14,7 +14,7 @@ JSON_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def read_json_objects(path: str, name: str, errors: RowErrors) -> Iterator[tuple[int, dict]]:
     """`(line number, object)` for each object of a JSON-lines file, or of a file that is one JSON array."""
-    if peek(path).lstrip().startswith(b"["):
+    if peek(path, name).lstrip().startswith(b"["):
         rows = _JsonArray(path, name)
     else:
         rows = _read_json_lines(path, name, errors)
@@ -121,11 +121,9 @@ class _JsonArray:
         self.position = position
 
     def _fill(self) -> bool:
-        try:
+        with whole_gzip(self.name):
             block = self.stream.read(self.block_size)
-            text = self.utf8.decode(block, final=not block)
-        except GZIP_ERRORS as error:
-            raise ValueError(f"`{self.name}` is not a complete gzip file ({error}). Download it again.") from error
+        text = self.utf8.decode(block, final=not block)
         self.buffer, self.position = self.buffer[self.position :] + text, 0
         self.block_size *= 2  # an item longer than a block is parsed again a few times only
         return bool(block)

@@ -72,7 +72,7 @@ def load_parallel(
 
 def _read_columns(files, names, errors: RowErrors) -> Iterator[dict]:
     (path,), (name,) = files, names
-    width = _num_columns(path)
+    width = _num_columns(path, name)
     if width not in (2, 3):
         raise ValueError(
             f"`{name}` has {width} column(s) in its first line; one file of parallel text has two (source, target) or "
@@ -90,7 +90,7 @@ def _read_columns(files, names, errors: RowErrors) -> Iterator[dict]:
 
 
 def _read_aligned(files, names, errors: RowErrors) -> Iterator[dict]:
-    width = 3 if all(_num_columns(path) == 3 for path in files) else 1
+    width = 3 if all(_num_columns(*file) == 3 for file in zip(files, names, strict=True)) else 1
     lines = zip_longest(*(read_raw_lines(path, name) for path, name in zip(files, names, strict=True)))
     blank: list[int] = []
     for number, pair in enumerate(lines, start=1):
@@ -125,8 +125,8 @@ def _first_column(raw: bytes, width: int) -> tuple[str | None, str | None]:
     return (text, None) if text.strip() else (None, "the line is blank, while its translation is not")
 
 
-def _num_columns(path) -> int:
-    first = peek(path, 1 << 20).lstrip(b"\r\n").split(b"\n", 1)[0]
+def _num_columns(path, name) -> int:
+    first = peek(path, name, 1 << 20).lstrip(b"\r\n").split(b"\n", 1)[0]
     return first.count(b"\t") + 1
 
 

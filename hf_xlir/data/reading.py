@@ -9,6 +9,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import fsspec
@@ -76,22 +77,28 @@ def open_binary(path: str) -> BinaryIO:
     return gzip.open(stream) if stream.peek(2).startswith(GZIP_MAGIC) else stream
 
 
-def peek(path: str, size: int = 4096) -> bytes:
+def peek(path: str, name: str, size: int = 4096) -> bytes:
     """The first bytes of a file, decompressed and without a byte order mark."""
-    with open_binary(path) as stream:
+    with whole_gzip(name), open_binary(path) as stream:
         return stream.read(size).removeprefix(BYTE_ORDER_MARK)
+
+
+@contextmanager
+def whole_gzip(name: str) -> Iterator[None]:
+    """Errors of decompression name the file and what to do."""
+    try:
+        yield
+    except GZIP_ERRORS as error:
+        raise ValueError(f"`{name}` is not a complete gzip file ({error}). Download it again.") from error
 
 
 def read_raw_lines(path: str, name: str) -> Iterator[bytes]:
     r"""Each line without its end (`\n` or `\r\n`) and, on the first, without a byte order mark."""
-    with open_binary(path) as stream:
+    with whole_gzip(name), open_binary(path) as stream:
         prefix = BYTE_ORDER_MARK
-        try:
-            for line in stream:
-                yield line.removeprefix(prefix).removesuffix(b"\n").removesuffix(b"\r")
-                prefix = b""
-        except GZIP_ERRORS as error:
-            raise ValueError(f"`{name}` is not a complete gzip file ({error}). Download it again.") from error
+        for line in stream:
+            yield line.removeprefix(prefix).removesuffix(b"\n").removesuffix(b"\r")
+            prefix = b""
 
 
 def decode(raw: bytes) -> tuple[str | None, str | None]:

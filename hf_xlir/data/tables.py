@@ -73,7 +73,7 @@ def load_table(path, layout: Layout, *, quoting, on_error, streaming, cache_dir,
 def read_table(files, names, errors: RowErrors, layout: Layout, quoting: str) -> Iterator[dict]:
     """The rows of one table as `{column: text}`. In a column `id` no text may occur twice."""
     (path,), (name,) = files, names
-    start = peek(path)
+    start = peek(path, name)
     if start.startswith(PARQUET_MAGIC):
         rows = _from_objects(_read_parquet(path, name, errors, layout), layout)
     elif start.lstrip()[:1] in (b"{", b"["):

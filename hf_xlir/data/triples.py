@@ -118,7 +118,7 @@ def load_triples(
 
 
 def _read_texts(files, names, errors: RowErrors, layout: Layout, quoting: str) -> Iterator[dict]:
-    start = peek(files[0]).lstrip()
+    start = peek(files[0], names[0]).lstrip()
     first = start.split(b"\n", 1)[0].split(b"\t")
     is_ids = len(first) > 2 and all(field.strip().removeprefix(b"-").isdigit() for field in first)
     if is_ids or (start.startswith(b"[") and not start[1:].lstrip().startswith(b"{")):

@@ -1,5 +1,6 @@
 """What real files are full of, in every loader: names that look like nothing, stray characters, broken rows."""
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -375,6 +376,14 @@ def test_what_was_skipped_is_said_once_a_process_and_comes_back_with_the_cache(w
     logging.warning_once.cache_clear()  # as in another process
     assert load_passages(path, on_error="skip").info.description == logged[0]
     assert logged == [logged[0]] * 2
+
+
+@pytest.mark.parametrize(("name", "streaming"), STREAMS)
+def test_a_download_that_broke_off_is_named(write, name, streaming):
+    case = CASES[name]
+    path = write(case.file, gzip.compress(case.content([case.row(0, "NA")]))[:-9])
+    with pytest.raises(ValueError, match=f"{case.file}` is not a complete gzip file"):
+        list(case.load(path, **({"streaming": True} if streaming else {})))
 
 
 def test_rows_that_are_all_bad_are_an_error(write):
