@@ -259,7 +259,7 @@ def _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress
 
 def _publish(part, ids):
     sizes = {"num_passages": len(ids), "embedding_dim": part.state["row_shape"][0], "fingerprint": part.fingerprint}
-    with FolderWriter(part.folder) as folder:
+    with FolderWriter(part.folder, part.state["tag"]) as folder:  # names that a kill here leaves to the next call
         folder.adopt("values.npy", part.data("values"))
         write_ids(folder, ids)
         if part.is_dense:

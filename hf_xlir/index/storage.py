@@ -29,6 +29,9 @@ class FolderWriter:
         path (`str` or `os.PathLike`):
             The folder; made if absent. Files that are not listed in its manifest are left alone.
 
+        tag (`str`, *optional*):
+            What the names of data files end with. Random by default, so that no two writers share a name.
+
     Raises:
         OSError: If the folder cannot be written to (`PermissionError`), or is full; what it held is unchanged.
 
@@ -41,9 +44,9 @@ class FolderWriter:
     ```
     """
 
-    def __init__(self, path):
+    def __init__(self, path, tag=None):
         self.path = Path(path)
-        self.tag = uuid.uuid4().hex[:12]
+        self.tag = uuid.uuid4().hex[:12] if tag is None else tag
         self._files, self._adopted = {}, {}
         self._draft = self.path / f"manifest-{self.tag}.json"
         try:

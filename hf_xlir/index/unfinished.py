@@ -290,8 +290,8 @@ def _discard(folder, rank, published):
 
 
 def _remove_data(folder, state):
-    for name in ("values", "lengths"):
-        _data(folder, state, name).unlink(missing_ok=True)
+    for file in folder.glob(f"*-{state['tag']}.*"):
+        file.unlink()
 
 
 def is_published(folder, fingerprint):

@@ -1,0 +1,61 @@
+"""
+Embedding in two processes that fail at different blocks, and then are started again.
+
+Two CPU processes write `OUTPUT/0.pt` and `OUTPUT/1.pt`: what each one has loaded.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from word_model import WordModel, WordProcessor, random_passages
+
+from hf_xlir.index import embed_passages
+
+
+class Interrupted(Exception):
+    """What an error of the outside would be."""
+
+
+def embed(folder, dense=False, fail_at=None, num_passages=50):
+    """Embed; `fail_at` is the batch that fails."""
+    model = WordModel(dense)
+
+    def fail(*_):
+        if len(model.shapes) == fail_at:
+            raise Interrupted
+
+    model.register_forward_pre_hook(fail)
+    return embed_passages(
+        model, WordProcessor(dense), random_passages(num_passages), folder, block_size=10, progress=False
+    )
+
+
+def parts(embeddings):
+    lengths = getattr(embeddings, "lengths", None)
+    return {
+        "values": torch.from_numpy(embeddings.values.copy()),
+        "lengths": None if lengths is None else torch.from_numpy(lengths.copy()),
+        "ids": embeddings.ids,
+    }
+
+
+def main():
+    output, found = Path(sys.argv[1]), {}
+    torch.set_num_threads(1)
+    found["dense"] = parts(embed(output / "dense", dense=True))  # sets up the processes
+    state = PartialState()
+    try:
+        embed(output / "token", fail_at=1 + state.process_index)
+    except Interrupted:
+        found["written"] = len(list((output / "token").glob("values-*.npy")))
+    state.wait_for_everyone()
+    found["token"] = parts(embed(output / "token"))
+    found["one block"] = parts(embed(output / "one block", num_passages=5))
+    torch.save(found, output / f"{state.process_index}.pt")
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
