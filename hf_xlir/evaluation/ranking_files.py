@@ -3,8 +3,14 @@
 import math
 import os
 
+from transformers.utils import logging
+
+from ..data.building import resolve_file
 from ..data.reading import RowErrors, read_lines
 from .runner import RankedPassages
+
+
+logger = logging.get_logger(__name__)
 
 
 def load_ranking(path, on_error="raise"):
@@ -46,7 +52,7 @@ def load_ranking(path, on_error="raise"):
     """
     name, errors = os.fspath(path), RowErrors(on_error)
     split, has_scores, of_query = None, False, {}  # for each query, (-score, rank) of each passage
-    for number, line in read_lines(name, name, errors):
+    for number, line in read_lines(resolve_file(path), name, errors):
         if split is None:
             split = _split_trec if _split_trec(line) is not None else _split_tabs(line)
             if split is None:
@@ -67,7 +73,8 @@ def load_ranking(path, on_error="raise"):
             continue
         has_scores = score is not None
         of_query.setdefault(query, {})[passage] = (-float(score) if has_scores else 0.0, int(rank))
-    errors.report()
+    if errors.count:
+        logger.warning(errors.report())
     if not of_query:
         raise ValueError(f"`{name}` has no ranking.")
 

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from hf_xlir.evaluation import load_ranking
+from hf_xlir.evaluation import load_ranking, ranking_files
 
 
 TREC = "q1 Q0 a 1 9.5 run\nq2\tQ0\tb\t1\t0.5\trun\nq1 Q0 c 3 9.5 run\nq1 q0 b 2 10 run\n"
@@ -51,12 +51,15 @@ def test_without_scores_by_rank(write):
         (b"7\t\xff\t1\t1\n", "is not UTF-8"),
     ],
 )
-def test_bad_rows(write, row, message):
+def test_bad_rows(write, monkeypatch, row, message):
+    logged = []
+    monkeypatch.setattr(ranking_files.logger, "warning", logged.append)
     row = row if isinstance(row, bytes) else row.encode()
     path = write(b"7\t11\t1\t3\n" + row + b"8\t11\t1\t3\n")
     with pytest.raises(ValueError, match=f"ranking.tsv`, line 2: .*{message}"):
         load_ranking(path)
     assert load_ranking(path, on_error="skip").rankings == {"7": ["11"], "8": ["11"]}
+    assert len(logged) == 1 and logged[0].startswith(f"Skipped 1 row(s) that cannot be read: `{path}`, line 2: ")
 
 
 def test_bad_rows_of_a_run(write):
