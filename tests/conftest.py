@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 import transformers
+from hypothesis import settings
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig
@@ -21,6 +22,10 @@ from hf_xlir.data.vocabulary import train_tokenizer
 
 # Tiny models gain nothing from threads, and two cores are soon oversubscribed by subprocesses
 torch.set_num_threads(1)
+
+# A busy machine is no mistake of the code
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 SENTENCES = (
     "Where does the Nile flow?",
