@@ -1,0 +1,103 @@
+"""Which passages to score for a query, from some of their tokens: pure tensors."""
+
+from typing import NamedTuple
+
+import torch
+
+from .rerank import similarities
+
+
+TOKENS_PER_BLOCK = 2**13
+
+
+class CellLists(NamedTuple):
+    r"""
+    The tokens in each centroid's cell, cell after cell.
+
+    Args:
+        cell_offsets (`torch.LongTensor` of shape `(num_cells + 1,)`):
+            Where each cell starts in `passages`, and the end.
+        passages (`torch.IntTensor` of shape `(num_tokens,)`):
+            The passage of each token.
+        positions (`torch.ByteTensor` or `torch.IntTensor` of shape `(num_tokens,)`):
+            The token's position in the passage.
+    """
+
+    cell_offsets: torch.Tensor
+    passages: torch.Tensor
+    positions: torch.Tensor
+
+
+def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, n_rerank, allowed=None):
+    r"""
+    The passages that seem best for one query. Each query token visits the cells of its best centroids; the tokens
+    there are scored from their codes, against all of the query; a passage that has no better token there for a query
+    token gets the similarity of the best centroid not visited, about the most that it could have had. The last is
+    WARP's idea (https://arxiv.org/abs/2501.17788).
+
+    Args:
+        query ([`~hf_xlir.index.residual_codec.RotatedQuery`]):
+            The query.
+        lists ([`CellLists`]):
+            The tokens by cells.
+        offsets (`torch.LongTensor` of shape `(num_passages + 1,)`):
+            Where each passage starts in `tokens`, and the end.
+        tokens ([`~hf_xlir.index.residual_codec.EncodedTokens`]):
+            All passages' tokens.
+        nbits (`int`):
+            Bits a dimension.
+        n_probe (`int`):
+            Most cells that a query token visits.
+        n_tokens (`int`):
+            A query token visits no further cell once it has met so many tokens.
+        n_rerank (`int`):
+            Number of passages; all are allowed ones. There must be as many.
+        allowed (`torch.BoolTensor` of shape `(num_passages,)`, *optional*):
+            Which passages may be chosen.
+
+    Returns:
+        `torch.LongTensor` of shape `(n_rerank,)`: rows of passages, in no order.
+    """
+    cells, missing = _visited_cells(query.cell_scores, lists.cell_offsets, n_probe, n_tokens)
+    entries = _ranges(lists.cell_offsets[cells], lists.cell_offsets[cells + 1])
+    passages, positions = lists.passages.index_select(0, entries), lists.positions.index_select(0, entries)
+    if allowed is not None:
+        kept = allowed.index_select(0, passages)
+        passages, positions = passages[kept], positions[kept]
+    met = torch.zeros(len(offsets) - 1, dtype=torch.bool, device=passages.device)
+    met[passages.long()] = True
+    rows = met.nonzero().flatten()
+    slots = torch.empty(len(met), dtype=torch.long, device=passages.device)
+    slots[rows] = torch.arange(len(rows), device=passages.device)
+    slots = slots.index_select(0, passages)
+    places = offsets.index_select(0, passages).add_(positions)
+    best = missing.expand(len(rows), -1).contiguous()
+    for start in range(0, len(places), TOKENS_PER_BLOCK):
+        block = slice(start, start + TOKENS_PER_BLOCK)
+        products = similarities(query, places[block], tokens, nbits)
+        best.scatter_reduce_(0, slots[block, None].expand_as(products), products, "amax")
+    if len(rows) >= n_rerank:
+        return rows[(best @ query.scales).topk(n_rerank, sorted=False).indices]
+    others = ~met if allowed is None else ~met & allowed
+    return torch.cat([rows, others.nonzero().flatten()[: n_rerank - len(rows)]])
+
+
+def _visited_cells(cell_scores, cell_offsets, n_probe, n_tokens):
+    """The cells that some query token visits, and each token's best score of a cell that it does not visit."""
+    scores, cells = cell_scores.T.topk(min(n_probe + 1, len(cell_scores)))  # (query_length, n_probe + 1), falling
+    sizes = cell_offsets[cells + 1] - cell_offsets[cells]
+    visits = (sizes.cumsum(dim=1) - sizes < n_tokens).sum(dim=1, keepdim=True).clamp_(max=n_probe)
+    visited = torch.zeros(len(cell_scores), dtype=torch.bool, device=cells.device)
+    visited[cells[torch.arange(cells.shape[1], device=cells.device) < visits]] = True
+    missing = scores.gather(1, visits.clamp(max=cells.shape[1] - 1))
+    return visited.nonzero().flatten(), missing.T
+
+
+def _ranges(starts, stops):
+    """Whole numbers from each start to before its stop, one range after another."""
+    sizes = stops - starts
+    shifts = starts - (sizes.cumsum(dim=0) - sizes)
+    return shifts.repeat_interleave(sizes) + torch.arange(int(sizes.sum()), device=sizes.device)
+
+
+__all__ = ["CellLists", "candidate_passages"]

@@ -1,0 +1,313 @@
+"""Compresses token vectors to a centroid and a few bits a dimension: pure tensors, no files, no index."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+
+# Width of a step between levels, in standard deviations of a dimension, that is best for a Gaussian; from a simulation
+GAUSSIAN_STEPS = {1: 1.6, 2: 1.0, 3: 0.58, 4: 0.34, 8: 0.031}
+STEP_FACTORS = (0.85, 0.95, 1.05, 1.15, 1.3)  # tried for every vector around that step; the best is kept
+MOST_CENTROIDS = 2**15  # a cell is stored as int16
+TOKENS_PER_BLOCK = 2**12  # what fits a core's cache
+
+
+class EncodedTokens(NamedTuple):
+    r"""
+    Token vectors, compressed.
+
+    Args:
+        cells (`torch.ShortTensor` of shape `(num_tokens,)`):
+            The centroid of each vector.
+        codes (`torch.ByteTensor` of shape `(num_tokens, bytes a vector)`):
+            Levels of the rotated residual's dimensions, packed.
+        scales (`torch.HalfTensor` of shape `(num_tokens,)`):
+            What the levels are multiplied by.
+    """
+
+    cells: torch.Tensor
+    codes: torch.Tensor
+    scales: torch.Tensor
+
+
+class RotatedQuery(NamedTuple):
+    r"""
+    One query as compressed tokens are scored with it.
+
+    Args:
+        levels (`torch.CharTensor` of shape `(rotated_dim, query_length)`):
+            The rotated query, rounded to 8 bits a dimension.
+        scales (`torch.FloatTensor` of shape `(query_length,)`):
+            What `levels` are multiplied by.
+        cell_scores (`torch.FloatTensor` of shape `(num_centroids, query_length)`):
+            Inner products of centroids and query tokens, divided by `scales`.
+        shifts (`torch.FloatTensor` of shape `(query_length,)`):
+            What the levels' offset adds to an inner product with `levels`.
+    """
+
+    levels: torch.Tensor
+    scales: torch.Tensor
+    cell_scores: torch.Tensor
+    shifts: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualCodec:
+    r"""
+    A vector is its nearest centroid and what remains, the residual. Residuals are rotated at random, so that every
+    dimension has about the same, Gaussian distribution, and each dimension is rounded to one of `2**nbits` equally
+    spaced levels; the distance between levels is chosen for each vector, as extended RaBitQ does
+    (https://arxiv.org/abs/2409.09913), and so is the factor with which levels make the residual again. The factor is
+    kept with the codes, so that an inner product with a query is
+
+        `query . centroid + scale * (rotated query . levels)`
+
+    and nothing is ever rotated back in a search.
+
+    Args:
+        centroids (`torch.FloatTensor` of shape `(num_centroids, rotated_dim)`):
+            Rotated.
+        rotation (`torch.FloatTensor` of shape `(embedding_dim, rotated_dim)`):
+            Orthonormal rows; `rotated_dim` is `embedding_dim` rounded up to a multiple of 8.
+        nbits (`int`):
+            Bits a dimension: 1, 2, 3, 4 or 8.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from hf_xlir.index.residual_codec import ResidualCodec, random_rotation
+
+    >>> vectors = torch.nn.functional.normalize(torch.randn(100, 16, generator=torch.manual_seed(0)), dim=1)
+    >>> rotation = random_rotation(16, seed=0)
+    >>> codec = ResidualCodec(vectors[:10] @ rotation, rotation, nbits=4)
+    >>> decoded = codec.decode(codec.encode(vectors))
+    >>> bool((decoded * vectors).sum(dim=1).min() > 0.98)
+    True
+
+    ```
+    """
+
+    centroids: torch.Tensor
+    rotation: torch.Tensor
+    nbits: int
+
+    def __post_init__(self):
+        check_nbits(self.nbits)
+        # Kept in half precision on disk: codes must be made with what they will be read with
+        object.__setattr__(self, "centroids", self.centroids.half().float())
+        if not 1 <= len(self.centroids) <= MOST_CENTROIDS:
+            raise ValueError(f"Got {len(self.centroids)} centroids, expected 1 to {MOST_CENTROIDS}.")
+        if self.centroids.shape[1] != self.rotation.shape[1] or self.rotation.shape[1] % 8:
+            raise ValueError(
+                f"`centroids` of shape {tuple(self.centroids.shape)} do not fit a `rotation` of shape "
+                f"{tuple(self.rotation.shape)}."
+            )
+
+    @property
+    def embedding_dim(self):
+        """Number of dimensions of a vector."""
+        return self.rotation.shape[0]
+
+    @property
+    def code_bytes(self):
+        """Bytes of a vector's codes."""
+        return self.rotation.shape[1] * self.nbits // 8
+
+    def arrays(self):
+        """What [`~ResidualCodec.from_arrays`] needs beside `nbits`: NumPy arrays by name."""
+        return {"centroids": self.centroids.half().cpu().numpy(), "rotation": self.rotation.cpu().numpy()}
+
+    @classmethod
+    def from_arrays(cls, arrays, nbits):
+        """The codec of [`~ResidualCodec.arrays`], bit for bit."""
+        return cls(torch.tensor(arrays["centroids"]), torch.tensor(arrays["rotation"]), nbits)
+
+    def to(self, device):
+        """The codec on a device."""
+        return replace(self, centroids=self.centroids.to(device), rotation=self.rotation.to(device))
+
+    def encode(self, vectors, cells=None):
+        r"""
+        Compress vectors.
+
+        Args:
+            vectors (`torch.FloatTensor` of shape `(num_tokens, embedding_dim)`):
+                Finite, and of norms up to 60,000, about the largest half-precision number.
+            cells (`torch.LongTensor` of shape `(num_tokens,)`, *optional*):
+                A centroid near each vector. By default the nearest, among all.
+
+        Returns:
+            [`EncodedTokens`].
+        """
+        if cells is None:
+            cells = nearest_centroids(vectors, self)
+        blocks = zip(vectors.split(TOKENS_PER_BLOCK), cells.split(TOKENS_PER_BLOCK), strict=True)
+        parts = [self._encode_block(block.float(), own_cells) for block, own_cells in blocks]
+        return EncodedTokens(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def decode(self, encoded):
+        r"""Vectors from [`EncodedTokens`], float32 of shape `(num_tokens, embedding_dim)`."""
+        levels = unpack(encoded.codes, self.nbits).float() + level_offset(self.nbits)
+        rotated = self.centroids[encoded.cells.long()]
+        rotated += encoded.scales.float()[:, None] * levels
+        return rotated @ self.rotation.T
+
+    def rotate_query(self, query):
+        r"""
+        Prepare one query for scoring.
+
+        Args:
+            query (`torch.FloatTensor` of shape `(query_length, embedding_dim)`):
+                Its tokens that count.
+
+        Returns:
+            [`RotatedQuery`].
+        """
+        rotated = query.float() @ self.rotation  # (query_length, rotated_dim)
+        scales = rotated.abs().amax(dim=1).clamp_min(1e-20) / 127
+        levels = (rotated / scales[:, None]).round_()
+        cell_scores = self.centroids @ (rotated / scales[:, None]).T
+        shifts = levels.sum(dim=1) * level_offset(self.nbits)
+        return RotatedQuery(levels.T.to(torch.int8).contiguous(), scales, cell_scores, shifts)
+
+    def _encode_block(self, vectors, cells):
+        rotated = vectors @ self.rotation
+        residuals = rotated - self.centroids[cells]
+        levels = round_to_levels(residuals, self.nbits)
+        values = levels + level_offset(self.nbits)
+        # With this factor, codes give the residual's inner product with itself, and with queries without a bias
+        scales = residuals.square().sum(dim=1) / (residuals * values).sum(dim=1).clamp_min(1e-20)
+        return EncodedTokens(cells.to(torch.int16), pack(levels, self.nbits), scales.half())
+
+
+def check_nbits(nbits):
+    """Raise unless there is a codec of so many bits."""
+    if nbits not in GAUSSIAN_STEPS or isinstance(nbits, bool):
+        raise ValueError(f"`nbits`, the bits a dimension, must be one of {sorted(GAUSSIAN_STEPS)}, got {nbits!r}.")
+
+
+def random_rotation(embedding_dim, seed):
+    r"""
+    Orthonormal rows that mix all dimensions, float32 of shape `(embedding_dim, embedding_dim rounded up to a multiple
+    of 8)`: inner products stay what they are.
+    """
+    rotated_dim = -(-embedding_dim // 8) * 8
+    gaussian = torch.randn(rotated_dim, rotated_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    orthogonal, triangular = torch.linalg.qr(gaussian)
+    return (orthogonal * triangular.diagonal().sign())[:embedding_dim].float().contiguous()
+
+
+def nearest_centroids(vectors, codec):
+    r"""The centroid at the smallest distance from each vector, int64 of shape `(num_vectors,)`."""
+    half_norms = codec.centroids.square().sum(dim=1) / 2
+    blocks = (vectors[start : start + TOKENS_PER_BLOCK].float() for start in range(0, len(vectors), TOKENS_PER_BLOCK))
+    nearest = [
+        torch.addmm(half_norms, block @ codec.rotation, codec.centroids.T, beta=-1).argmax(dim=1) for block in blocks
+    ]
+    return torch.cat(nearest) if nearest else torch.zeros(0, dtype=torch.long)
+
+
+def level_offset(nbits):
+    """What is added to stored levels to centre them on 0; those of 8 bits are stored signed."""
+    return 0.5 if nbits == 8 else (1 - 2**nbits) / 2
+
+
+def round_to_levels(residuals, nbits):
+    r"""
+    Levels of residuals: the nearest of equally spaced ones, whose distance is the one of a few that makes the smallest
+    angle between a residual and its levels.
+
+    Args:
+        residuals (`torch.FloatTensor` of shape `(num_tokens, rotated_dim)`):
+            Rotated.
+        nbits (`int`):
+            Bits a dimension.
+
+    Returns:
+        `torch.FloatTensor` of the same shape: whole numbers, `level_offset(nbits)` below their values.
+    """
+    deviation = residuals.square().mean(dim=1).sqrt_().clamp_min_(1e-20)
+    most, offset = 2**nbits, level_offset(nbits)
+    lowest = -most / 2 if nbits == 8 else 0
+
+    def levels_at(steps):
+        return (residuals / steps[:, None]).sub_(offset).round_().clamp_(lowest, lowest + most - 1)
+
+    steps = deviation * GAUSSIAN_STEPS[nbits]
+    if nbits == 1:  # signs: the distance does not matter
+        return levels_at(steps)
+    best, best_steps = torch.full_like(steps, -1), steps
+    for factor in STEP_FACTORS:
+        values = levels_at(steps * factor).add_(offset)
+        cosines = (values * residuals).sum(dim=1) / values.square_().sum(dim=1).sqrt_()
+        best_steps = torch.where(cosines > best, steps * factor, best_steps)
+        best = torch.maximum(best, cosines)
+    return levels_at(best_steps)
+
+
+def pack(levels, nbits):
+    r"""
+    Levels as bytes; [`unpack`] is the reverse.
+
+    A byte holds the same field of dimensions that lie far apart, so that unpacking is a shift and a mask of whole
+    rows. Three bits are two bytes' planes: the lower two bits, then the highest.
+
+    Args:
+        levels (`torch.Tensor` of shape `(num_tokens, rotated_dim)`):
+            Whole numbers, from 0 or, at 8 bits, from -128.
+        nbits (`int`):
+            Bits a dimension.
+
+    Returns:
+        `torch.ByteTensor` of shape `(num_tokens, rotated_dim * nbits / 8)`.
+    """
+    if nbits == 8:
+        return levels.to(torch.int8).view(torch.uint8)
+    levels = levels.to(torch.uint8)
+    if nbits == 3:
+        return torch.cat([_pack_plane(levels & 3, 2), _pack_plane(levels >> 2, 1)], dim=1)
+    return _pack_plane(levels, nbits)
+
+
+def unpack(codes, nbits):
+    r"""Levels from bytes, int8 of shape `(num_tokens, rotated_dim)`."""
+    if nbits == 8:
+        return codes.view(torch.int8)
+    if nbits != 3:
+        return _unpack_plane(codes, nbits).view(torch.int8)
+    lower, upper = codes.split([codes.shape[1] * 2 // 3, codes.shape[1] // 3], dim=1)
+    return _unpack_plane(lower, 2).bitwise_or_(_unpack_plane(upper, 1) << 2).view(torch.int8)
+
+
+def _pack_plane(levels, width):
+    fields = levels.chunk(8 // width, dim=1)
+    codes = fields[0].clone()
+    for position, field in enumerate(fields[1:], 1):
+        codes |= field << (width * position)
+    return codes
+
+
+def _unpack_plane(codes, width):
+    num_fields, num_bytes = 8 // width, codes.shape[1]
+    levels = codes.new_empty(len(codes), num_fields * num_bytes)
+    for position, field in enumerate(levels.split(num_bytes, dim=1)):
+        if position:
+            torch.bitwise_right_shift(codes, width * position, out=field)
+        if position == 0:
+            torch.bitwise_and(codes, 2**width - 1, out=field)
+        elif position < num_fields - 1:
+            field &= 2**width - 1
+    return levels
+
+
+__all__ = [
+    "MOST_CENTROIDS",
+    "EncodedTokens",
+    "ResidualCodec",
+    "RotatedQuery",
+    "check_nbits",
+    "nearest_centroids",
+    "random_rotation",
+    "unpack",
+]
