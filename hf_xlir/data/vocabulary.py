@@ -23,7 +23,7 @@ MASK_TOKEN = "<mask>"
 SCRIPT_RUNS = r"\p{Hiragana}+|[\p{Katakana}ー]+|\p{Han}+|\p{N}+|\p{P}+"
 
 
-def reduce_vocabulary(tokenizer, texts: Iterable[str]):
+def reduce_vocabulary(tokenizer, texts: Iterable[str], tokens: Iterable[str] = ()):
     r"""
     A smaller tokenizer that splits `texts` into exactly the pieces that `tokenizer` splits them into.
 
@@ -36,6 +36,8 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str]):
             A tokenizer with a Unigram model, such as XLM-R's. It is not changed.
         texts (`Iterable[str]`):
             The texts whose pieces are kept; read once, in blocks.
+        tokens (`Iterable[str]`, *optional*):
+            Further pieces to keep, such as all those of a script. `texts` are split as before with them, too.
 
     Returns:
         `tuple(PreTrainedTokenizerFast, torch.LongTensor)`: the tokenizer, of the same class, and `kept_ids` of shape
@@ -43,7 +45,7 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str]):
 
     Raises:
         TypeError: If `tokenizer` has no `tokenizers` backend, or `texts` is one string.
-        ValueError: If its model is not Unigram, or `texts` is empty.
+        ValueError: If its model is not Unigram, `texts` is empty, or one of `tokens` is not in the vocabulary.
 
     Example:
     ```python
@@ -72,7 +74,7 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str]):
             "of the other kinds depend on merges. Pass a tokenizer such as XLM-R's."
         )
     vocabulary = state["model"]["vocab"]
-    kept = sorted(_seen_ids(tokenizer, texts) | _structural_ids(state))
+    kept = sorted(_seen_ids(tokenizer, texts) | _structural_ids(state) | _ids_of(tokenizer, tokens))
     kept = sorted(set(kept) | _character_ids(vocabulary, kept))
     new_id = {old: new for new, old in enumerate(kept)}
 
@@ -101,6 +103,15 @@ def _seen_ids(tokenizer, texts: Iterable[str]) -> set[int]:
     if not seen:
         raise ValueError("`texts` has no text. Pass the texts whose pieces the smaller vocabulary must keep.")
     return seen
+
+
+def _ids_of(tokenizer, tokens: Iterable[str]) -> set[int]:
+    known = tokenizer.get_vocab()
+    tokens = list(tokens)
+    unknown = [token for token in tokens if token not in known]
+    if unknown:
+        raise ValueError(f"{len(unknown)} of `tokens` are not in the vocabulary, such as {unknown[:5]}.")
+    return {known[token] for token in tokens}
 
 
 def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -176,3 +176,15 @@ def test_xlmr_keeps_its_special_cases_when_reduced(xlmr_tokenizer):
     small, kept_ids = reduce_vocabulary(xlmr_tokenizer, texts)
     for text in texts:
         assert kept_ids[small(text).input_ids].tolist() == xlmr_tokenizer(text).input_ids
+
+
+def test_further_pieces_stay(trained):
+    pieces = [piece for piece in trained.get_vocab() if piece.isascii() is False and len(piece) > 3]
+    without, _ = reduce_vocabulary(trained, SENTENCES["en"])
+    small, kept_ids = reduce_vocabulary(trained, SENTENCES["en"], tokens=pieces)
+    assert pieces and not set(pieces) <= without.get_vocab().keys()
+    assert set(pieces) <= small.get_vocab().keys()
+    assert small.convert_ids_to_tokens(range(len(small))) == trained.convert_ids_to_tokens(kept_ids.tolist())
+    assert [small.tokenize(text) for text in SENTENCES["en"]] == [trained.tokenize(text) for text in SENTENCES["en"]]
+    with pytest.raises(ValueError, match="1 of `tokens` are not in the vocabulary, such as \\['nowhere'\\]"):
+        reduce_vocabulary(trained, SENTENCES["en"], tokens=["nowhere"])
