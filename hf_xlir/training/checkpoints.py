@@ -68,7 +68,9 @@ class WholeCheckpointsMixin:
             ValueError: If the checkpoint is not whole, or there is no whole one.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = self._last_whole_checkpoint_of_all()
+            resume_from_checkpoint = self.last_whole_checkpoint()
+            if resume_from_checkpoint is None:
+                raise self._nothing_to_resume_from()
         resume_from_checkpoint = resume_from_checkpoint or None
         if resume_from_checkpoint is not None:
             damage = find_damage(resume_from_checkpoint)
@@ -80,6 +82,18 @@ class WholeCheckpointsMixin:
         for callback in self._checkpointed_callbacks():
             callback.load_state(None if resume_from_checkpoint is None else Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def last_whole_checkpoint(self):
+        """
+        The last checkpoint in `output_dir` that all processes find whole: machines may have disks of their own, and
+        may not all have finished the last one. Every process must call it.
+
+        Returns:
+            `str`, or `None` if there is none.
+        """
+        folder = self.args.output_dir
+        in_common = set.intersection(*map(set, gather_object([_whole_steps(folder)])))
+        return os.path.join(folder, f"{PREFIX_CHECKPOINT_DIR}-{max(in_common)}") if in_common else None
 
     def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial):
         epochs, batches = super()._init_training_state(
@@ -141,24 +155,19 @@ class WholeCheckpointsMixin:
     def _checkpointed_callbacks(self):
         return [each for each in self.callback_handler.callbacks if isinstance(each, CheckpointedCallback)]
 
-    def _last_whole_checkpoint_of_all(self):
-        """Machines may have disks of their own, and may not all have finished the last one."""
+    def _nothing_to_resume_from(self):
         folder = self.args.output_dir
-        steps = gather_object([_whole_steps(folder)])
-        in_common = set.intersection(*map(set, steps))
-        if not in_common:
-            found = sorted(path.name for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
-            reason = f"{found} are not whole, or of another trainer" if found else "there is no checkpoint"
-            raise ValueError(
-                f"There is nothing to resume from in `{folder}`: {reason}. Give the path of a checkpoint, or begin "
-                "anew without `resume_from_checkpoint`."
-            )
-        return os.path.join(folder, f"{PREFIX_CHECKPOINT_DIR}-{max(in_common)}")
+        found = sorted(path.name for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+        reason = f"{found} are not whole, or of another trainer" if found else "there is no checkpoint"
+        return ValueError(
+            f"There is nothing to resume from in `{folder}`: {reason}. Give the path of a checkpoint, or begin anew "
+            "without `resume_from_checkpoint`."
+        )
 
 
 def last_whole_checkpoint(output_dir):
     r"""
-    The last checkpoint of a run that is whole, for scripts that resume if there is something to resume from.
+    The last checkpoint of a run that is whole, as one process sees it.
 
     Args:
         output_dir (`str` or `os.PathLike`):
@@ -171,7 +180,7 @@ def last_whole_checkpoint(output_dir):
     ```python
     >>> from hf_xlir.training.checkpoints import last_whole_checkpoint
 
-    >>> trainer.train(resume_from_checkpoint=last_whole_checkpoint(args.output_dir))  # doctest: +SKIP
+    >>> model = AutoModel.from_pretrained(last_whole_checkpoint("out"))  # doctest: +SKIP
 
     ```
     """

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from transformers.utils import logging
 
 from ..data import load_passages, load_questions
-from .checkpoints import last_whole_checkpoint
 from .retrieval_evaluation import RetrievalPrediction, retrieval_metrics
 
 
@@ -111,7 +110,7 @@ def train_and_save(trainer):
         `dict[str, float]`: The metrics of the evaluation, empty without.
     """
     args = trainer.args
-    checkpoint = args.resume_from_checkpoint or last_whole_checkpoint(args.output_dir)
+    checkpoint = args.resume_from_checkpoint or trainer.last_whole_checkpoint()
     if checkpoint is not None:
         logger.warning(f"Training goes on from `{checkpoint}`. For a new run give another `output_dir`.")
     metrics = {"train": trainer.train(resume_from_checkpoint=checkpoint).metrics}

@@ -141,6 +141,16 @@ def test_the_last_whole_one_is_taken(tmp_path, whole):
     assert find_damage(tmp_path / "checkpoint-4") is None and find_damage(tmp_path / "checkpoint-6") is None
 
 
+def test_the_last_one_that_all_machines_have(tmp_path, monkeypatch):
+    trainer = train(tmp_path)
+    assert trainer.last_whole_checkpoint() == str(tmp_path / "checkpoint-6")
+    for of_another, expected in (([2, 4], "checkpoint-4"), ([8], None), ([], None)):
+        monkeypatch.setattr(checkpoints, "gather_object", lambda own, other=of_another: [*own, other])
+        assert trainer.last_whole_checkpoint() == (expected and str(tmp_path / expected))
+    with pytest.raises(ValueError, match="There is nothing to resume from"):
+        trainer.train(resume_from_checkpoint=True)
+
+
 def test_a_list_names_every_file_and_its_size(tmp_path):
     train(tmp_path, max_steps=2)
     folder = tmp_path / "checkpoint-2"
