@@ -7,6 +7,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..data.ids import RecordsById
 from ..evaluation.answers import has_answer
 from .negative_choice import NegativeChoice, ranking_of
 
@@ -15,7 +16,6 @@ logger = logging.get_logger(__name__)
 
 PASSAGE = {"title": Value("string"), "text": Value("string")}
 CARRIED_COLUMNS = ("id", "lang", "teacher_query")
-ROWS_PER_READ = 10_000
 
 
 def mine_hard_negatives(
@@ -230,14 +230,7 @@ def _draw(number, generator):
 
 def _rows_of_ids(passages, wanted):
     """The rows of the passages with the wanted ids."""
-    row_of_id = {}
-    ids = passages.select_columns("id").with_format(None)
-    for start in range(0, len(ids), ROWS_PER_READ):
-        for row, id in enumerate(ids[start : start + ROWS_PER_READ]["id"], start):
-            if id in row_of_id:
-                raise ValueError(f"Two passages have the id `{id}`: ids must be unique.")
-            if id in wanted:
-                row_of_id[id] = row
+    row_of_id = RecordsById(passages).find_rows(wanted)
     unknown = sorted(str(id) for id in wanted - row_of_id.keys())
     if unknown:
         raise ValueError(

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ..models.modeling_retriever import RetrieverOutput
 from .distributed import gather_with_gradient, process_index
 from .losses import (
     embedding_distillation_loss,
@@ -152,7 +151,6 @@ class Objective:
         queries, documents = outputs["queries"], outputs.get("documents")
         if self.args.teacher_documents:
             documents = outputs["teacher_documents"]
-            documents = RetrieverOutput(documents.embeddings.to(queries.embeddings.dtype), documents.embedding_mask)
         scores = score(queries, documents)
         if scores.shape[1] == 1:
             raise ValueError(

@@ -247,7 +247,7 @@ def change(**values):
         ({"questions": QUESTIONS.remove_columns("answers")}, r"`questions` lacks the columns \['answers'\]"),
         ({"questions": list(QUESTIONS)}, "`questions` must be a `datasets.Dataset`, got list"),
         ({"passages": PASSAGES.select([])}, "`passages` is empty"),
-        ({"passages": PASSAGES.select([0, 1, 0])}, "Two passages have the id `seine`"),
+        ({"passages": PASSAGES.select([0, 1, 0])}, "Two records have the id `seine`"),
         ({"rankings": {"q1": ["seine"]}}, "`q2` has no ranking"),
         ({"rankings": {**RANKINGS, "q2": ["mars"]}}, r"such as \['mars'\]"),
         ({"rankings": {**RANKINGS, "q2": "rhone"}}, "`q2` must be a list of ids, or scores by id, got str"),
