@@ -103,7 +103,7 @@ def test_a_mask_and_the_same_rows_searched_alone_agree():
         assert len(set(rows) & {row for row in all_rows if row % 3 == 1}) == 7
         assert (
             len(set(rows) & set([row for row in all_rows if row % 3 == 1][:7])) >= 6
-        )  # estimates are exact, but ties
+        )  # near ties
 
 
 def test_tokens_that_do_not_count_change_nothing():

@@ -33,7 +33,7 @@ def test_scores_are_those_of_decoded_vectors(nbits, dim):
     expected = [loop(codec, tokens, offsets, query, row) for row in rows.tolist()]
     np.testing.assert_allclose(
         scores.numpy(), expected, rtol=0.01, atol=0.004 * dim
-    )  # queries have 8 bits a dimension
+    )  # queries have 8 bits
 
 
 @pytest.mark.parametrize("most_tokens", [1, 4, 10, 1000])
