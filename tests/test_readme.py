@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import datasets
 import pytest
+import torch
+from datasets import Dataset
 from transformers import AutoModel, AutoProcessor, T5Config, T5ForConditionalGeneration, XLMRobertaModel
 
 from hf_xlir import BiEncoderModel, ColBERTXLMRModel, ColBERTXLMRProcessor
@@ -59,6 +62,7 @@ def run(text, models, namespace=None):
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def test_colbert(models):
@@ -80,12 +84,30 @@ def test_reader(models, capsys):
 
 
 def test_training_and_sharing(models, tmp_path, own_hub_export):
-    names = run(block("RetrieverTrainer("), models)
+    names = run(block("english-colbert", "RetrieverTrainer("), models)
     run(block("register_for_hub_export()"), models, names)
     assert (tmp_path / "my-colbert" / "modeling_colbert_xlmr.py").is_file()
     assert isinstance(AutoModel.from_pretrained(tmp_path / "my-colbert"), ColBERTXLMRModel)
     assert isinstance(AutoProcessor.from_pretrained(tmp_path / "my-colbert"), ColBERTXLMRProcessor)
 
 
+def test_hard_negatives_evaluation_and_resuming(models, tmp_path):
+    world = load_mini_world(["ko"])
+    passages = world.passages.select(range(40))
+    passages.to_json(tmp_path / "passages.jsonl")
+    questions = [
+        question for question in world.questions["train"] if set(question["passage_ids"]) <= set(passages["id"])
+    ]
+    for name, part in (("questions", questions[:8]), ("other_questions", questions[8:])):
+        Dataset.from_list(part).to_json(tmp_path / f"{name}.jsonl")
+    names = run(block("HardNegativeRefresh"), models)
+    assert len(names["negatives"].rows[0]["negatives"]) == 1
+    assert names["trainer"].state.best_model_checkpoint == "dense/checkpoint-1"
+    weights = names["trainer"].model.state_dict()
+    again = run(block("HardNegativeRefresh"), models)["trainer"]  # goes on from the end
+    assert again.state.global_step == 1
+    assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
+
+
 def test_every_block_is_tested():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
