@@ -8,6 +8,7 @@ from .rerank import similarities
 
 
 TOKENS_PER_BLOCK = 2**13
+REFERENCE_DEPTH = 3  # what a query token finds usually: its score at this multiple of the number of cells visited
 
 
 class CellLists(NamedTuple):
@@ -30,10 +31,10 @@ class CellLists(NamedTuple):
 
 def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, n_rerank, allowed=None):
     r"""
-    The passages that seem best for one query. Each query token visits the cells of its best centroids; the tokens
-    there are scored from their codes, against all of the query; a passage that has no better token there for a query
-    token gets the similarity of the best centroid not visited, about the most that it could have had. The last is
-    WARP's idea (https://arxiv.org/abs/2501.17788).
+    The passages that seem best for one query. It visits the cells that can add most to a score; the tokens there are
+    scored from their codes, against all of the query; a passage that has no better token there for a query token gets
+    the similarity of the best centroid not visited, about the most that it could have had. The last is WARP's idea
+    (https://arxiv.org/abs/2501.17788).
 
     Args:
         query ([`~hf_xlir.index.residual_codec.RotatedQuery`]):
@@ -47,9 +48,9 @@ def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, 
         nbits (`int`):
             Bits a dimension.
         n_probe (`int`):
-            Most cells that a query token visits.
+            Most cells to visit, for each query token.
         n_tokens (`int`):
-            A query token visits no further cell once it has met so many tokens.
+            No further cell is visited once so many tokens, for each query token, have been met.
         n_rerank (`int`):
             Number of passages; all are allowed ones. There must be as many.
         allowed (`torch.BoolTensor` of shape `(num_passages,)`, *optional*):
@@ -58,7 +59,7 @@ def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, 
     Returns:
         `torch.LongTensor` of shape `(n_rerank,)`: rows of passages, in no order.
     """
-    cells, missing = _visited_cells(query.cell_scores, lists.cell_offsets, n_probe, n_tokens)
+    cells, missing = _visited_cells(query, lists.cell_offsets, n_probe, n_tokens)
     entries = _ranges(lists.cell_offsets[cells], lists.cell_offsets[cells + 1])
     passages, positions = lists.passages.index_select(0, entries), lists.positions.index_select(0, entries)
     if allowed is not None:
@@ -82,15 +83,24 @@ def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, 
     return torch.cat([rows, others.nonzero().flatten()[: n_rerank - len(rows)]])
 
 
-def _visited_cells(cell_scores, cell_offsets, n_probe, n_tokens):
-    """The cells that some query token visits, and each token's best score of a cell that it does not visit."""
-    scores, cells = cell_scores.T.topk(min(n_probe + 1, len(cell_scores)))  # (query_length, n_probe + 1), falling
+def _visited_cells(query, cell_offsets, n_probe, n_tokens):
+    """
+    The cells to visit, and each query token's best score of a cell that is not visited.
+
+    A cell counts by how far it lies above what each query token finds in many cells, summed over the query: tokens
+    that are alike, such as the expansion of a short query, then share cells instead of each spending its own visits.
+    """
+    scores = query.cell_scores * query.scales  # (num_cells, query_length)
+    num_cells, query_length = scores.shape
+    num_visits = min(n_probe * query_length, num_cells)
+    rank = min(REFERENCE_DEPTH * num_visits, num_cells)
+    usual = scores.topk(rank, dim=0, sorted=False).values.amin(dim=0)
+    gains = (scores - usual).clamp_min_(0).sum(dim=1)
+    cells = gains.topk(num_visits).indices  # the best first
     sizes = cell_offsets[cells + 1] - cell_offsets[cells]
-    visits = (sizes.cumsum(dim=1) - sizes < n_tokens).sum(dim=1, keepdim=True).clamp_(max=n_probe)
-    visited = torch.zeros(len(cell_scores), dtype=torch.bool, device=cells.device)
-    visited[cells[torch.arange(cells.shape[1], device=cells.device) < visits]] = True
-    missing = scores.gather(1, visits.clamp(max=cells.shape[1] - 1))
-    return visited.nonzero().flatten(), missing.T
+    cells = cells[sizes.cumsum(dim=0) - sizes < n_tokens * query_length]
+    unvisited = query.cell_scores.index_fill(0, cells, -torch.inf).amax(dim=0)
+    return cells, torch.where(unvisited.isfinite(), unvisited, query.cell_scores.amin(dim=0))
 
 
 def _ranges(starts, stops):

@@ -115,9 +115,9 @@ class CompressedTokens:
             k (`int`):
                 Number of passages.
             n_probe (`int`):
-                Most cells that a query token visits.
+                Most cells to visit, for each query token.
             n_tokens (`int`):
-                A query token visits no further cell once it has met so many tokens.
+                No further cell is visited once so many tokens, for each query token, have been met.
             n_rerank (`int`):
                 Passages scored from their codes, at least `k`. Where no more than these are allowed, all of them are,
                 and the centroids are not asked.
@@ -135,6 +135,8 @@ class CompressedTokens:
             everything = everything.to(self.device)
         elif allowed is not None:
             allowed = allowed.to(self.device)
+            # As many allowed tokens are met as without a restriction
+            n_probe, n_tokens = (-(-limit * len(self) // num_allowed) for limit in (n_probe, n_tokens))
         best = []
         for query, mask in zip(queries, query_mask, strict=True):
             query = self.codec.rotate_query(query[mask].to(self.device))
