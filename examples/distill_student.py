@@ -118,8 +118,7 @@ def main(argv=None):
         triples=data_args.triples,
         teacher_triples=data_args.teacher_triples,
         rows=data_args.rows,
-        eval_questions=eval_args.eval_questions,
-        eval_passages=eval_args.eval_passages,
+        **asdict(eval_args),
     )
     set_seed(training_args.seed)
 

@@ -176,10 +176,12 @@ def load_texts(data_args, tokenizer, max_length):
         file = getattr(data_args, argument)
         if file is None:
             continue
-        load = Dataset.from_csv if file.removesuffix(".gz").endswith(".csv") else Dataset.from_json
-        texts = load(file, cache_dir=data_args.cache_dir)
+        if file.removesuffix(".gz").endswith(".csv"):
+            texts = Dataset.from_csv(file, cache_dir=data_args.cache_dir, keep_default_na=False)  # "NA" is a text
+        else:
+            texts = Dataset.from_json(file, cache_dir=data_args.cache_dir)
         for column in ("text", "label"):
-            if column not in texts.column_names or None in texts[column]:
+            if column not in texts.column_names or not {None, ""}.isdisjoint(texts[column]):
                 raise ValueError(f"`{argument}` needs the column `{column}` in all rows; it has {texts.column_names}.")
         if names is None:
             names = [str(label) for label in sorted(set(texts["label"]))]

@@ -1,16 +1,19 @@
 """
-Train a dual encoder: from DPR's examples, from mined hard negatives, or from a reader's scores.
+Train a dual encoder: from DPR's examples, from hard negatives (mined before, or with the model before each epoch), or
+from a reader's scores.
 
 By a recipe, or by arguments of one's own (`--help` names them all); and in small, to see it run:
 
     python examples/train_biencoder.py examples/recipes/dpr_nq.yaml --train_file nq-train.json --output_dir out
     python examples/train_biencoder.py --model_name_or_path out --train_format rows \
         --train_file hard_negatives.jsonl --num_negatives 1 --output_dir out2
+    python examples/train_biencoder.py --model_name_or_path out --train_format questions \
+        --train_file questions.jsonl --train_passages passages.tsv --output_dir out2
     python examples/train_biencoder.py examples/recipes/fid_kd_retriever.yaml --train_file scores.json --output_dir out
     python examples/train_biencoder.py examples/recipes/dpr_nq.yaml --smoke --output_dir out
 
-`examples/mine_hard_negatives.py` writes the rows with hard negatives. On several processes, with one of the files in
-`examples/accelerate_configs`:
+`examples/mine_hard_negatives.py` writes the rows with hard negatives, from the same questions. On several processes,
+with one of the files in `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_biencoder.py ...
 
@@ -24,9 +27,16 @@ from typing import Literal
 from transformers import set_seed
 
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
-from hf_xlir.data import load_natural_questions, load_reader_examples, load_training_rows
+from hf_xlir.data import (
+    load_natural_questions,
+    load_passages,
+    load_questions,
+    load_reader_examples,
+    load_training_rows,
+)
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.epoch_rows import EpochRows, dpr_rows, reader_rows
+from hf_xlir.training.epoch_rows import dpr_rows, reader_rows
+from hf_xlir.training.hard_negative_refresh import HardNegativeRefresh
 from hf_xlir.training.recipes import check_files, check_given, parse_recipe
 from hf_xlir.training.runs import EvaluationArguments, train_and_save
 from hf_xlir.training.smoke import prepare_smoke
@@ -52,12 +62,18 @@ class DataArguments:
     """What to train on."""
 
     train_file: str | None = field(default=None, metadata={"help": "The examples."})
-    train_format: Literal["dpr", "rows", "reader"] = field(
+    train_format: Literal["dpr", "rows", "questions", "reader"] = field(
         default="dpr",
-        metadata={"help": "DPR's JSON; rows of mine_hard_negatives.py; or a reader's examples with its scores."},
+        metadata={
+            "help": "DPR's JSON; rows of mine_hard_negatives.py; questions with `passage_ids`, for which the model "
+            "mines hard negatives before an epoch; or a reader's examples with its scores."
+        },
     )
+    train_passages: str | None = field(default=None, metadata={"help": "Where those are mined."})
+    refresh_epochs: int = field(default=1, metadata={"help": "Epochs until they are mined again."})
     num_negatives: int | None = field(
-        default=None, metadata={"help": "A question: drawn from DPR's (1 by default), or a row's first ones (all)."}
+        default=None,
+        metadata={"help": "A question: drawn from DPR's or mined (1 by default), or a row's first ones (all)."},
     )
     num_passages: int | None = field(default=None, metadata={"help": "Of a reader's passages, the first so many."})
     on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
@@ -73,16 +89,12 @@ def main(argv=None):
     check_objective(data_args, training_args.objective)
     if recipe_args.smoke:
         paths = prepare_smoke(training_args)
-        files = {"dpr": paths["dpr"], "rows": paths["rows"], "reader": paths["reader_examples"]}
-        model_args.model_name_or_path, data_args.cache_dir = paths["encoder"], paths["cache"]
-        data_args.train_file = files[data_args.train_format]
+        use_smoke_data(paths, model_args, data_args)
         eval_args.eval_questions, eval_args.eval_passages = paths["questions"], paths["passages"]
     check_given(model_name_or_path=model_args.model_name_or_path, train_file=data_args.train_file)
-    check_files(
-        train_file=data_args.train_file,
-        eval_questions=eval_args.eval_questions,
-        eval_passages=eval_args.eval_passages,
-    )
+    if data_args.train_format == "questions":
+        check_given(train_passages=data_args.train_passages)
+    check_files(train_file=data_args.train_file, train_passages=data_args.train_passages, **asdict(eval_args))
     set_seed(training_args.seed)
 
     # 2. Model and processor
@@ -91,14 +103,21 @@ def main(argv=None):
 
     # 3. Data, read by one process of each machine first
     with training_args.main_process_first(desc="reading the data"):
-        rows = load_rows(data_args, training_args.seed)
+        rows, callbacks = load_rows(data_args, training_args.seed)
         evaluation = eval_args.load(data_args.cache_dir)
 
     # 4. Training, then evaluation
-    callbacks = [rows] if isinstance(rows, EpochRows) else []
     train_and_save(
         RetrieverTrainer(model, training_args, processor, train_dataset=rows, callbacks=callbacks, **evaluation)
     )
+
+
+def use_smoke_data(paths, model_args, data_args):
+    """Put the small model and data in the place of what a recipe is for."""
+    files = {"dpr": "dpr", "rows": "rows", "questions": "questions", "reader": "reader_examples"}
+    model_args.model_name_or_path, data_args.cache_dir = paths["encoder"], paths["cache"]
+    data_args.train_file = paths[files[data_args.train_format]]
+    data_args.train_passages = paths["passages"] if data_args.train_format == "questions" else None
 
 
 def check_objective(data_args, objective):
@@ -114,16 +133,32 @@ def check_objective(data_args, objective):
         raise ValueError("`num_negatives` is not for a reader's examples: `num_passages` limits their passages.")
     if data_args.num_passages is not None and data_args.train_format != "reader":
         raise ValueError("`num_passages` is for a reader's examples: `num_negatives` limits the other ones' passages.")
+    if data_args.train_passages is not None and data_args.train_format != "questions":
+        raise ValueError(f"`train_passages` needs `train_format='questions'`, got {data_args.train_format!r}.")
 
 
 def load_rows(data_args, seed):
-    """The training rows of a file."""
+    """The training rows of a file, and the trainer's callbacks that they need."""
     file, options = data_args.train_file, {"on_error": data_args.on_error, "cache_dir": data_args.cache_dir}
+    if data_args.train_format == "rows":
+        return load_training_rows(file, data_args.num_negatives, **options), []
+    if data_args.train_format == "questions":
+        questions = load_questions(file, **options)
+        negatives = HardNegativeRefresh(
+            questions,
+            load_passages(data_args.train_passages, **options),
+            every=data_args.refresh_epochs,
+            num_negatives=data_args.num_negatives or 1,
+            exclude_answers=any(questions["answers"]),
+            seed=seed,
+        )
+        return negatives.rows, [negatives]
     if data_args.train_format == "dpr":
-        return dpr_rows(load_natural_questions("dpr", "train", file, **options), data_args.num_negatives or 1, seed)
-    if data_args.train_format == "reader":
-        return reader_rows(load_reader_examples(file, **options), data_args.num_passages)
-    return load_training_rows(file, data_args.num_negatives, **options)
+        examples = load_natural_questions("dpr", "train", file, **options)
+        rows = dpr_rows(examples, data_args.num_negatives or 1, seed)
+    else:
+        rows = reader_rows(load_reader_examples(file, **options), data_args.num_passages)
+    return rows, [rows]
 
 
 if __name__ == "__main__":

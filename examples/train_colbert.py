@@ -76,8 +76,7 @@ def main(argv=None):
         triples=data_args.triples,
         queries=data_args.queries,
         passages=data_args.passages,
-        eval_questions=eval_args.eval_questions,
-        eval_passages=eval_args.eval_passages,
+        **asdict(eval_args),
     )
     set_seed(training_args.seed)
 

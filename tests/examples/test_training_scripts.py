@@ -29,6 +29,7 @@ VARIANTS = {
         None,
     ),
     "mined rows": ("train_biencoder", ["--train_format", "rows", "--objective", "listwise"], None),
+    "refreshed negatives": ("train_biencoder", ["--train_format", "questions", "--num_negatives", "2"], None),
     "sentence vectors": (
         "distill_student",
         ["--objective", "embedding_distillation", "--include_targets", "--pooling", "mean", "--contrast_scale", "20"],
@@ -98,9 +99,13 @@ def test_every_recipe_in_small(run, script_of, capsys, recipe):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_ways(run, variant):
     script, given, family = VARIANTS[variant]
-    model = assert_trained(run(script, *given), family or FAMILIES[script])
+    folder = run(script, *given)
+    model = assert_trained(folder, family or FAMILIES[script])
     if variant == "sentence vectors":
         assert model.config.pooling == "mean"
+    if variant == "refreshed negatives":  # sixteen questions, eight a batch: four updates are two epochs
+        mined = read(folder / "checkpoint-4" / "hard_negatives.json")
+        assert mined["epoch"] == 1 and {len(of_question) for of_question in mined["negatives"]} == {2}
 
 
 def test_a_reranker_teaches_a_student(load_script, run, tmp_path):
@@ -149,6 +154,18 @@ def test_classification_with_a_retriever_s_encoder(load_script, run, tmp_path):
     )  # an untrained head on such an encoder gives all texts one label
 
 
+def test_labelled_texts_of_a_table(load_script, tmp_path, tiny_tokenizer):
+    script, path = load_script("finetune_encoder"), tmp_path / "texts.csv"
+    data_args = script.DataArguments(train_file=str(path), cache_dir=str(tmp_path / "cache"))
+    path.write_text("text,label\nNA,null\nnull,NA\n", encoding="utf-8")
+    data, labels = script.load_texts(data_args, tiny_tokenizer, max_length=8)
+    assert data["train_file"]["labels"][:] == [1, 0] and labels["id2label"] == {0: "NA", 1: "null"}
+    assert data["train_file"]["input_ids"][:] == [tiny_tokenizer(text)["input_ids"] for text in ("NA", "null")]
+    path.write_text("text,label\na,1\n,0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="`train_file` needs the column `text` in all rows"):
+        script.load_texts(data_args, tiny_tokenizer, max_length=8)
+
+
 def test_a_run_goes_on_where_it_stopped(run, caplog, tmp_path):
     """Six batches an epoch; after the third of them, with dropout and with negatives that are drawn each epoch."""
     given = [recipe_path("dpr_nq"), "--max_steps=8", "--save_strategy=steps", "--save_steps=3", "--save_total_limit=3"]
@@ -189,6 +206,12 @@ def test_a_run_goes_on_where_it_stopped(run, caplog, tmp_path):
             "`num_passages` limits their passages",
         ),
         ("train_biencoder", ["--num_passages", "3"], "`num_passages` is for a reader's examples"),
+        ("train_biencoder", ["--train_passages", "f"], "`train_passages` needs `train_format='questions'`, got 'dpr'"),
+        (
+            "train_biencoder",
+            ["--train_format", "questions", "--model_name_or_path", "m", "--train_file", "f"],
+            "Missing: `train_passages`",
+        ),
         ("distill_student", ["--objective", "listwise"], "`objective` must be one of token_distillation"),
         ("distill_student", ["--objective", "margin_mse"], "Missing: `model_name_or_path`"),
         (
