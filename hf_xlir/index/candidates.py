@@ -91,7 +91,7 @@ def _visited_cells(query, cell_offsets, n_probe, n_tokens):
     that are alike, such as the expansion of a short query, then share cells instead of each spending its own visits.
     """
     scores = query.cell_scores * query.scales  # (num_cells, query_length)
-    num_cells, query_length = scores.shape
+    num_cells, query_length = len(scores), max(1, int((query.scales > 0).sum()))
     num_visits = min(n_probe * query_length, num_cells)
     rank = min(REFERENCE_DEPTH * num_visits, num_cells)
     usual = scores.topk(rank, dim=0, sorted=False).values.amin(dim=0)

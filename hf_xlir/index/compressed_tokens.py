@@ -171,9 +171,10 @@ class CompressedTokens:
         `(query_length, length of the passage)`.
         """
         start, stop = self.arrays["offsets"][row : row + 2].tolist()
-        query = self.codec.rotate_query(query.to(self.device))
+        prepared = self.codec.rotate_query(query.to(self.device))
         places = torch.arange(start, stop, device=self.device)
-        return (similarities(query, places, self._tokens, self.codec.nbits) * query.scales).T.cpu()
+        products = similarities(prepared, places, self._tokens, self.codec.nbits) * prepared.scales
+        return products[:, : len(query)].T.cpu()
 
     def decode(self, rows):
         r"""

@@ -10,6 +10,7 @@ import torch
 GAUSSIAN_STEPS = {1: 1.6, 2: 1.0, 3: 0.58, 4: 0.34, 8: 0.031}
 STEP_FACTORS = (0.85, 0.95, 1.05, 1.15, 1.3)  # tried for every vector around that step; the best is kept
 MOST_CENTROIDS = 2**15  # a cell is stored as int16
+QUERY_TOKENS_MULTIPLE = 16
 TOKENS_PER_BLOCK = 2**12  # what fits a core's cache
 
 
@@ -33,7 +34,8 @@ class EncodedTokens(NamedTuple):
 
 class RotatedQuery(NamedTuple):
     r"""
-    One query as compressed tokens are scored with it.
+    One query as compressed tokens are scored with it. Its length is filled up with zero vectors, of scale 0, to a
+    multiple of 16, which matrix products are fastest with.
 
     Args:
         levels (`torch.CharTensor` of shape `(rotated_dim, query_length)`):
@@ -164,10 +166,13 @@ class ResidualCodec:
         Returns:
             [`RotatedQuery`].
         """
-        rotated = query.float() @ self.rotation  # (query_length, rotated_dim)
-        scales = rotated.abs().amax(dim=1).clamp_min(1e-20) / 127
-        levels = (rotated / scales[:, None]).round_()
-        cell_scores = self.centroids @ (rotated / scales[:, None]).T
+        rotated = query.float() @ self.rotation
+        padding = -len(query) % QUERY_TOKENS_MULTIPLE
+        rotated = torch.nn.functional.pad(rotated, (0, 0, 0, padding))  # (query_length, rotated_dim)
+        scales = rotated.abs().amax(dim=1) / 127
+        scaled = rotated / scales[:, None].clamp_min(1e-20)
+        levels = scaled.round()
+        cell_scores = self.centroids @ scaled.T
         shifts = levels.sum(dim=1) * level_offset(self.nbits)
         return RotatedQuery(levels.T.to(torch.int8).contiguous(), scales, cell_scores, shifts)
 

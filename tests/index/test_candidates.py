@@ -17,7 +17,7 @@ def query_of(*tokens):
 
 def visited(query, n_probe, n_tokens=10**9):
     cells, missing = _visited_cells(query, CELL_OFFSETS, n_probe, n_tokens)
-    return cells.tolist(), (missing * query.scales).tolist()
+    return cells.tolist(), (missing * query.scales)[query.scales > 0].tolist()
 
 
 def test_the_best_cells_are_visited_and_the_next_is_what_is_missing():
@@ -83,3 +83,7 @@ def test_only_allowed_passages_are_chosen():
     assert candidates(query, n_rerank=1, allowed=[False, True, True, True]) == {1}
     assert candidates(query, n_rerank=2, allowed=[False, True, False, True]) == {1, 3}
     assert candidates(query, n_rerank=2, allowed=[False, False, True, True]) == {2, 3}
+
+
+def test_a_query_of_zeros_finds_any_passages():
+    assert candidates(query_of([0.0, 0.0, 0.0, 0.0]), n_rerank=3) <= {0, 1, 2, 3}

@@ -101,9 +101,7 @@ def test_a_mask_and_the_same_rows_searched_alone_agree():
     everything = segment.search(queries, mask, k=60, n_rerank=60, **EVERYTHING)
     for rows, all_rows in zip(masked.rows.tolist(), everything.rows.tolist(), strict=True):
         assert len(set(rows) & {row for row in all_rows if row % 3 == 1}) == 7
-        assert (
-            len(set(rows) & set([row for row in all_rows if row % 3 == 1][:7])) >= 6
-        )  # near ties
+        assert len(set(rows) & set([row for row in all_rows if row % 3 == 1][:7])) >= 6  # near ties
 
 
 def test_tokens_that_do_not_count_change_nothing():

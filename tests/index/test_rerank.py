@@ -31,9 +31,7 @@ def test_scores_are_those_of_decoded_vectors(nbits, dim):
     rows = torch.tensor([5, 0, 3, 1, 4])
     scores = rerank_scores(codec.rotate_query(query), rows, offsets, tokens, nbits)
     expected = [loop(codec, tokens, offsets, query, row) for row in rows.tolist()]
-    np.testing.assert_allclose(
-        scores.numpy(), expected, rtol=0.01, atol=0.004 * dim
-    )  # queries have 8 bits
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=0.01, atol=0.004 * dim)  # queries have 8 bits
 
 
 @pytest.mark.parametrize("most_tokens", [1, 4, 10, 1000])
@@ -56,7 +54,7 @@ def test_similarities_are_inner_products():
     prepared, places = codec.rotate_query(query), torch.tensor([4, 0, 4])
     expected = codec.decode(tokens)[places] @ query.T
     found = similarities(prepared, places, tokens, 8) * prepared.scales
-    torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
+    torch.testing.assert_close(found[:, :3], expected, atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("capability", ["AVX512", "DEFAULT"])

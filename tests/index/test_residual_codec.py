@@ -91,7 +91,9 @@ def test_a_query_prepared_for_scoring_gives_the_decoded_inner_products(nbits, di
     levels = unpack(encoded.codes, nbits).double() @ prepared.levels.double() + prepared.shifts
     products = prepared.cell_scores[encoded.cells.long()] + encoded.scales.double()[:, None] * levels
     expected = codec.decode(encoded) @ query.T
-    torch.testing.assert_close(products * prepared.scales, expected.double(), atol=0.01, rtol=0)
+    products = products * prepared.scales
+    torch.testing.assert_close(products[:, :4], expected.double(), atol=0.01, rtol=0)
+    assert products.shape == (50, 16) and not products[:, 4:].any()
 
 
 def test_centroids_themselves_and_zero_vectors_stay_what_they_are():
