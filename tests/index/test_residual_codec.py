@@ -93,7 +93,7 @@ def test_a_query_prepared_for_scoring_gives_the_decoded_inner_products(nbits, di
     expected = codec.decode(encoded) @ query.T
     products = products * prepared.scales
     torch.testing.assert_close(products[:, :4], expected.double(), atol=0.01, rtol=0)
-    assert products.shape == (50, 16) and not products[:, 4:].any()
+    assert products.shape == (50, 32) and not products[:, 4:].any()
 
 
 def test_centroids_themselves_and_zero_vectors_stay_what_they_are():
