@@ -1,16 +1,19 @@
 """Embeddings on disk, and the indexes that search them."""
 
-from .dense import add_dense_index, retrieve
+from .dense import add_dense_index
+from .dense_index import DenseIndex
 from .embed import embed_passages, embed_queries
 from .embeddings import DenseEmbeddings, QueryEmbeddings, TokenEmbeddings
 from .faiss_import import check_distributions
 from .late_interaction import LateInteractionIndex
+from .retrieval import retrieve
 
 
 check_distributions()  # now, and not when an index is built after hours of embedding
 
 __all__ = [
     "DenseEmbeddings",
+    "DenseIndex",
     "LateInteractionIndex",
     "QueryEmbeddings",
     "TokenEmbeddings",

@@ -1,0 +1,191 @@
+"""The passages of many queries, with one read of the dataset."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from datasets.formatting import get_formatter
+
+from .checks import to_float_tensor
+from .dense_index import DenseIndex
+from .gather import gather
+
+
+ROWS_PER_FILTER_BLOCK = 10_000
+
+
+class RetrievedRows(Sequence):
+    r"""
+    For each query a list of dictionaries, its passages. They are read, with one gather, when one is first looked at:
+    where only ids and scores are wanted, no text leaves the disk.
+
+    It compares, iterates and slices as the `list[list[dict]]` that it stands for, `list(rows)` is that list, and it is
+    pickled as that list. Queries that found the same passage share its dictionary.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            Where the passages are.
+        columns (`list[str]`):
+            What of them.
+        found (`numpy.ndarray` of shape `(n,)`):
+            Rows of the dataset, each once.
+        positions (`list[numpy.ndarray]`):
+            For each query, positions in `found`.
+    """
+
+    def __init__(self, dataset, columns, found, positions):
+        self._dataset, self._columns, self._found, self._positions = dataset, columns, found, positions
+
+    def __len__(self):
+        return len(self._positions)
+
+    def __getitem__(self, query):
+        return self._lists[query]
+
+    def __eq__(self, other):
+        return self._lists == (other._lists if isinstance(other, RetrievedRows) else other)
+
+    __hash__ = None
+
+    def __repr__(self):
+        return repr(self._lists)
+
+    def __reduce__(self):
+        return list, (self._lists,)
+
+    @cached_property
+    def _lists(self):
+        names = self._columns
+        if names:
+            table, positions = gather(self._dataset, self._found, names)
+            values = get_formatter("python", features=self._dataset.features).format_batch(table)
+            rows = [dict(zip(names, row, strict=True)) for row in zip(*(values[name] for name in names), strict=True)]
+            rows = [rows[i] for i in positions.tolist()]
+        else:
+            rows = [{} for _ in self._found]
+        return [[rows[i] for i in found.tolist()] for found in self._positions]
+
+
+class Retrieved(NamedTuple):
+    r"""
+    What [`retrieve`] returns.
+
+    Args:
+        scores (`numpy.ndarray` of shape `(num_queries, k)`):
+            Falling, higher is better.
+        ids (`list[list[str]]`):
+            The passages' ids, best first.
+        rows ([`RetrievedRows`]):
+            The passages themselves: `rows[0][0]["text"]` is the text of the first query's best one.
+    """
+
+    scores: np.ndarray
+    ids: list[list[str]]
+    rows: RetrievedRows
+
+
+def retrieve(
+    dataset, index_name, query_embeddings, k=10, columns=None, allowed_ids=None, filter=None, **search_options
+):
+    r"""
+    The best passages for many queries, with one read of the dataset for all of them, when rows are first looked at:
+    `get_nearest_examples_batch` reads once a query, and decodes the vectors, too, if they are in a column.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            Passages with an index, by [`add_dense_index`] or [`LateInteractionIndex.attach`].
+        index_name (`str`):
+            The index.
+        query_embeddings (`torch.Tensor` or `numpy.ndarray`):
+            Of shape `(num_queries, embedding_dim)`, or `(num_queries, query_length, embedding_dim)` for late
+            interaction.
+        k (`int`, *optional*, defaults to 10):
+            Number of passages a query; all that are allowed if there are fewer.
+        columns (`list[str]`, *optional*):
+            Columns of the returned rows. All but that of the vectors by default.
+        allowed_ids (`Iterable[str]`, *optional*):
+            Rank only these passages.
+        filter (`Callable[[dict], bool]`, *optional*):
+            Rank only passages for which it is true, such as `lambda row: row["lang"] == "en"`. It gets each row of
+            the dataset without its vectors; where the same filter serves many calls, work out `allowed_ids` once.
+        search_options:
+            Further arguments of the index's batch search, such as `query_mask` for late interaction.
+
+    Returns:
+        [`Retrieved`]: `scores`, `ids` and `rows`.
+
+    Raises:
+        ValueError: If there is no such index, the dataset lacks a column, or as the index's search raises.
+
+    Example:
+    ```python
+    >>> import numpy as np
+    >>> from datasets import Dataset
+    >>> from hf_xlir.index import add_dense_index, retrieve
+
+    >>> passages = Dataset.from_dict({"id": ["a", "b"], "text": ["north", "east"], "year": [1999, 2001]})
+    >>> passages = add_dense_index(passages, np.eye(2, dtype="float32"))
+    >>> scores, ids, rows = retrieve(passages, "dense", np.array([[0.6, 0.8], [1, 0]]), k=1)
+    >>> ids, rows[0][0]["text"]
+    ([['b'], ['a']], 'east')
+    >>> retrieve(passages, "dense", np.array([[0.6, 0.8]]), k=1, filter=lambda row: row["year"] < 2000).ids
+    [['a']]
+
+    ```
+    """
+    if index_name not in dataset.list_indexes():
+        raise ValueError(f"The dataset has no index {index_name!r}; it has {dataset.list_indexes()}.")
+    index = dataset.get_index(index_name)
+    without_vectors = [name for name in dataset.column_names if name != _vector_column(index)]
+    columns = without_vectors if columns is None else list(columns)
+    unknown = [name for name in ("id", *columns) if name not in dataset.column_names]
+    if unknown:
+        raise ValueError(f"The dataset has no columns {unknown}; it has {dataset.column_names}.")
+
+    queries = to_float_tensor(query_embeddings).numpy()
+    if filter is not None:
+        allowed_ids = _ids_that_pass(dataset, filter, without_vectors, allowed_ids)
+    if allowed_ids is not None:
+        search_options["allowed_ids"] = allowed_ids
+    scores, rows = index.search_batch(queries, k, **search_options)
+    rows = np.asarray(rows)
+    found, inverse = _distinct(rows[rows >= 0], len(dataset))
+    of_query = np.split(inverse, np.cumsum((rows >= 0).sum(axis=1))[:-1])
+    table, positions = gather(dataset, found, ["id"])
+    ids = table.column("id").to_numpy()[positions]
+    return Retrieved(
+        np.asarray(scores),
+        [ids[part].tolist() for part in of_query],
+        RetrievedRows(dataset, columns, found, of_query),
+    )
+
+
+def _distinct(rows, num_rows):
+    """As `numpy.unique` with the inverse, but without sorting where many of all rows are there."""
+    if len(rows) * 16 < num_rows:
+        return np.unique(rows, return_inverse=True)
+    present = np.zeros(num_rows, dtype=bool)
+    present[rows] = True
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[rows]
+
+
+def _vector_column(index):
+    return index.column if isinstance(index, DenseIndex) else None
+
+
+def _ids_that_pass(dataset, passes, columns, allowed_ids):
+    """The ids of the rows for which a function is true, and that are allowed if some are."""
+    allowed_ids = None if allowed_ids is None else set(allowed_ids)
+    ids = []
+    with dataset.formatted_as(columns=columns):
+        for start in range(0, len(dataset), ROWS_PER_FILTER_BLOCK):
+            block = dataset[start : start + ROWS_PER_FILTER_BLOCK]
+            for values in zip(*(block[name] for name in columns), strict=True):
+                row = dict(zip(columns, values, strict=True))
+                if (allowed_ids is None or row["id"] in allowed_ids) and passes(row):
+                    ids.append(row["id"])
+    return ids
+
+
+__all__ = ["Retrieved", "RetrievedRows", "retrieve"]
