@@ -77,6 +77,7 @@ def train_ours(settings, rows, clock):
         model = BiEncoderModel.from_pretrained(folder, pooling="mean", normalize=True, **lengths)
         processor = BiEncoderProcessor.from_config(tokenizer, model.config)
         objective = {"objective": "in_batch_nce", "score_scale": SCALE}
+        rows = [{name: row[name] for name in ("query", "positive")} for row in rows]
     args = RetrieverTrainingArguments(
         **_trainer_arguments(settings), **objective, train_sampling_strategy="sequential"
     )

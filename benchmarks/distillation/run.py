@@ -12,11 +12,12 @@ vocabulary, reduced to the pieces of the language, and see only parallel text: X
 and Tatoeba.
 
 Stage 1, representations: word vectors in closed form from the teacher's sentence vectors, then, for the dual encoder,
-gradient steps on the same vectors with an in-batch contrast. Stage 2, relevance scores: for a question, the student
-ranks the English sides of other pairs as the teacher does for the question's translation. "Stage 2 only" starts from
-random weights. `DATA` holds `xquad/xquad.<language>.json`, `xor_tydi/translations`, `ntrex/ntrex.<code>.txt`,
-`tatoeba/tatoeba.<code>-eng.<code|eng>` and `xlm-roberta-base-tokenizer`, or `--tokenizer` names one on the Hub.
+gradient steps on the same vectors with an in-batch contrast. Stage 2, relevance scores: for a sentence, the student
+ranks the English sides of other pairs as the teacher does for its translation. "Stage 2 only" starts from random
+weights, and takes three times the steps.
 
+`DATA` holds `xquad/xquad.<language>.json`, `xor_tydi/translations`, `ntrex/ntrex.<code>.txt`,
+`tatoeba/tatoeba.<code>-eng.<code|eng>` and `xlm-roberta-base-tokenizer`, or `--tokenizer` names one on the Hub.
 Results are written to `--output_dir` as they come; the same command goes on where it was stopped.
 """
 
@@ -30,6 +31,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from datasets import Dataset
 from transformers import AutoTokenizer, XLMRobertaConfig, set_seed
 from transformers.utils import logging
 
@@ -159,7 +161,7 @@ class Bench:
         return student.eval(), processor
 
     def train(self, student, processor, stage, seed, from_scratch=False):
-        """Train the student in place, on `--epochs` passes over the pairs times what the stage takes."""
+        """Train the student in place."""
         args, dense = self.args, self.family == "biencoder"
         rows = [{"query": pair["source"], "teacher_query": pair["target"]} for pair in self.pairs]
         if stage == "stage_1":
@@ -175,15 +177,16 @@ class Bench:
                 "learning_rate": 5e-4,
             }
         else:
-            rows = [{**row, "positive": row["teacher_query"]} for row in rows]
+            rows = [{**row, "positive": row["teacher_query"], "length": len(row["teacher_query"])} for row in rows]
             settings = {
                 "objective": "score_distillation",
                 "distill_in_batch": True,
                 "teacher_documents": True,
                 "temperature": 1.0,
-                "score_scale": 20.0 if dense else 1.0,
-                "teacher_score_scale": 20.0 if dense else 1.0,
-                "max_steps": args.stage_2_steps,
+                "score_scale": 10.0 if dense else 1.0,
+                "teacher_score_scale": 10.0 if dense else 1.0,
+                "train_sampling_strategy": "group_by_length",
+                "max_steps": args.stage_2_steps * (3 if from_scratch else 1),
                 "per_device_train_batch_size": 128 if dense else 64,
                 "learning_rate": 5e-3 if from_scratch else 3e-4,
             }
@@ -204,7 +207,7 @@ class Bench:
             processing_class=processor,
             teacher=self.teacher,
             teacher_processor=self.teacher_processor,
-            train_dataset=rows,
+            train_dataset=Dataset.from_list(rows),
         ).train()
         student.eval()
 
@@ -295,7 +298,7 @@ def parse_arguments():
     parser.add_argument("--teacher", help="A folder or Hub repository; by default the package's weights.")
     parser.add_argument("--tokenizer", help="By default the one in DATA, or XLM-R's on the Hub.")
     parser.add_argument("--stage_1_steps", type=int, default=120)
-    parser.add_argument("--stage_2_steps", type=int, default=120)
+    parser.add_argument("--stage_2_steps", type=int, default=60)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--max_pairs", type=int, help="Use so many pairs only.")
     parser.add_argument("--threads", type=int, default=2)

@@ -28,8 +28,9 @@ def parallel_word_vectors(sentences, targets, tokens, ngrams=(2, 4), ridge=1.0):
             Weight of the penalty on the squared solution, where a sentence's features have length 1.
 
     Returns:
-        `torch.FloatTensor` of shape `(len(tokens), dim)`, of mean squared length 1 over the tokens that have one;
-        those that share nothing with the sentences have 0. It takes `8 * len(sentences) ** 2` bytes of memory meanwhile.
+        `torch.FloatTensor` of shape `(len(tokens), dim)`: of mean squared length 1 over the tokens that have a vector,
+        and 0 for those that share nothing with the sentences. Meanwhile it takes memory of 8 bytes times the number of
+        sentences squared.
 
     Raises:
         ValueError: If there are no sentences, not one target a sentence, or a number or range makes no sense.
