@@ -83,7 +83,7 @@ class CompressedTokens:
             _check_vectors(vectors, start, embeddings)
             for name, part in codec.encode(vectors, assigner(vectors))._asdict().items():
                 arrays[name][block] = part.numpy()
-        arrays |= _cell_lists(arrays["cells"], arrays["offsets"], len(codec.centroids), allocate)
+        arrays |= cell_lists(arrays["cells"], arrays["offsets"], len(codec.centroids), allocate)
         return cls(codec, arrays)
 
     def __len__(self):
@@ -228,7 +228,8 @@ def _check_vectors(vectors, start, embeddings):
         )
 
 
-def _cell_lists(cells, offsets, num_cells, allocate):
+def cell_lists(cells, offsets, num_cells, allocate=np.empty):
+    """The arrays of a segment that say which tokens each cell has, from each token's cell and the passages' offsets."""
     order = np.argsort(cells, kind="stable")  # int16: a radix sort
     passages, lengths = allocate((len(cells),), np.int32), np.diff(offsets)
     passages[:] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[order]
@@ -240,4 +241,4 @@ def _cell_lists(cells, offsets, num_cells, allocate):
     return {"cell_offsets": cell_offsets, "cell_passages": passages, "cell_positions": positions}
 
 
-__all__ = ["CompressedTokens"]
+__all__ = ["CompressedTokens", "cell_lists"]
