@@ -36,7 +36,7 @@ def automatic_factory(num_vectors):
     >>> from hf_xlir.index.faiss_building import automatic_factory
 
     >>> [automatic_factory(n) for n in (99_999, 100_000, 1_000_000)]
-    ['Flat', 'IVF1024,Flat', 'IVF4096,SQ8']
+    ['Flat', 'IVF1024,Flat', 'IVF2048,SQ8']
 
     ```
     """

@@ -5,7 +5,8 @@ import pytest
 import torch
 from datasets import Dataset, Features, List, Value
 
-from hf_xlir.index import DenseEmbeddings, add_dense_index
+from hf_xlir.index import DenseEmbeddings, add_dense_index, faiss_building
+from hf_xlir.index.dense_vectors import DenseVectors
 from hf_xlir.index.faiss_import import import_faiss
 
 
@@ -130,6 +131,37 @@ class TestAddDenseIndex:
         dataset = passages().add_column("ragged", [[1.0] * (1 + i % 2) for i in range(N)])
         with pytest.raises(ValueError, match=message):
             add_dense_index(dataset, source, **options)
+
+    def test_vectors_are_read_in_blocks(self, tmp_path, monkeypatch):
+        values = vectors()
+        np.save(tmp_path / "values.npy", values)
+        mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
+        reads = []
+        read = DenseVectors.read
+        monkeypatch.setattr(DenseVectors, "read", lambda self, rows: reads.append(rows.tolist()) or read(self, rows))
+        monkeypatch.setattr(faiss_building, "ROWS_PER_BLOCK", 25)
+        monkeypatch.setattr(faiss_building, "MOST_TRAINING_ROWS", 20)
+        dataset = add_dense_index(passages(), DenseEmbeddings(mapped, passages()["id"][:]), string_factory="IVF2,Flat")
+        assert [len(rows) for rows in reads] == [20, 25, 25, 10] and sum(reads[1:], []) == list(range(N))
+        index = dataset.get_index("dense").faiss_index
+        index.make_direct_map()
+        assert np.array_equal(index.reconstruct_batch(np.arange(N)), values)
+
+    def test_bfloat16(self):
+        values = torch.from_numpy(vectors()).bfloat16()
+        dataset = add_dense_index(passages(), values)
+        stored = dataset.get_index("dense").faiss_index.reconstruct_batch(np.arange(N))
+        assert np.array_equal(stored, values.float().numpy())
+
+    def test_ids_that_appear_twice(self):
+        dataset = Dataset.from_dict({"id": ["a", "b", "a"]})
+        with pytest.raises(ValueError, match="Two rows of the dataset have the id `a`"):
+            add_dense_index(dataset, vectors(3))
+
+    def test_a_vector_that_is_missing_in_a_column(self):
+        dataset = Dataset.from_dict({"id": ["a", "b"], "vector": [[1.0, 2.0], None]})
+        with pytest.raises(ValueError, match="must hold one vector a row"):
+            add_dense_index(dataset, "vector")
 
     def test_empty_dataset(self):
         with pytest.raises(ValueError, match="empty"):
