@@ -78,7 +78,7 @@ def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64
     if not len(passages):
         raise ValueError("`passages` is empty: give at least one.")
     if isinstance(passages, TokenEmbeddings):
-        passages = LateInteractionIndex.build(passages)
+        passages = LateInteractionIndex.build(passages, nbits=None)
 
     result = RankedPassages({}, {})
     show = progress and logging.is_progress_bar_enabled()

@@ -86,6 +86,9 @@ class CompressedTokens:
         arrays |= cell_lists(arrays["cells"], arrays["offsets"], len(codec.centroids), allocate)
         return cls(codec, arrays)
 
+    def __reduce__(self):
+        return CompressedTokens, (self.codec, self.arrays)  # without the tensors of the same arrays
+
     def __len__(self):
         return len(self.arrays["offsets"]) - 1
 
@@ -229,7 +232,7 @@ def _check_vectors(vectors, start, embeddings):
 
 
 def cell_lists(cells, offsets, num_cells, allocate=np.empty):
-    """The arrays of a segment that say which tokens each cell has, from each token's cell and the passages' offsets."""
+    """A segment's arrays that say which tokens each cell has, from each token's cell and the passages' offsets."""
     order = np.argsort(cells, kind="stable")  # int16: a radix sort
     passages, lengths = allocate((len(cells),), np.int32), np.diff(offsets)
     passages[:] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[order]

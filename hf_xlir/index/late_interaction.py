@@ -1,21 +1,25 @@
-"""The late-interaction index: the face that a `datasets.Dataset` sees."""
+"""The late-interaction index: passages ranked by the similarity of single tokens."""
 
-from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from datasets.search import BaseIndex, BatchedSearchResults, SearchResults
+from datasets.search import BatchedSearchResults, SearchResults
+from tqdm.auto import tqdm
+from transformers.utils import logging
 
-from .checks import check_ids_match, check_k, check_queries
-from .embeddings import TokenEmbeddings, load_tokens, save_tokens
-from .scoring import TopK, packed_maxsim_scores
+from .attached_index import AttachedIndex
+from .changing_index import ChangingIndex
+from .checks import check_k, check_queries
+from .contents import Contents, Settings, added, check_vectors, settled
+from .scoring import TopK
+from .search_limits import search_limits
+from .token_pooling import pool_tokens
 
 
-INDEX_FORMAT = "hf_xlir.late_interaction_index"
-SIMILARITIES_PER_BLOCK = 2**22  # 16 MB of float32 a block: the peak memory of a search, beside the block's vectors
-MOST_TOKENS_PER_BLOCK = 2**15
-QUERY_TOKENS_PER_BLOCK = 2**10
+QUERIES_PER_STEP = 64  # of a progress bar
+EXACT_QUERIES_PER_STEP = 1024  # uncompressed vectors are all read once a step
 
 
 class TokenMatch(NamedTuple):
@@ -27,7 +31,7 @@ class TokenMatch(NamedTuple):
             Position in the query's embeddings.
         passage_token (`int`):
             Position among the passage's tokens that count; `embedding_mask.nonzero()` of the processor's output for
-            the passage maps it to a position in `input_ids`.
+            the passage maps it to a position in `input_ids`. Of pooled tokens, the position among those.
         similarity (`float`):
             Their inner product; the sum over query tokens is the passage's score.
     """
@@ -37,15 +41,33 @@ class TokenMatch(NamedTuple):
     similarity: float
 
 
-class LateInteractionIndex(BaseIndex):
+class LateInteractionIndex(ChangingIndex):
     r"""
-    Ranks passages by MaxSim over their token vectors, exactly.
+    Ranks passages by MaxSim over their token vectors, exactly or from compressed ones.
 
-    Results are rows: positions in the embeddings, and so in the `datasets.Dataset` that the index is attached to;
-    `index.ids[row]` is the passage's id. Vectors may stay on disk: a search reads them block by block. They are used
-    as they are, without normalisation.
+    Results are rows: positions in `index.ids`, and so in a `datasets.Dataset` of the passages. [`~.add`] puts passages
+    behind the others, [`~.update`] leaves them in their rows, and after [`~.remove`] those behind move up, as in a
+    dataset after `concatenate_datasets`, `map` and `filter`.
 
-    Make one with [`~LateInteractionIndex.build`] or [`~LateInteractionIndex.load`].
+    Vectors are used as they are, without normalisation: lengths are kept when compressed, so that a vector twice as
+    long has twice the inner products.
+
+    A change costs what the changed passages cost, and some milliseconds a million passages: change many at once.
+    Changes are put in segments of their own, and removed passages are only marked, until one of these limits is
+    passed; then the same call puts the index in order:
+
+    | what | when | loss |
+    |---|---|---|
+    | a segment is written without what was removed from it | a quarter of its tokens | none |
+    | the smallest segments become one | it is not 4 times larger than all smaller ones together, or below 16,384 \
+tokens | none |
+    | everything is compressed anew, with new centroids | 4 times the tokens that the centroids were trained on, or \
+the mean squared distance of tokens from their centroids is a tenth above that of new tokens of the same kind | what \
+was compressed is rounded a second time |
+
+    [`~.compact`] and [`~.rebuild`] do the same at any time; [`~.rebuild`] takes the original vectors if you have them.
+
+    Make an index with [`~.build`], [`~.load`] or [`~.merge`].
 
     Example:
     ```python
@@ -59,65 +81,72 @@ class LateInteractionIndex(BaseIndex):
     >>> scores, examples = passages.get_nearest_examples("colbert", np.array([[0.6, 0.8]]), k=1)
     >>> examples["text"]
     ['east']
+    >>> index.remove(["b"])
+    >>> scores, examples = passages.get_nearest_examples("colbert", np.array([[0.6, 0.8]]), k=1)
+    >>> examples["text"]
+    ['north']
 
     ```
     """
 
-    def __init__(self, embeddings):
-        self.embeddings = embeddings
+    def __init__(self, contents, settings, folder=None):
+        super().__init__(contents, settings, folder)
+        self._device, self._moved = torch.device("cpu"), WeakKeyDictionary()
 
     @classmethod
-    def build(cls, embeddings, nbits=None):
+    def build(cls, embeddings, nbits="auto", num_centroids=None, pooling_factor=1, seed=0):
         r"""
         An index over token embeddings.
 
         Args:
             embeddings ([`TokenEmbeddings`]):
-                From [`embed_passages`]; kept as they are, memory-mapped or in memory.
-            nbits (`int`, *optional*):
-                Must be `None`, for exact search: this version has no compressed index.
+                From [`embed_passages`], in memory or memory-mapped. An exact index keeps them as they are.
+            nbits (`int`, *optional*, defaults to `"auto"`):
+                Bits a dimension of a compressed vector: 1, 2, 3, 4 or 8; `None` for exact search over the vectors
+                themselves. `"auto"` is exact up to 262,144 tokens, about 2,000 passages, and 4 bits beyond: up to
+                there an exact search takes no longer than a compressed one, and vectors of 128 dimensions fill up
+                to 128 MiB. An index that grows beyond that is compressed then.
+            num_centroids (`int`, *optional*):
+                Centroids of a compressed index, at most 32,768 and never more than there are tokens. By default 8
+                times the square root of the number of tokens.
+            pooling_factor (`int`, *optional*, defaults to 1):
+                How many times fewer vectors to keep of each passage, those added later included:
+                [`~hf_xlir.index.token_pooling.pool_tokens`].
+            seed (`int`, *optional*, defaults to 0):
+                Of the sample that centroids are trained on, of their training, and of the codec's rotation: the same
+                seed gives the same index on one machine.
 
         Returns:
             [`LateInteractionIndex`].
 
         Raises:
-            ValueError: If there are no passages, a vector has a NaN or infinite value, or `nbits` is given.
+            ValueError: If there are no passages, a vector has a NaN or infinite value or a length above 60,000, or an
+                argument is not one of those above.
         """
-        if nbits is not None:
-            raise ValueError(
-                f"Got nbits={nbits}, but only the exact index exists in this version: leave `nbits` out or `None`."
-            )
-        if not isinstance(embeddings, TokenEmbeddings):
-            raise ValueError(
-                f"`embeddings` must be `TokenEmbeddings`, got {type(embeddings).__name__}: embed the passages with a "
-                "model that has one vector a token, or use `add_dense_index` for one vector a passage."
-            )
+        settings = Settings(nbits, num_centroids, pooling_factor, seed).checked()
+        check_vectors(embeddings)
         if not len(embeddings):
             raise ValueError("`embeddings` has no passages: there is nothing to index.")
-        for start in range(0, len(embeddings.values), MOST_TOKENS_PER_BLOCK):
-            finite = np.isfinite(embeddings.values[start : start + MOST_TOKENS_PER_BLOCK]).all(axis=1)
-            if not finite.all():
-                row = start + int(finite.argmin())
-                passage = embeddings.ids[int(np.searchsorted(embeddings.offsets, row, side="right")) - 1]
-                raise ValueError(
-                    f"The passage `{passage}` has a NaN or infinite value in its vectors: embed it again."
-                )
-        return cls(embeddings)
+        embeddings = pool_tokens(embeddings, settings.pooling_factor)
+        contents = added(Contents([], (), embeddings.embedding_dim), embeddings)
+        return cls(settled(contents, settings), settings)
 
-    def __len__(self):
-        return len(self.embeddings)
+    def to(self, device):
+        """Search on a device, such as `"cuda"`, to which vectors are copied at the next search. Returns the index."""
+        self._device, self._moved = torch.device(device), WeakKeyDictionary()
+        return self
 
-    @property
-    def ids(self):
-        """The passages' ids, in the order of rows."""
-        return self.embeddings.ids
-
-    @property
-    def embedding_dim(self):
-        """Number of dimensions of a vector."""
-        return self.embeddings.embedding_dim
-
-    def search(self, query_embeddings, k=10, query_mask=None, allowed_ids=None):
+    def search(
+        self,
+        query_embeddings,
+        k=10,
+        query_mask=None,
+        allowed_ids=None,
+        preset="balanced",
+        n_probe=None,
+        n_tokens=None,
+        n_rerank=None,
+    ):
         r"""
         The best passages for one query.
 
@@ -129,21 +158,38 @@ class LateInteractionIndex(BaseIndex):
             query_mask (`torch.BoolTensor` or `numpy.ndarray` of shape `(query_length,)`, *optional*):
                 `True` for tokens that count. All count by default.
             allowed_ids (`Iterable[str]`, *optional*):
-                Rank only these passages. The fewer, the faster.
+                Rank only these passages; `k` are found if so many are allowed. The fewer, the faster.
+            preset (`"fast"`, `"balanced"` or `"exact"`, *optional*, defaults to `"balanced"`):
+                How thoroughly to search what is compressed; `"exact"` scores every passage.
+            n_probe, n_tokens, n_rerank (`int`, *optional*):
+                Limits of the search in place of the preset's:
+                [`~hf_xlir.index.search_limits.SearchLimits`].
 
         Returns:
             `datasets.search.SearchResults`: `scores`, falling, and `indices`, the passages' rows; of equal scores the
             lowest row comes first.
 
         Raises:
-            ValueError: If shapes do not fit, a vector that counts has a NaN or infinite value, no token counts, `k` is
-                below 1, or an allowed id is unknown.
+            ValueError: If shapes do not fit, a vector that counts has a NaN or infinite value, no token counts, `k` or
+                a limit is below 1, there is no such preset, or an allowed id is unknown.
         """
+        contents, limits = self.contents, search_limits(preset, n_probe, n_tokens, n_rerank)
         queries, mask = check_queries(query_embeddings, query_mask, self.embedding_dim, single=True)
-        best = self._rank(queries, mask, check_k(k), self._allowed_rows(allowed_ids))
+        best = self._best(contents, queries, mask, check_k(k), limits, self._allowed_rows(contents, allowed_ids))
         return SearchResults(best.scores[0].numpy(), best.rows[0].numpy())
 
-    def search_batch(self, queries, k=10, query_mask=None, allowed_ids=None):
+    def search_batch(
+        self,
+        queries,
+        k=10,
+        query_mask=None,
+        allowed_ids=None,
+        preset="balanced",
+        n_probe=None,
+        n_tokens=None,
+        n_rerank=None,
+        progress=True,
+    ):
         r"""
         The best passages for each of several queries; see [`~LateInteractionIndex.search`].
 
@@ -156,14 +202,28 @@ class LateInteractionIndex(BaseIndex):
                 `True` for tokens that count. All count by default.
             allowed_ids (`Iterable[str]`, *optional*):
                 Rank only these passages, for every query.
+            preset, n_probe, n_tokens, n_rerank (*optional*):
+                As for one query.
+            progress (`bool`, *optional*, defaults to `True`):
+                Whether to show a progress bar where it takes more than two seconds, unless the bars of Transformers
+                are switched off.
 
         Returns:
             `datasets.search.BatchedSearchResults`: `total_scores` and `total_indices`, each of shape `(num_queries,
             k)`.
         """
+        contents, limits = self.contents, search_limits(preset, n_probe, n_tokens, n_rerank)
         queries, mask = check_queries(queries, query_mask, self.embedding_dim, single=False)
-        best = self._rank(queries, mask, check_k(k), self._allowed_rows(allowed_ids))
-        return BatchedSearchResults(best.scores.numpy(), best.rows.numpy())
+        k, rows = check_k(k), self._allowed_rows(contents, allowed_ids)
+        step = EXACT_QUERIES_PER_STEP if contents.training is None else QUERIES_PER_STEP
+        show = progress and logging.is_progress_bar_enabled()
+        best = []
+        with tqdm(total=len(queries), desc="Searching", unit="query", disable=not show, delay=2) as bar:
+            for block, block_mask in zip(queries.split(step), mask.split(step), strict=True):
+                best.append(self._best(contents, block, block_mask, k, limits, rows))
+                bar.update(len(block))
+        scores, rows = (torch.cat(parts) for parts in zip(*best, strict=True))
+        return BatchedSearchResults(scores.numpy(), rows.numpy())
 
     def explain(self, query_embeddings, id, query_mask=None):
         r"""
@@ -178,28 +238,31 @@ class LateInteractionIndex(BaseIndex):
                 `True` for tokens that count. All count by default.
 
         Returns:
-            `list[TokenMatch]`: One for each query token that counts, in order.
+            `list[TokenMatch]`: One for each query token that counts, in order. Similarities are to the vectors that
+            the index has, compressed or not.
 
         Raises:
             ValueError: If the id is unknown, or as for [`~LateInteractionIndex.search`].
         """
         queries, mask = check_queries(query_embeddings, query_mask, self.embedding_dim, single=True)
-        row = self._allowed_rows([id])[0]
-        similarities, matches = (queries[0] @ self._vectors(row, row + 1).T).max(dim=1)
-        return [
-            TokenMatch(position, int(matches[position]), float(similarities[position]))
-            for position in mask[0].nonzero().flatten().tolist()
-        ]
+        segment, place = self.contents.place(self.contents.rows([id])[0])
+        similarities, matches = segment.tokens.similarities(queries[0][mask[0]], place).max(dim=1)
+        positions = mask[0].nonzero().flatten().tolist()
+        return [TokenMatch(*match) for match in zip(positions, matches.tolist(), similarities.tolist(), strict=True)]
 
     def attach(self, dataset, name):
         r"""
         Make `dataset.get_nearest_examples(name, query_embeddings, k)` search this index.
 
+        Later changes of the index are seen through the dataset, whose rows stay what they are: passages that are
+        removed are not found any more, updated ones by their new vectors. Those that are added are not rows of the
+        dataset: attach the index to one that has them.
+
         Operations that make another dataset of `dataset`, such as `map`, do not carry the index along.
 
         Args:
             dataset (`datasets.Dataset`):
-                The passages, in the order in which they were embedded.
+                The passages, in the order of the index's rows.
             name (`str`):
                 What to call the index.
 
@@ -209,94 +272,40 @@ class LateInteractionIndex(BaseIndex):
         Raises:
             ValueError: If the dataset has another number of rows, or other ids or another order of them.
         """
-        check_ids_match(dataset, self.ids)
-        dataset._indexes[name] = self
+        dataset._indexes[name] = AttachedIndex(self, dataset)
         return self
 
-    def save(self, path):
-        r"""
-        Write the index to a folder, all at once: until the end, readers of an index already there see the old one.
-
-        Args:
-            path (`str` or `os.PathLike`):
-                The folder, made if absent.
-        """
-        save_tokens(self.embeddings, path, INDEX_FORMAT, nbits=None)
-
-    @classmethod
-    def load(cls, path):
-        r"""
-        Open an index written by [`~LateInteractionIndex.save`]; vectors stay on disk until they are searched.
-
-        Args:
-            path (`str` or `os.PathLike`):
-                The folder.
-
-        Returns:
-            [`LateInteractionIndex`].
-
-        Raises:
-            FileNotFoundError: If there is no such folder.
-            ValueError: If it holds no such index, or one of its files is missing or truncated.
-        """
-        return cls(load_tokens(path, INDEX_FORMAT))
-
-    @cached_property
-    def _row_of_id(self):
-        return {id: row for row, id in enumerate(self.ids)}
-
-    def _allowed_rows(self, allowed_ids):
+    def _allowed_rows(self, contents, allowed_ids):
         """Rows of the given ids, rising, or `None` for all rows."""
-        if allowed_ids is None:
-            return None
-        if isinstance(allowed_ids, str):
-            raise ValueError(f"`allowed_ids` must be several ids, got one string: use `[{allowed_ids!r}]`.")
-        ids = set(allowed_ids)
-        unknown = sorted(str(id) for id in ids if id not in self._row_of_id)
-        if unknown:
-            raise ValueError(f"{len(unknown)} ids are not in this index, such as {unknown[:5]}.")
-        return np.array(sorted(self._row_of_id[id] for id in ids), dtype=np.int64)
+        return None if allowed_ids is None else contents.rows(allowed_ids, "allowed_ids")
 
-    def _vectors(self, start, stop):
-        """Token vectors of the passages in rows `start` to `stop`, packed, float32."""
-        offsets = self.embeddings.offsets
-        return torch.from_numpy(self.embeddings.values[offsets[start] : offsets[stop]]).float()
+    def _best(self, contents, queries, mask, k, limits, allowed_rows):
+        """The best `k` of the given rows, a [`TopK`], from all segments."""
+        allowed = np.ones(len(contents.ids) + 1, dtype=bool)
+        if allowed_rows is not None:
+            allowed[:] = False
+            allowed[allowed_rows] = True
+        allowed[-1] = False  # where the -1 of removed passages points to
+        best = TopK.empty(len(queries))
+        for segment in contents.segments:
+            own = torch.from_numpy(allowed[segment.rows])
+            if not own.any():
+                continue
+            found = self._searched(segment.tokens).search(queries, mask, k, *limits, None if own.all() else own)
+            rows = torch.cat([best.rows, torch.from_numpy(segment.rows)[found.rows]], dim=1)
+            scores = torch.cat([best.scores, found.scores], dim=1)
+            rows, order = rows.sort(dim=1)
+            scores, places = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+            best = TopK(scores[:, :k], rows.gather(1, places[:, :k]))
+        return best
 
-    def _gathered_vectors(self, rows):
-        """Token vectors of the passages in some rows, packed, float32."""
-        lengths = self.embeddings.lengths[rows]
-        first_token = np.cumsum(lengths) - lengths
-        tokens = np.repeat(self.embeddings.offsets[rows] - first_token, lengths) + np.arange(lengths.sum())
-        return torch.from_numpy(self.embeddings.values[tokens]).float()
-
-    def _rank(self, queries, mask, k, rows):
-        """The best `k` of the given rows, a [`TopK`]: every block of vectors is read once for all queries."""
-        queries = queries.masked_fill(~mask[:, :, None], 0)
-        queries = queries[:, mask.any(dim=0)]  # columns that no query counts
-        chunks = queries.split(max(1, QUERY_TOKENS_PER_BLOCK // queries.shape[1]))
-        best = [TopK.empty(len(chunk)) for chunk in chunks]
-        most_tokens = SIMILARITIES_PER_BLOCK // (len(chunks[0]) * queries.shape[1])
-        most_tokens = min(most_tokens, MOST_TOKENS_PER_BLOCK)
-        for block_rows, vectors, lengths in self._blocks(rows, most_tokens):
-            for i, chunk in enumerate(chunks):
-                best[i] = best[i].merge(packed_maxsim_scores(chunk, vectors, lengths), block_rows, k)
-        return TopK(*(torch.cat(parts) for parts in zip(*best, strict=True)))
-
-    def _blocks(self, rows, most_tokens):
-        """Yield rows, their packed token vectors and their lengths, some passages at a time."""
-        everything = rows is None
-        lengths = self.embeddings.lengths if everything else self.embeddings.lengths[rows]
-        ends = np.cumsum(lengths)
-        start = 0
-        while start < len(lengths):
-            before = ends[start] - lengths[start]
-            stop = max(start + 1, int(np.searchsorted(ends, before + most_tokens, side="right")))
-            if everything:
-                block_rows, vectors = np.arange(start, stop), self._vectors(start, stop)
-            else:
-                block_rows, vectors = rows[start:stop], self._gathered_vectors(rows[start:stop])
-            yield torch.from_numpy(block_rows), vectors, torch.from_numpy(lengths[start:stop].astype(np.int64))
-            start = stop
+    def _searched(self, tokens):
+        """A segment's tokens on the device of the index."""
+        if self._device.type == "cpu":
+            return tokens
+        if tokens not in self._moved:
+            self._moved[tokens] = tokens.to(self._device)
+        return self._moved[tokens]
 
 
 __all__ = ["LateInteractionIndex", "TokenMatch"]

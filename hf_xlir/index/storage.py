@@ -82,6 +82,9 @@ class FolderWriter:
                 Name of the format, which [`read_folder`] asks for.
             fields:
                 What else the manifest says: numbers, strings, lists.
+
+        Returns:
+            `dict`: The manifest, as [`read_folder`] reads it.
         """
         replaced = []
         if (self.path / MANIFEST).exists():
@@ -99,6 +102,7 @@ class FolderWriter:
         for file in replaced:
             if file not in current:
                 _remove(file)
+        return json.loads(json.dumps(manifest))
 
 
 class RowWriter:

@@ -68,7 +68,7 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
     if start < stop:
         own = passages.select(range(start, stop)) if isinstance(passages, Dataset) else passages[start:stop]
         own = embed_passages(model, processor, own, batch_size=batch_size, progress=progress)
-        own = LateInteractionIndex.build(own) if isinstance(own, TokenEmbeddings) else own
+        own = LateInteractionIndex.build(own, nbits=None) if isinstance(own, TokenEmbeddings) else own
 
     result = RankedPassages({}, {})
     show = progress and logging.is_progress_bar_enabled()

@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, late_interaction
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, exact_tokens
 from hf_xlir.index.scoring import packed_maxsim_scores
 from hf_xlir.models.late_interaction import maxsim_scores
 
@@ -47,6 +47,11 @@ def ranking(scores, k):
     return sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
 
 
+def values_of(index):
+    [segment] = index.contents.segments
+    return segment.tokens.arrays["values"]
+
+
 def dataset_of(embeddings):
     return Dataset.from_dict({"id": embeddings.ids, "text": [f"text of {id}" for id in embeddings.ids]})
 
@@ -54,8 +59,8 @@ def dataset_of(embeddings):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Several blocks of passages and several chunks of queries even in a tiny index."""
-    monkeypatch.setattr(late_interaction, "MOST_TOKENS_PER_BLOCK", 11)
-    monkeypatch.setattr(late_interaction, "QUERY_TOKENS_PER_BLOCK", 12)
+    monkeypatch.setattr(exact_tokens, "MOST_TOKENS_PER_BLOCK", 11)
+    monkeypatch.setattr(exact_tokens, "QUERY_TOKENS_PER_BLOCK", 12)
 
 
 class TestSearch:
@@ -101,12 +106,12 @@ class TestSearch:
     def test_any_size_any_block(self, seed, n, num_queries, k, most_tokens):
         embeddings = random_embeddings(n, seed=seed)
         queries = random_queries(num_queries, seed=seed)
-        limits = late_interaction.MOST_TOKENS_PER_BLOCK
-        late_interaction.MOST_TOKENS_PER_BLOCK = most_tokens
+        limits = exact_tokens.MOST_TOKENS_PER_BLOCK
+        exact_tokens.MOST_TOKENS_PER_BLOCK = most_tokens
         try:
             _, rows = LateInteractionIndex.build(embeddings).search_batch(queries, k)
         finally:
-            late_interaction.MOST_TOKENS_PER_BLOCK = limits
+            exact_tokens.MOST_TOKENS_PER_BLOCK = limits
         for i in range(num_queries):
             assert rows[i].tolist() == ranking(brute_force(embeddings, queries[i]), k)
 
@@ -154,9 +159,9 @@ class TestSearch:
             sizes.append(len(vectors) * queries.shape[0] * queries.shape[1])
             return packed_maxsim_scores(queries, vectors, lengths)
 
-        monkeypatch.setattr(late_interaction, "packed_maxsim_scores", spy)
-        monkeypatch.setattr(late_interaction, "SIMILARITIES_PER_BLOCK", 2000)
-        monkeypatch.setattr(late_interaction, "QUERY_TOKENS_PER_BLOCK", 100)
+        monkeypatch.setattr(exact_tokens, "packed_maxsim_scores", spy)
+        monkeypatch.setattr(exact_tokens, "SIMILARITIES_PER_BLOCK", 2000)
+        monkeypatch.setattr(exact_tokens, "QUERY_TOKENS_PER_BLOCK", 100)
         index = LateInteractionIndex.build(random_embeddings(60))
         index.search_batch(random_queries(50), k=3)
         assert len(sizes) > 30 and max(sizes) <= 2000
@@ -193,7 +198,7 @@ class TestAllowedIds:
     def test_only_allowed_passages_are_scored(self, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            late_interaction,
+            exact_tokens,
             "packed_maxsim_scores",
             lambda q, v, lengths: seen.append(len(v)) or packed_maxsim_scores(q, v, lengths),
         )
@@ -283,7 +288,7 @@ class TestSaveAndLoad:
             loaded = LateInteractionIndex.load(tmp_path / "index")
             queries = random_queries(3)
             expected, found = index.search_batch(queries), loaded.search_batch(queries)
-        assert isinstance(loaded.embeddings.values, np.memmap)
+        assert isinstance(values_of(loaded), np.memmap)
         assert np.array_equal(expected.total_scores, found.total_scores)
         assert np.array_equal(expected.total_indices, found.total_indices)
         assert loaded.ids == index.ids
@@ -293,7 +298,7 @@ class TestSaveAndLoad:
         loaded = LateInteractionIndex.load(tmp_path)
         loaded.save(tmp_path)
         again = LateInteractionIndex.load(tmp_path)
-        assert np.array_equal(again.embeddings.values, loaded.embeddings.values)
+        assert np.array_equal(values_of(again), values_of(loaded))
         assert len(list(tmp_path.iterdir())) == 4
 
     def test_an_interrupted_save_leaves_the_old_index(self, tmp_path, monkeypatch):
@@ -303,7 +308,7 @@ class TestSaveAndLoad:
         def fail(*args):
             raise OSError("No space left on device")
 
-        monkeypatch.setattr("hf_xlir.index.embeddings.write_ids", fail)
+        monkeypatch.setattr("hf_xlir.index.index_files.write_ids", fail)
         with pytest.raises(OSError, match="No space left"):
             LateInteractionIndex.build(random_embeddings(9)).save(tmp_path)
         assert sorted(file.name for file in tmp_path.iterdir()) == before
@@ -317,17 +322,17 @@ class TestSaveAndLoad:
         with pytest.raises(ValueError, match="expected `hf_xlir.late_interaction_index`"):
             LateInteractionIndex.load(tmp_path / "embeddings")
         LateInteractionIndex.build(embeddings).save(tmp_path / "index")
-        lengths = next((tmp_path / "index").glob("lengths-*.npy"))
-        lengths.write_bytes(lengths.read_bytes()[:-1])
-        with pytest.raises(ValueError, match="is damaged: its file lengths-"):
+        offsets = next((tmp_path / "index").glob("offsets-*.npy"))
+        offsets.write_bytes(offsets.read_bytes()[:-1])
+        with pytest.raises(ValueError, match="is damaged: its file offsets-"):
             LateInteractionIndex.load(tmp_path / "index")
 
 
 class TestBadInput:
     def test_build(self):
         embeddings = random_embeddings(5)
-        with pytest.raises(ValueError, match="nbits=2, but only the exact index exists in this version"):
-            LateInteractionIndex.build(embeddings, nbits=2)
+        with pytest.raises(ValueError, match=r"must be one of \[1, 2, 3, 4, 8\], got 5"):
+            LateInteractionIndex.build(embeddings, nbits=5)
         with pytest.raises(ValueError, match="got DenseEmbeddings"):
             LateInteractionIndex.build(DenseEmbeddings(np.zeros((1, 2)), ["a"]))
         with pytest.raises(ValueError, match="no passages"):
