@@ -17,7 +17,7 @@ from .segments import Segment, compressed_segment, exact_segment, joined, mean_r
 logger = logging.get_logger(__name__)
 
 AUTOMATIC_NBITS = 4
-MOST_EXACT_TOKENS = 2**18  # of an automatic index
+MOST_EXACT_TOKENS = 2**17  # of an automatic index
 GROWTH = 4  # times as many tokens as a codec was trained on: it would have twice the centroids
 DRIFT = 1.1  # times the squared distance from centroids that fresh vectors of the same kind have
 REMOVED = 0.25  # of a segment's tokens

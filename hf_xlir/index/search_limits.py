@@ -25,8 +25,8 @@ class SearchLimits(NamedTuple):
 
 EVERYTHING = 2**40
 PRESETS = {
-    "fast": SearchLimits(4, 600, 192),
-    "balanced": SearchLimits(8, 1500, 640),
+    "fast": SearchLimits(8, 10**9, 512),
+    "balanced": SearchLimits(32, 10**9, 2000),
     "exact": SearchLimits(EVERYTHING, EVERYTHING, EVERYTHING),  # all passages are scored
 }
 

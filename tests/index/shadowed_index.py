@@ -109,7 +109,7 @@ class ShadowedIndex:
         self.load()
 
     def check(self, seed=0):
-        """Nothing is lost, doubled or resurrected, and scores are those of the vectors, up to the quantiser's noise."""
+        """Nothing is lost, doubled or resurrected; scores are those of the vectors, up to the quantiser's noise."""
         ids = list(self.vectors)
         assert self.index.ids == ids and len(self.index) == len(ids)
         assert self.index.num_tokens == sum(map(len, self.vectors.values()))

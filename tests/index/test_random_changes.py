@@ -9,10 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from shadowed_index import ShadowedIndex
 
 from hf_xlir.index import contents
-
-from shadowed_index import ShadowedIndex
 
 
 @pytest.fixture(autouse=True, scope="module")
