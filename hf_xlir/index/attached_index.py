@@ -57,10 +57,10 @@ class AttachedIndex(BaseIndex):
             self._known = contents, rows
         if rows is None:
             return allowed_ids, None
-        if allowed_ids is not None and not isinstance(allowed_ids, str):
-            allowed_ids = set(allowed_ids)
-            allowed_ids = [id for id in allowed_ids if id in contents.row_of_id or id not in self._at_first.row_of_id]
-        elif allowed_ids is None and (rows < 0).any():
+        if allowed_ids is not None:
+            own = self._at_first.rows(allowed_ids, "allowed_ids")  # raises for what is no row of the dataset
+            allowed_ids = [id for id in (self.ids[row] for row in own) if id in contents.row_of_id]
+        elif (rows < 0).any():
             allowed_ids = [contents.ids[row] for row in np.flatnonzero(rows >= 0)]
         return allowed_ids, rows
 
