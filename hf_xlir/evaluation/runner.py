@@ -123,7 +123,7 @@ def search_exactly(passages, queries, k):
             f"have {kinds[isinstance(passages, DenseEmbeddings)]}: encode both with models of one kind."
         )
     if not isinstance(passages, DenseEmbeddings):
-        return passages.search_batch(queries.embeddings, k, queries.mask)
+        return passages.search_batch(queries.embeddings, k, queries.mask, progress=False)
     check_dim(queries.embeddings, passages.embedding_dim)
     best = TopK.empty(len(queries.embeddings))
     for start in range(0, len(passages), PASSAGES_PER_BLOCK):
