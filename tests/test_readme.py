@@ -65,11 +65,26 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
+def colbert(models):
+    return run(block("ColBERTXLMRModel", "LateInteractionIndex"), models)
+
+
 def test_colbert(models):
-    names = run(block("ColBERTXLMRModel", "LateInteractionIndex"), models)
+    names = colbert(models)
     assert isinstance(names["model"], ColBERTXLMRModel)
     assert len(names["scores"]) == len(names["found"]["title"]) == 5
     assert list(names["scores"]) == sorted(names["scores"], reverse=True)
+
+
+def test_index(models, tmp_path, capsys):
+    passages = load_mini_world().passages
+    for name, rows in (("passages", range(40)), ("news", range(40, 50))):
+        passages.select(rows).to_json(tmp_path / f"{name}.jsonl")
+    names, ids = colbert(models), passages["id"][:50]
+    names = run(block("LateInteractionIndex", "concatenate_datasets"), models, names)
+    assert names["index"].ids == names["passages"]["id"] == ids[1:] and names["index"].settings.nbits == 4
+    assert len(names["found"]["title"]) == 5 and names["rows"].min() >= 39
+    assert "TokenMatch(query_token=0" in capsys.readouterr().out
 
 
 def test_biencoder(models, capsys):
@@ -110,4 +125,4 @@ def test_hard_negatives_evaluation_and_resuming(models, tmp_path):
 
 
 def test_every_block_is_tested():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
