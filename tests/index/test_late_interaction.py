@@ -1,4 +1,4 @@
-"""The exact index against a loop over passages in float64, and against `maxsim_scores`."""
+"""The exact index against a loop in float64 and against `maxsim_scores`; the compressed one against the exact."""
 
 import warnings
 
@@ -9,8 +9,9 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, exact_tokens
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, exact_tokens, late_interaction
 from hf_xlir.index.scoring import packed_maxsim_scores
+from hf_xlir.index.search_limits import PRESETS, SearchLimits
 from hf_xlir.models.late_interaction import maxsim_scores
 
 
@@ -366,3 +367,83 @@ class TestBadInput:
             ValueError, match=r"\(num_queries, query_length, embedding_dim\), none of it 0, got \(5, 8\)"
         ):
             LateInteractionIndex.build(random_embeddings()).search_batch(random_queries(1)[0])
+
+
+@pytest.fixture(scope="module")
+def compressed():
+    return LateInteractionIndex.build(random_embeddings(200, seed=4), nbits=8)
+
+
+class TestCompressed:
+    def test_presets_and_limits(self, compressed, monkeypatch):
+        exact = LateInteractionIndex.build(random_embeddings(200, seed=4), nbits=None)
+        queries = random_queries(20, length=3)
+        expected = exact.search_batch(queries, k=10).total_indices
+
+        def recall(**limits):
+            found = compressed.search_batch(queries, k=10, **limits).total_indices
+            return np.mean([len({*a} & {*b}) / 10 for a, b in zip(expected, found, strict=True)])
+
+        assert recall(preset="exact") > 0.97 and recall(preset="exact", n_rerank=199) > 0.97
+        assert 0.1 < recall(n_probe=1, n_tokens=1, n_rerank=10) < recall(n_probe=8, n_rerank=40) - 0.1
+        monkeypatch.setitem(PRESETS, "fast", SearchLimits(1, 1, 10))
+        assert recall(preset="fast") == recall(n_probe=1, n_tokens=1, n_rerank=10)
+        assert recall() == recall(preset="balanced")
+
+    def test_one_query_is_a_batch_of_one(self, compressed):
+        queries = random_queries(3)
+        mask = torch.tensor([True, False, True, True, False])
+        for limits in ({}, {"preset": "fast"}, {"n_probe": 2, "n_tokens": 30, "n_rerank": 20}):
+            scores, rows = compressed.search_batch(queries, 7, mask.expand(3, -1), **limits)
+            for query, own_scores, own_rows in zip(queries, scores, rows, strict=True):
+                single = compressed.search(query, 7, mask, **limits)
+                assert np.array_equal(single.indices, own_rows) and np.array_equal(single.scores, own_scores)
+
+    @settings(max_examples=30, deadline=None)
+    @given(allowed=st.sets(st.integers(0, 199)), k=st.integers(1, 250), n_rerank=st.integers(1, 60))
+    def test_as_many_allowed_as_there_are(self, compressed, allowed, k, n_rerank):
+        ids = [f"p{row}" for row in allowed]
+        _, rows = compressed.search(random_queries(1)[0], k, allowed_ids=ids, n_probe=1, n_tokens=5, n_rerank=n_rerank)
+        assert len(set(rows)) == len(rows) == min(k, len(allowed)) and {*rows} <= allowed
+
+    def test_explain_sums_to_the_score(self, compressed):
+        query, mask = random_queries(1)[0], np.array([True, True, False, True, True])
+        scores, rows = compressed.search(query, k=3, query_mask=mask)
+        for score, row in zip(scores, rows, strict=True):
+            matches = compressed.explain(query, compressed.ids[row], mask)
+            assert [match.query_token for match in matches] == [0, 1, 3, 4]
+            assert sum(match.similarity for match in matches) == pytest.approx(score, abs=1e-4)
+            exact = random_embeddings(200, seed=4)[row]
+            for match in matches:
+                similarity = float(query[match.query_token].numpy() @ exact[match.passage_token])
+                assert match.similarity == pytest.approx(similarity, abs=0.03)
+
+    def test_progress(self, compressed, monkeypatch):
+        bars = []
+
+        class Bar:
+            def __init__(self, **options):
+                self.options, self.done = options, 0
+                bars.append(self)
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *exception):
+                pass
+
+            def update(self, number):
+                self.done += number
+
+        monkeypatch.setattr(late_interaction, "tqdm", Bar)
+        queries = random_queries(150)
+        compressed.search_batch(queries, 2)
+        compressed.search_batch(queries, 2, progress=False)
+        assert [bar.done for bar in bars] == [150, 150] and [bar.options["disable"] for bar in bars] == [False, True]
+        assert bars[0].options["total"] == 150
+
+    def test_wrong_limits(self, compressed):
+        with pytest.raises(ValueError, match="`preset` must be one of"):
+            compressed.search(random_queries(1)[0], preset="quick")
+        with pytest.raises(ValueError, match="`n_probe` must be a positive integer, got 0"):
+            compressed.search_batch(random_queries(1), n_probe=0)
