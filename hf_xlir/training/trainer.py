@@ -11,6 +11,7 @@ from ..models.pairing import check_processor
 from .checkpoints import WholeCheckpointsMixin
 from .distributed import sum_over_processes, world_size
 from .gradient_cache import cached_backward, encode_in_chunks
+from .host_memory import kept_host_memory
 from .objectives import Objective
 from .retrieval_evaluation import RetrievalEvaluationMixin, check_evaluation_arguments
 from .tensor_checks import floating
@@ -122,6 +123,11 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Trainer)
         self.teacher = None if teacher is None else teacher.to(self.args.device).eval()
         self.training_log = TrainingLog()
         self.add_callback(self.training_log)
+
+    def train(self, *args, **kwargs):
+        """Like the parent's, but a CPU's memory is kept from step to step: [`kept_host_memory`]."""
+        with kept_host_memory(self.args.device.type == "cpu"):
+            return super().train(*args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss on one batch, with the query and document embeddings if `return_outputs`."""

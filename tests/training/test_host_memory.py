@@ -1,0 +1,81 @@
+"""Memory that is freed in training is used again, and given back at the end."""
+
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from hf_xlir import BiEncoderProcessor, RetrieverTrainer, RetrieverTrainingArguments
+from hf_xlir.training import host_memory, trainer
+from hf_xlir.training.host_memory import kept_host_memory
+
+
+PROGRAM = """
+import resource
+import sys
+from contextlib import nullcontext
+import torch
+from hf_xlir.training.host_memory import kept_host_memory
+
+torch.set_num_threads(1)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+
+def faults():
+    pieces = [torch.ones(2**24) for _ in range(4)]  # 64 MiB each
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        del pieces
+        pieces = [torch.ones(2**24) for _ in range(4)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+start = resident()
+outside = faults()
+with kept_host_memory():
+    inside = faults()
+    kept = resident() - start
+with kept_host_memory(False):
+    inactive = faults()
+print(outside, inside, inactive, faults(), kept, resident() - start)
+"""
+
+
+@pytest.mark.skipif(host_memory._glibc() is None, reason="the C library is not glibc")
+def test_freed_memory_is_used_again_and_given_back_at_the_end():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    outside, inside, inactive, after, kept, left = map(int, done.stdout.split())
+    assert inside * 10 < min(outside, inactive, after)
+    assert kept > 4 * 2**26 // 4096 * 0.9 > 5 * left
+
+
+def test_another_c_library_changes_nothing(monkeypatch):
+    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: object())
+    assert host_memory._glibc() is None
+    with kept_host_memory():
+        assert torch.ones(3).sum() == 3
+
+
+def test_an_error_inside_comes_out():
+    with pytest.raises(RuntimeError, match="inside"), kept_host_memory():
+        raise RuntimeError("inside")
+
+
+def test_training_on_a_cpu_keeps_its_memory(make_biencoder, tiny_tokenizer, tmp_path, monkeypatch):
+    entered = []
+
+    @contextmanager
+    def recorded(active):
+        entered.append(active)
+        yield
+        entered.append("left")
+
+    monkeypatch.setattr(trainer, "kept_host_memory", recorded)
+    model = make_biencoder()
+    args = RetrieverTrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, save_strategy="no", report_to="none")
+    processor = BiEncoderProcessor.from_config(tiny_tokenizer, model.config)
+    rows = [{"query": "Where does the Nile flow?", "positive": "The Nile flows north, to the sea."}] * 8
+    RetrieverTrainer(model, args, processor, train_dataset=rows).train()
+    assert entered == [True, "left"]
