@@ -16,9 +16,9 @@ def kept_host_memory(active=True):
     Let the process keep the memory that it frees, and use it again, until the end of the `with` block.
 
     The activations of a training step are some hundred megabytes in large pieces, all of them freed at its end. glibc
-    then gives them back to the system, which clears each page when the next step touches it. Kept, they make steps some
-    per cent faster on a CPU, and take no more: every step needs the same. At the end what is free is given back, and
-    glibc's defaults hold again. Without effect where the C library is another.
+    then gives them back to the system, which clears each page when the next step touches it. Kept, they make steps
+    some per cent faster on a CPU, and take no more: every step needs the same. At the end what is free is given back,
+    and glibc's defaults hold again. Without effect where the C library is another.
 
     Args:
         active (`bool`, *optional*, defaults to `True`):
