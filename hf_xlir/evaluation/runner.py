@@ -45,7 +45,7 @@ def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64
         passages (`datasets.Dataset`, `list[dict]`, [`TokenEmbeddings`], [`DenseEmbeddings`] or \
 [`LateInteractionIndex`]):
             Rows with `id`, `text` and optionally `title`; or passages that are embedded already, by this model or by
-            the teacher whose index it learnt to search.
+            the teacher whose index it learnt to search. Of a compressed index every passage is scored, from its codes.
         k (`int`, *optional*, defaults to 100):
             Number of passages a question; all of them, ranked, if there are fewer.
         batch_size (`int`, *optional*, defaults to 64):
@@ -123,7 +123,7 @@ def search_exactly(passages, queries, k):
             f"have {kinds[isinstance(passages, DenseEmbeddings)]}: encode both with models of one kind."
         )
     if not isinstance(passages, DenseEmbeddings):
-        return passages.search_batch(queries.embeddings, k, queries.mask, progress=False)
+        return passages.search_batch(queries.embeddings, k, queries.mask, preset="exact", progress=False)
     check_dim(queries.embeddings, passages.embedding_dim)
     best = TopK.empty(len(queries.embeddings))
     for start in range(0, len(passages), PASSAGES_PER_BLOCK):

@@ -78,6 +78,33 @@ def check_finite(embeddings):
         raise ValueError("Query embeddings have NaN or infinite values.")
 
 
+def rows_of_ids(ids, row_of_id, name="allowed_ids"):
+    r"""
+    Rows of some passages.
+
+    Args:
+        ids (`Iterable[str]`):
+            Their ids; one that comes twice counts once.
+        row_of_id (`Mapping[str, int]`):
+            The row of each id of an index.
+        name (`str`, *optional*, defaults to `"allowed_ids"`):
+            What messages call `ids`.
+
+    Returns:
+        `numpy.ndarray` of int64 and shape `(number of ids,)`: rising.
+
+    Raises:
+        ValueError: If `ids` is one string, or an id is unknown.
+    """
+    if isinstance(ids, str):
+        raise ValueError(f"`{name}` must be several ids, got one string: use `[{ids!r}]`.")
+    ids = set(ids)
+    unknown = sorted(str(id) for id in ids if id not in row_of_id)
+    if unknown:
+        raise ValueError(f"{len(unknown)} ids are not in this index, such as {unknown[:5]}.")
+    return np.array(sorted(row_of_id[id] for id in ids), dtype=np.int64)
+
+
 def check_ids_match(dataset, ids):
     """Raise unless the rows of a dataset are the embedded passages, in their order."""
     if not isinstance(dataset, Dataset):
@@ -98,4 +125,12 @@ def check_ids_match(dataset, ids):
                     )
 
 
-__all__ = ["check_dim", "check_finite", "check_ids_match", "check_k", "check_queries", "to_float_tensor"]
+__all__ = [
+    "check_dim",
+    "check_finite",
+    "check_ids_match",
+    "check_k",
+    "check_queries",
+    "rows_of_ids",
+    "to_float_tensor",
+]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers.utils import logging
 
+from .checks import rows_of_ids
 from .clustering import SAMPLE_PER_CENTROID
 from .embeddings import TokenEmbeddings
 from .exact_tokens import ranges
@@ -87,13 +88,7 @@ class Contents:
 
     def rows(self, ids, name="ids"):
         """Rows of some ids, rising, each once; a `ValueError` names those that are unknown."""
-        if isinstance(ids, str):
-            raise ValueError(f"`{name}` must be several ids, got one string: use `[{ids!r}]`.")
-        ids = set(ids)
-        unknown = sorted(str(id) for id in ids if id not in self.row_of_id)
-        if unknown:
-            raise ValueError(f"{len(unknown)} ids are not in this index, such as {unknown[:5]}.")
-        return np.array(sorted(self.row_of_id[id] for id in ids), dtype=np.int64)
+        return rows_of_ids(ids, self.row_of_id, name)
 
     def place(self, row):
         """The segment that a row is in, and its position there."""

@@ -6,7 +6,7 @@ import fsspec
 import numpy as np
 from datasets.search import BatchedSearchResults, FaissIndex, SearchResults
 
-from .checks import check_dim, check_finite, check_ids_match, check_k, to_float_tensor
+from .checks import check_dim, check_finite, check_ids_match, check_k, rows_of_ids, to_float_tensor
 from .embeddings import read_ids, write_ids
 from .faiss_building import faiss_metric, to_cpu, to_device
 from .faiss_import import import_faiss
@@ -216,13 +216,7 @@ class DenseIndex(FaissIndex):
     def _rows_of_ids(self, ids):
         if self.ids is None:
             raise ValueError("`allowed_ids` needs ids, but the dataset had no column `id`: use `allowed_rows`.")
-        if isinstance(ids, str):
-            raise ValueError(f"`allowed_ids` must be several ids, got one string: use `[{ids!r}]`.")
-        ids = set(ids)
-        unknown = sorted(str(id) for id in ids if id not in self._row_of_id)
-        if unknown:
-            raise ValueError(f"{len(unknown)} ids are not in this index, such as {unknown[:5]}.")
-        return np.array(sorted(self._row_of_id[id] for id in ids), dtype=np.int64)
+        return rows_of_ids(ids, self._row_of_id)
 
     def _checked_rows(self, rows):
         rows = np.asarray(rows)

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -19,7 +20,14 @@ from hf_xlir import (
 )
 from hf_xlir.data import train_tokenizer
 from hf_xlir.evaluation import rank_passages, recall_at_k, runner
-from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, embed_passages
+from hf_xlir.index import (
+    DenseEmbeddings,
+    LateInteractionIndex,
+    TokenEmbeddings,
+    embed_passages,
+    embed_queries,
+    search_limits,
+)
 from hf_xlir.models.late_interaction import maxsim_scores
 
 
@@ -182,3 +190,19 @@ def test_metrics_do_not_wait_for_the_index(monkeypatch):
     assert again.rank_passages.__module__ == "hf_xlir.once_more.runner"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         again.nothing  # noqa: B018
+
+
+def test_every_passage_of_a_compressed_index_is_scored(tiny_colbert, tiny_tokenizer, monkeypatch):
+    model, processor = tiny_colbert, ColBERTXLMRProcessor.from_config(tiny_tokenizer, tiny_colbert.config)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, model.config.embedding_dim)).astype(np.float32)
+    embeddings = TokenEmbeddings(values, np.full(200, 2), [f"p{row}" for row in range(200)])
+    index = LateInteractionIndex.build(embeddings, nbits=8)
+    questions = [{"id": "q", "question": "Where does the Nile flow?"}]
+    queries = embed_queries(model, processor, [questions[0]["question"]])
+    expected = index.search_batch(queries.embeddings, 200, queries.mask, preset="exact")
+    # A search that looks at next to nothing, if that were what is asked for
+    monkeypatch.setitem(search_limits.PRESETS, "balanced", search_limits.SearchLimits(1, 1, 1))
+    rankings, scores = rank_passages(model, processor, questions, index, k=5, progress=False)
+    assert rankings["q"] == [f"p{row}" for row in expected.total_indices[0][:5]]
+    np.testing.assert_allclose(scores["q"], expected.total_scores[0][:5], rtol=1e-5)
