@@ -11,6 +11,8 @@ the same token vectors and equally many threads.
   before the clock starts. Peak memory is what the process and its children have that no file backs;
 - size: bytes a token of the index's files that a search and its rerank need, and of all that are stored; memory that
   loading and searching adds to the process, mapped files included;
+- queries: `--query_sample` further ones are given to our builds as the sample that precision is fitted to; the index
+  of the first of `--nbits` is also built without;
 - search: single queries (median and 95th percentile) and all at once (throughput, CPU time), and how many of the 10
   and the 100 best passages of exact MaxSim are among the 10 and the 100 found (R@10, R@100), at several operating
   points: of ours `n_probe`, `n_tokens`, `n_rerank`; of the peers their defaults, and others;
@@ -108,6 +110,7 @@ def parse_args(argv=None):
     parser.add_argument("--query_length", type=int, default=32, help="for embeddings that are made")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000], help="numbers of passages")
     parser.add_argument("--num_queries", type=int, default=100)
+    parser.add_argument("--query_sample", type=int, default=100, help="further queries, given to our builds; 0: none")
     parser.add_argument("--num_single", type=int, help="of them one at a time; by default all")
     parser.add_argument(
         "--query_tokens", choices=("expanded", "real"), default="expanded", help="with or without [MASK]"
@@ -129,7 +132,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, int | float) and each < 1:
+            if isinstance(each, int | float) and each < (0 if name == "query_sample" else 1):
                 parser.error(f"--{name} must be at least 1, got {each}.")
     if min(args.sizes) < K:
         parser.error(f"--sizes must be at least {K}, of which recall is measured, got {min(args.sizes)}.")
@@ -156,17 +159,18 @@ def ensure_embeddings(args):
     folder = Path(args.embeddings)
     if not (folder / "passages" / "manifest.json").exists():
         command = [sys.executable, DATA, folder, "--num_passages", max(args.sizes), "--threads", args.threads]
-        command += ["--num_queries", args.num_queries, "--query_length", args.query_length]
+        command += ["--num_queries", args.num_queries + args.query_sample, "--query_length", args.query_length]
         for name in ("xquad_dir", "model"):
             if getattr(args, name):
                 command += [f"--{name}", getattr(args, name)]
         subprocess.run([str(each) for each in command], check=True)
     files = array_files(folder)
     num_passages, num_queries = (len(np.load(files[name], mmap_mode="r")) for name in ("lengths", "query_mask"))
-    if num_passages < max(args.sizes) or num_queries < args.num_queries:
+    needed = args.num_queries + args.query_sample
+    if num_passages < max(args.sizes) or num_queries < needed:
         raise SystemExit(
-            f"{folder} has {num_passages} passages and {num_queries} queries, {max(args.sizes)} and "
-            f"{args.num_queries} are needed: encode more with late_interaction_data.py, or give smaller numbers."
+            f"{folder} has {num_passages} passages and {num_queries} queries, {max(args.sizes)} and {needed} are "
+            "needed: encode more with late_interaction_data.py, or give smaller numbers."
         )
 
 
@@ -180,10 +184,12 @@ def array_files(folder):
 
 def our_engines(args):
     """Exact search, which gives the truth, and the compressed indexes."""
+    sample = {"query_sample": args.query_sample} if args.query_sample else {}
+    indexes = {f"ours, {nbits} bits": {"nbits": nbits} | sample for nbits in args.nbits}
+    if sample:
+        indexes[f"ours, {args.nbits[0]} bits, no sample"] = {"nbits": args.nbits[0]}
     exact = Engine("exact", "ours", sys.executable, {"nbits": None}, {"all passages": {}})
-    return [exact] + [
-        Engine(f"ours, {nbits} bits", "ours", sys.executable, {"nbits": nbits}, args.points) for nbits in args.nbits
-    ]
+    return [exact] + [Engine(name, "ours", sys.executable, each, args.points) for name, each in indexes.items()]
 
 
 def peer_engines(args):

@@ -40,10 +40,12 @@ class Passages:
 class Ours:
     """`LateInteractionIndex`; exact with `nbits` of `None`."""
 
-    def __init__(self, folder, options):
+    def __init__(self, folder, options, sample):
         from hf_xlir import index
 
-        self.library, self.folder, self.options, self.index = index, folder, options, None
+        self.library, self.folder, self.options, self.index = index, folder, dict(options), None
+        if self.options.pop("query_sample", 0):
+            self.options["queries"] = index.QueryEmbeddings(*sample)
 
     def build(self, passages, clock):
         """Build and save."""
@@ -69,7 +71,7 @@ class Ours:
 class FastPlaid:
     """fast-plaid, on the CPU."""
 
-    def __init__(self, folder, options):
+    def __init__(self, folder, options, sample):
         from fast_plaid.search import fast_plaid
 
         self.library, self.folder, self.options, self.index = fast_plaid, str(folder), options, None
@@ -98,7 +100,7 @@ class FastPlaid:
 class Warp:
     """WARP through PyLate, whose options of a search are attributes of the index."""
 
-    def __init__(self, folder, options):
+    def __init__(self, folder, options, sample):
         from pylate.indexes import WARP
 
         self.library, self.folder, self.options, self.index = WARP, str(folder), options, None
@@ -135,11 +137,13 @@ def main():
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)  # fast-plaid's sample
     files, num_queries = settings["files"], settings["num_queries"]
-    engine = ENGINES[settings["engine"]](Path(settings["index"]), settings["options"])
-    queries = torch.from_numpy(np.load(files["queries"])[:num_queries])
-    mask = torch.from_numpy(np.load(files["query_mask"])[:num_queries])
+    queries, mask = (torch.from_numpy(np.load(files[name])) for name in ("queries", "query_mask"))
     if settings["query_tokens"] == "expanded":
         mask = torch.ones_like(mask)
+    sample = slice(num_queries, num_queries + settings["options"].get("query_sample", 0))
+    sample = queries[sample], mask[sample]
+    queries, mask = queries[:num_queries], mask[:num_queries]
+    engine = ENGINES[settings["engine"]](Path(settings["index"]), settings["options"], sample)
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "build":

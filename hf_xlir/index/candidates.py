@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import torch
 
-from .rerank import similarities
+from .rerank import similarities, take_rows
 
 
 TOKENS_PER_BLOCK = 2**13
+CELLS_SAMPLED = 2**11
 REFERENCE_DEPTH = 3  # what a query token finds usually: its score at this multiple of the number of cells visited
 
 
@@ -29,7 +30,7 @@ class CellLists(NamedTuple):
     positions: torch.Tensor
 
 
-def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, n_rerank, allowed=None):
+def candidate_passages(query, lists, offsets, records, nbits, n_probe, n_tokens, n_rerank, allowed=None):
     r"""
     The passages that seem best for one query. It visits the cells that can add most to a score; the tokens there are
     scored from their codes, against all of the query; a passage that has no better token there for a query token gets
@@ -42,13 +43,13 @@ def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, 
         lists ([`CellLists`]):
             The tokens by cells.
         offsets (`torch.LongTensor` of shape `(num_passages + 1,)`):
-            Where each passage starts in `tokens`, and the end.
-        tokens ([`~hf_xlir.index.residual_codec.EncodedTokens`]):
-            All passages' tokens.
+            Where each passage starts in `records`, and the end.
+        records (`torch.ByteTensor` of shape `(num_tokens, record_bytes)`):
+            All passages' tokens, from [`~hf_xlir.index.residual_codec.ResidualCodec.encode`].
         nbits (`int`):
             Bits a dimension.
         n_probe (`int`):
-            Most cells to visit, for each query token.
+            Most cells to visit, for each token of `query`.
         n_tokens (`int`):
             No further cell is visited once so many tokens, for each query token, have been met.
         n_rerank (`int`):
@@ -65,21 +66,22 @@ def candidate_passages(query, lists, offsets, tokens, nbits, n_probe, n_tokens, 
     if allowed is not None:
         kept = allowed.index_select(0, passages)
         passages, positions = passages[kept], positions[kept]
-    met = torch.zeros(len(offsets) - 1, dtype=torch.bool, device=passages.device)
-    met[passages.long()] = True
-    rows = met.nonzero().flatten()
-    slots = torch.empty(len(met), dtype=torch.long, device=passages.device)
-    slots[rows] = torch.arange(len(rows), device=passages.device)
-    slots = slots.index_select(0, passages)
     places = offsets.index_select(0, passages).add_(positions)
+    if len(records) < 2**31:
+        places = places.int()  # sorted in half the time
+    # In the order of passages, memory is read from its start to its end, and a passage's tokens follow each other
+    places, order = places.sort()
+    rows, slots = passages.index_select(0, order).unique_consecutive(return_inverse=True)
     best = missing.expand(len(rows), -1).contiguous()
     for start in range(0, len(places), TOKENS_PER_BLOCK):
         block = slice(start, start + TOKENS_PER_BLOCK)
-        products = similarities(query, places[block], tokens, nbits)
+        products = similarities(query, take_rows(records, places[block]), nbits)
         best.scatter_reduce_(0, slots[block, None].expand_as(products), products, "amax")
+    rows = rows.long()
     if len(rows) >= n_rerank:
         return rows[(best @ query.scales).topk(n_rerank, sorted=False).indices]
-    others = ~met if allowed is None else ~met & allowed
+    others = torch.ones(len(offsets) - 1, dtype=torch.bool, device=rows.device) if allowed is None else allowed.clone()
+    others[rows] = False
     return torch.cat([rows, others.nonzero().flatten()[: n_rerank - len(rows)]])
 
 
@@ -88,19 +90,26 @@ def _visited_cells(query, cell_offsets, n_probe, n_tokens):
     The cells to visit, and each query token's best score of a cell that is not visited.
 
     A cell counts by how far it lies above what each query token finds in many cells, summed over the query: tokens
-    that are alike, such as the expansion of a short query, then share cells instead of each spending its own visits.
+    that want the same cells then share them instead of each spending its own visits.
     """
     scores = query.cell_scores * query.scales  # (num_cells, query_length)
     num_cells, query_length = len(scores), max(1, int((query.scales > 0).sum()))
     num_visits = min(n_probe * query_length, num_cells)
-    rank = min(REFERENCE_DEPTH * num_visits, num_cells)
-    usual = scores.topk(rank, dim=0, sorted=False).values.amin(dim=0)
-    gains = (scores - usual).clamp_min_(0).sum(dim=1)
+    gains = (scores - _usual_scores(scores, REFERENCE_DEPTH * num_visits)).clamp_min_(0).sum(dim=1)
     cells = gains.topk(num_visits).indices  # the best first
     sizes = cell_offsets[cells + 1] - cell_offsets[cells]
     cells = cells[sizes.cumsum(dim=0) - sizes < n_tokens * query_length]
-    unvisited = query.cell_scores.index_fill(0, cells, -torch.inf).amax(dim=0)
-    return cells, torch.where(unvisited.isfinite(), unvisited, query.cell_scores.amin(dim=0))
+    if len(cells) == num_cells:
+        return cells, query.cell_scores.amin(dim=0)
+    return cells, query.cell_scores.index_fill(0, cells, -torch.inf).amax(dim=0)
+
+
+def _usual_scores(scores, rank):
+    """The score at some rank among all cells, for each query token; of many cells, estimated from some."""
+    step = -(-len(scores) // CELLS_SAMPLED)
+    sample = scores[::step].T.contiguous()
+    rank = min(-(-rank // step), sample.shape[1])
+    return sample.topk(rank, dim=1, sorted=False).values.amin(dim=1)
 
 
 def _ranges(starts, stops):

@@ -1,8 +1,10 @@
 """What an index of passages does besides searching: passages come, change and go; it is saved, loaded and merged."""
 
+from dataclasses import replace
+
 from datasets.search import BaseIndex
 
-from .contents import added, check_vectors, compacted, merged, rebuilt, removed, settled, updated
+from .contents import added, check_vectors, compacted, merged, query_moments, rebuilt, removed, settled, updated
 from .index_files import load_contents, save_contents
 from .token_pooling import pool_tokens
 
@@ -142,7 +144,7 @@ class ChangingIndex(BaseIndex):
         """Drop what is left of removed passages, and join segments that share a codec. Results stay what they are."""
         self.contents = compacted(self.contents)
 
-    def rebuild(self, embeddings=None):
+    def rebuild(self, embeddings=None, queries=None):
         r"""
         Compress everything anew, with new centroids, into one segment.
 
@@ -150,14 +152,19 @@ class ChangingIndex(BaseIndex):
             embeddings ([`TokenEmbeddings`], *optional*):
                 Original vectors of all passages of the index, in any order; further passages are ignored. Without
                 them the compressed vectors are decoded and rounded a second time.
+            queries ([`QueryEmbeddings`], *optional*):
+                As for [`LateInteractionIndex.build`]. By default, those given there count.
 
         Raises:
             ValueError: If a passage of the index is not in `embeddings`, or vectors are of another size or not finite.
         """
+        contents = self.contents
+        if queries is not None:
+            contents = replace(contents, query_moments=query_moments(queries, self.embedding_dim))
         if embeddings is not None:
             check_vectors(embeddings, self.embedding_dim)
             embeddings = pool_tokens(embeddings, self.settings.pooling_factor)
-        self.contents = rebuilt(self.contents, self.settings, embeddings)
+        self.contents = rebuilt(contents, self.settings, embeddings)
 
     def save(self, path, overwrite=False):
         r"""

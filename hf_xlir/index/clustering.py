@@ -6,12 +6,14 @@ import numpy as np
 import torch
 
 from .faiss_import import import_faiss
-from .residual_codec import MOST_CENTROIDS, ResidualCodec, check_nbits, random_rotation
+from .residual_codec import MOST_CENTROIDS, ResidualCodec, check_nbits, random_rotation, rotations_for
 
 
 CENTROIDS_PER_ROOT = 8  # centroids per square root of the number of vectors
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
+QUERY_SHARE = 0.5  # of a sample of queries, beside passages, in what queries are taken to be
+TOKENS_PER_BLOCK = 2**14
 FEWEST_FOR_TWO_LEVELS = 1024  # below, comparing with every centroid is as fast
 GROUPS_VISITED = 8
 
@@ -24,7 +26,7 @@ def num_centroids_for(num_tokens):
     return max(1, min(round(CENTROIDS_PER_ROOT * math.sqrt(num_tokens)), num_tokens // 4, MOST_CENTROIDS))
 
 
-def train_codec(embeddings, nbits, num_centroids=None, seed=0):
+def train_codec(embeddings, nbits, num_centroids=None, seed=0, query_moments=None):
     r"""
     A codec for token embeddings: k-means on a sample.
 
@@ -37,6 +39,9 @@ def train_codec(embeddings, nbits, num_centroids=None, seed=0):
             Number of centroids; fewer if there are fewer vectors. By default [`num_centroids_for`] the vectors.
         seed (`int`, *optional*, defaults to 0):
             Of the sample, k-means and the rotation: the same seed gives the same codec on one machine.
+        query_moments (`numpy.ndarray` of float64 and shape `(embedding_dim, embedding_dim)`, *optional*):
+            Mean outer product of queries' vectors with themselves, to which precision is fitted:
+            [`~hf_xlir.index.residual_codec.rotations_for`]. By default queries are taken to be as passages are.
 
     Returns:
         [`~hf_xlir.index.residual_codec.ResidualCodec`].
@@ -56,8 +61,20 @@ def train_codec(embeddings, nbits, num_centroids=None, seed=0):
     size = min(num_tokens, SAMPLE_PER_CENTROID * num_centroids)
     rows = np.sort(np.random.default_rng(seed).permutation(num_tokens)[:size])
     sample = torch.from_numpy(np.asarray(embeddings.values[rows], dtype=np.float32))
-    rotation = random_rotation(embeddings.embedding_dim, seed)
-    return ResidualCodec(train_centroids(sample, num_centroids, seed) @ rotation, rotation, nbits)
+    if query_moments is None:
+        rotation = query_rotation = random_rotation(embeddings.embedding_dim, seed)
+    else:
+        moments = second_moments(sample)
+        query_moments = QUERY_SHARE * torch.from_numpy(query_moments) + (1 - QUERY_SHARE) * moments
+        rotation, query_rotation = rotations_for(moments, query_moments, seed)
+    sample = sample @ rotation
+    return ResidualCodec(train_centroids(sample, num_centroids, seed), rotation, nbits, query_rotation)
+
+
+def second_moments(vectors):
+    r"""Mean outer product of float32 vectors with themselves, float64 of shape `(embedding_dim, embedding_dim)`."""
+    blocks = (block.double() for block in vectors.split(TOKENS_PER_BLOCK))
+    return sum(block.T @ block for block in blocks) / len(vectors)
 
 
 def train_centroids(sample, num_centroids, seed):
@@ -122,4 +139,4 @@ def _assigner(faiss, dim, num_centroids):
     return index
 
 
-__all__ = ["CentroidAssigner", "num_centroids_for", "train_centroids", "train_codec"]
+__all__ = ["CentroidAssigner", "num_centroids_for", "second_moments", "train_centroids", "train_codec"]

@@ -8,7 +8,7 @@ import torch
 from .candidates import CellLists, candidate_passages
 from .clustering import CentroidAssigner
 from .rerank import rerank_scores, similarities
-from .residual_codec import EncodedTokens
+from .residual_codec import split_records
 from .scoring import TopK
 
 
@@ -32,8 +32,8 @@ class CompressedTokens:
             does not take read-only arrays):
 
             - `offsets`, int64 `(num_passages + 1,)`: where each passage starts among the tokens, and the end;
-            - `cells`, int16 `(num_tokens,)`, `codes`, uint8 `(num_tokens, bytes)`, and `scales`, float16
-              `(num_tokens,)`: [`~hf_xlir.index.residual_codec.EncodedTokens`];
+            - `records`, uint8 `(num_tokens, record_bytes)`: from
+              [`~hf_xlir.index.residual_codec.ResidualCodec.encode`];
             - `cell_offsets`, int64 `(num_cells + 1,)`, `cell_passages`, int32 `(num_tokens,)`, and `cell_positions`,
               uint8, or int32 if a passage has more than 256 tokens: [`~hf_xlir.index.candidates.CellLists`].
     """
@@ -73,17 +73,14 @@ class CompressedTokens:
         num_tokens = len(embeddings.values)
         arrays = {
             "offsets": embeddings.offsets,
-            "cells": allocate((num_tokens,), np.int16),
-            "codes": allocate((num_tokens, codec.code_bytes), np.uint8),
-            "scales": allocate((num_tokens,), np.float16),
+            "records": allocate((num_tokens, codec.record_bytes), np.uint8),
         }
         for start in range(0, num_tokens, TOKENS_PER_BLOCK):
             block = slice(start, min(start + TOKENS_PER_BLOCK, num_tokens))
             vectors = torch.from_numpy(np.asarray(embeddings.values[block], dtype=np.float32))
             _check_vectors(vectors, start, embeddings)
-            for name, part in codec.encode(vectors, assigner(vectors))._asdict().items():
-                arrays[name][block] = part.numpy()
-        arrays |= cell_lists(arrays["cells"], arrays["offsets"], len(codec.centroids), allocate)
+            arrays["records"][block] = codec.encode(vectors, assigner(vectors)).numpy()
+        arrays |= cell_lists(arrays["records"], arrays["offsets"], len(codec.centroids), allocate)
         return cls(codec, arrays)
 
     def __reduce__(self):
@@ -95,7 +92,7 @@ class CompressedTokens:
     @property
     def num_tokens(self):
         """Number of token vectors."""
-        return len(self.arrays["cells"])
+        return len(self.arrays["records"])
 
     @property
     def nbytes(self):
@@ -118,7 +115,7 @@ class CompressedTokens:
             k (`int`):
                 Number of passages.
             n_probe (`int`):
-                Most cells to visit, for each query token.
+                Most cells to visit, for each query token; those that are alike count as one.
             n_tokens (`int`):
                 No further cell is visited once so many tokens, for each query token, have been met.
             n_rerank (`int`):
@@ -145,8 +142,9 @@ class CompressedTokens:
             query = self.codec.rotate_query(query[mask].to(self.device))
             rows = everything
             if rows is None:
+                shorter = self.codec.merge_alike(query)
                 rows = candidate_passages(
-                    query, self._lists, self._offsets, self._tokens, nbits, n_probe, n_tokens, n_rerank, allowed
+                    shorter, self._lists, self._offsets, self._records, nbits, n_probe, n_tokens, n_rerank, allowed
                 )
             best.append(_best(self._scores(query, rows), rows, k))
         if not best:
@@ -175,8 +173,7 @@ class CompressedTokens:
         """
         start, stop = self.arrays["offsets"][row : row + 2].tolist()
         prepared = self.codec.rotate_query(query.to(self.device))
-        places = torch.arange(start, stop, device=self.device)
-        products = similarities(prepared, places, self._tokens, self.codec.nbits) * prepared.scales
+        products = similarities(prepared, self._records[start:stop], self.codec.nbits) * prepared.scales
         return products[:, : len(query)].T.cpu()
 
     def decode(self, rows):
@@ -190,12 +187,11 @@ class CompressedTokens:
         offsets = self.arrays["offsets"]
         lengths = offsets[rows + 1] - offsets[rows]
         places = np.repeat(offsets[rows] - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
-        parts = (torch.from_numpy(self.arrays[name][places]).to(self.device) for name in EncodedTokens._fields)
-        return self.codec.decode(EncodedTokens(*parts)).cpu()
+        return self.codec.decode(torch.from_numpy(self.arrays["records"][places]).to(self.device)).cpu()
 
     @cached_property
-    def _tokens(self):
-        return EncodedTokens(*(self._tensor(name) for name in EncodedTokens._fields))
+    def _records(self):
+        return self._tensor("records")
 
     @cached_property
     def _offsets(self):
@@ -209,7 +205,7 @@ class CompressedTokens:
         return torch.from_numpy(self.arrays[name]).to(self.device)
 
     def _scores(self, query, rows):
-        return rerank_scores(query, rows, self._offsets, self._tokens, self.codec.nbits)
+        return rerank_scores(query, rows, self._offsets, self._records, self.codec.nbits)
 
 
 def _best(scores, rows, k):
@@ -231,8 +227,9 @@ def _check_vectors(vectors, start, embeddings):
         )
 
 
-def cell_lists(cells, offsets, num_cells, allocate=np.empty):
-    """A segment's arrays that say which tokens each cell has, from each token's cell and the passages' offsets."""
+def cell_lists(records, offsets, num_cells, allocate=np.empty):
+    """A segment's arrays that say which tokens each cell has, from its records and the passages' offsets."""
+    cells = split_records(torch.from_numpy(records))[0].numpy()
     order = np.argsort(cells, kind="stable")  # int16: a radix sort
     passages, lengths = allocate((len(cells),), np.int32), np.diff(offsets)
     passages[:] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[order]

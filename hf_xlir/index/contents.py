@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from transformers.utils import logging
 
-from .checks import rows_of_ids
-from .clustering import SAMPLE_PER_CENTROID
-from .embeddings import TokenEmbeddings
+from .checks import check_queries, rows_of_ids
+from .clustering import SAMPLE_PER_CENTROID, second_moments
+from .embeddings import QueryEmbeddings, TokenEmbeddings
 from .exact_tokens import ranges
 from .residual_codec import check_nbits
 from .segments import Segment, compressed_segment, exact_segment, joined, mean_residual, stored_embeddings, train
@@ -61,14 +61,18 @@ class Contents:
             Each row is in exactly one of them.
         embedding_dim (`int`):
             Number of dimensions of a vector.
+        query_moments (`numpy.ndarray` of float64 and shape `(embedding_dim, embedding_dim)`, *optional*):
+            Mean outer product of queries' vectors with themselves, where a sample of queries was given.
     """
 
     ids: list[str]
     segments: tuple[Segment, ...]
     embedding_dim: int
+    query_moments: np.ndarray | None = None
 
     def __reduce__(self):
-        return Contents, (self.ids, self.segments, self.embedding_dim)  # without the dictionary
+        # Without the dictionary
+        return Contents, (self.ids, self.segments, self.embedding_dim, self.query_moments)
 
     @cached_property
     def row_of_id(self):
@@ -97,6 +101,25 @@ class Contents:
             if len(places):
                 return segment, int(places[0])
         raise IndexError(f"There is no row {row} among {len(self.ids)}.")
+
+
+def query_moments(queries, embedding_dim):
+    r"""
+    Mean outer product of queries' vectors with themselves: float64 of shape `(embedding_dim, embedding_dim)`.
+
+    Args:
+        queries ([`QueryEmbeddings`]):
+            Of a model with one vector a token.
+        embedding_dim (`int`):
+            What the index has.
+
+    Raises:
+        ValueError: If these are not such embeddings, or they have a NaN or infinite value.
+    """
+    if not isinstance(queries, QueryEmbeddings):
+        raise ValueError(f"`queries` must be `QueryEmbeddings`, as of `embed_queries`, got {type(queries).__name__}.")
+    embeddings, mask = check_queries(queries.embeddings, queries.mask, embedding_dim, single=False)
+    return second_moments(embeddings[mask]).numpy()
 
 
 def added(contents, embeddings):
@@ -145,7 +168,8 @@ def merged(parts):
     for part in parts:
         segments += [each.with_rows(np.where(each.rows < 0, -1, each.rows + len(ids))) for each in part.segments]
         ids += part.ids
-    return Contents(ids, tuple(segments), parts[0].embedding_dim)
+    known = (part.query_moments for part in parts if part.query_moments is not None)
+    return Contents(ids, tuple(segments), parts[0].embedding_dim, next(known, None))
 
 
 def settled(contents, settings, maintain=True):
@@ -213,7 +237,7 @@ def rebuilt(contents, settings, embeddings=None):
         return compacted(contents)
     source = stored_embeddings(contents.segments, contents.ids, contents.embedding_dim)
     nbits = AUTOMATIC_NBITS if settings.nbits == "auto" else settings.nbits
-    training = train(source, nbits, settings.num_centroids, settings.seed)
+    training = train(source, nbits, settings.num_centroids, settings.seed, contents.query_moments)
     segment = compressed_segment(source, np.arange(len(contents.ids)), training, training.residual)
     return replace(contents, segments=(segment,))
 
@@ -311,6 +335,7 @@ __all__ = [
     "check_vectors",
     "compacted",
     "merged",
+    "query_moments",
     "rebuilt",
     "removed",
     "settled",

@@ -16,6 +16,8 @@ from .segments import Segment, Training
 from .storage import MANIFEST, FolderWriter, load_folder, map_array
 
 
+CODEC_ARRAYS = ("centroids", "rotation", "query_rotation")
+QUERY_MOMENTS = "query_moments.npy"
 INDEX_FORMAT = "hf_xlir.late_interaction_index"
 
 
@@ -88,6 +90,8 @@ def save_contents(contents, settings, path, before=None):
                 _write(array, folder.file(f"{name}-{number}.npy"), files.get(name))
             if not segment.is_whole:
                 np.save(folder.file(f"rows-{number}.npy"), segment.rows)
+        if contents.query_moments is not None:
+            np.save(folder.file(QUERY_MOMENTS), contents.query_moments)
         write_ids(folder, contents.ids)
         manifest = folder.commit(
             INDEX_FORMAT,
@@ -118,11 +122,11 @@ def load_contents(path, verify):
     """
 
     def open_files(manifest, files):
-        if "segments" not in manifest:
+        if "segments" not in manifest or any("cells" in entry["arrays"] for entry in manifest["segments"]):
             raise ValueError(f"`{path}` was written by an early version of hf_xlir: build and save the index again.")
         trainings = []
         for number, entry in enumerate(manifest["codecs"]):
-            arrays = {name: np.load(files[f"{name}-{number}.npy"]) for name in ("centroids", "rotation")}
+            arrays = {name: np.load(files[f"{name}-{number}.npy"]) for name in CODEC_ARRAYS}
             codec = ResidualCodec.from_arrays(arrays, entry["nbits"])
             trainings.append(Training(codec, entry["num_tokens"], entry["residual"]))
         segments = []
@@ -133,7 +137,8 @@ def load_contents(path, verify):
             rows = f"rows-{number}.npy"
             rows = np.load(files[rows]) if rows in files else np.arange(len(tokens))
             segments.append(Segment(tokens, rows, training, entry["residual"]))
-        contents = Contents(read_ids(files), tuple(segments), manifest["embedding_dim"])
+        moments = np.load(files[QUERY_MOMENTS]) if QUERY_MOMENTS in files else None
+        contents = Contents(read_ids(files), tuple(segments), manifest["embedding_dim"], moments)
         settings = Settings(*(manifest[name] for name in Settings._fields))
         return contents, settings, IndexFolder(path, manifest, segments)
 

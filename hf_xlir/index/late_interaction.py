@@ -12,7 +12,7 @@ from transformers.utils import logging
 from .attached_index import AttachedIndex
 from .changing_index import ChangingIndex
 from .checks import check_k, check_queries
-from .contents import Contents, Settings, added, check_vectors, settled
+from .contents import Contents, Settings, added, check_vectors, query_moments, settled
 from .scoring import TopK
 from .search_limits import search_limits
 from .token_pooling import pool_tokens
@@ -94,7 +94,7 @@ was compressed is rounded a second time |
         self._device, self._moved = torch.device("cpu"), WeakKeyDictionary()
 
     @classmethod
-    def build(cls, embeddings, nbits="auto", num_centroids=None, pooling_factor=1, seed=0):
+    def build(cls, embeddings, nbits="auto", num_centroids=None, pooling_factor=1, seed=0, queries=None):
         r"""
         An index over token embeddings.
 
@@ -115,6 +115,11 @@ was compressed is rounded a second time |
             seed (`int`, *optional*, defaults to 0):
                 Of the sample that centroids are trained on, of their training, and of the codec's rotation: the same
                 seed gives the same index on one machine.
+            queries ([`QueryEmbeddings`], *optional*):
+                A sample of what will be searched for, such as a hundred training questions, from [`embed_queries`].
+                Precision goes to the directions that queries have most of: the more they differ from passages, as
+                those filled up with `[MASK]` do, the better the same bytes find what exact search finds. Unlike
+                queries are still served, less well. By default they are taken to be as passages are.
 
         Returns:
             [`LateInteractionIndex`].
@@ -128,7 +133,8 @@ was compressed is rounded a second time |
         if not len(embeddings):
             raise ValueError("`embeddings` has no passages: there is nothing to index.")
         embeddings = pool_tokens(embeddings, settings.pooling_factor)
-        contents = added(Contents([], (), embeddings.embedding_dim), embeddings)
+        moments = None if queries is None else query_moments(queries, embeddings.embedding_dim)
+        contents = added(Contents([], (), embeddings.embedding_dim, moments), embeddings)
         return cls(settled(contents, settings), settings)
 
     def to(self, device):

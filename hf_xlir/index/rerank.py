@@ -1,14 +1,15 @@
 """MaxSim of chosen passages over compressed tokens: pure tensors."""
 
+import numpy as np
 import torch
 
-from .residual_codec import unpack
+from .residual_codec import split_records, unpack
 
 
 TOKENS_PER_BLOCK = 2**13
 
 
-def rerank_scores(query, rows, offsets, tokens, nbits):
+def rerank_scores(query, rows, offsets, records, nbits):
     r"""
     MaxSim of one query and some passages, from their codes.
 
@@ -21,9 +22,9 @@ def rerank_scores(query, rows, offsets, tokens, nbits):
         rows (`torch.LongTensor` of shape `(num_rows,)`):
             The passages.
         offsets (`torch.LongTensor` of shape `(num_passages + 1,)`):
-            Where each passage starts in `tokens`, and the end.
-        tokens ([`~hf_xlir.index.residual_codec.EncodedTokens`]):
-            All passages' tokens.
+            Where each passage starts in `records`, and the end.
+        records (`torch.ByteTensor` of shape `(num_tokens, record_bytes)`):
+            All passages' tokens, from [`~hf_xlir.index.residual_codec.ResidualCodec.encode`].
         nbits (`int`):
             Bits a dimension.
 
@@ -37,32 +38,47 @@ def rerank_scores(query, rows, offsets, tokens, nbits):
         longest = lengths[last - 1]
         places = torch.arange(int(longest), device=rows.device)
         places = torch.minimum(places, lengths[first:last, None] - 1).add_(starts[first:last, None])  # (rows, longest)
-        best = similarities(query, places.flatten(), tokens, nbits).view(*places.shape, -1).amax(dim=1)
+        products = similarities(query, take_rows(records, places.flatten()), nbits)
+        best = products.view(*places.shape, -1).amax(dim=1)
         scores[order[first:last]] = best @ query.scales
     return scores
 
 
-def similarities(query, places, tokens, nbits):
+def similarities(query, records, nbits):
     r"""
     Inner products of some tokens and a query's tokens, in units of `query.scales`.
 
     Args:
         query ([`~hf_xlir.index.residual_codec.RotatedQuery`]):
             The query.
-        places (`torch.LongTensor` of shape `(num_tokens,)`):
-            Positions in `tokens`.
-        tokens ([`~hf_xlir.index.residual_codec.EncodedTokens`]):
-            All tokens.
+        records (`torch.ByteTensor` of shape `(num_tokens, record_bytes)`):
+            The tokens.
         nbits (`int`):
             Bits a dimension.
 
     Returns:
         `torch.FloatTensor` of shape `(num_tokens, query_length)`.
     """
-    levels = unpack(_take_rows(tokens.codes, places), nbits)
-    products = integer_products(levels, query.levels).add(query.shifts)
-    centroid_parts = query.cell_scores.index_select(0, tokens.cells[places].int())
-    return centroid_parts.addcmul_(products, tokens.scales[places].float()[:, None])
+    cells, scales, codes = split_records(records)
+    products = integer_products(unpack(codes, nbits), query.levels).add(query.shifts)
+    return query.cell_scores.index_select(0, cells.int()).addcmul_(products, scales.float()[:, None])
+
+
+def take_rows(records, places):
+    r"""
+    Some rows of a matrix of bytes.
+
+    Args:
+        records (`torch.ByteTensor` of shape `(num_rows, num_bytes)`):
+            The matrix, contiguous.
+        places (`torch.LongTensor` of shape `(num_places,)`):
+            Which rows.
+    """
+    if records.is_cuda:
+        return records.index_select(0, places)
+    # On a CPU torch copies bytes one at a time; NumPy copies what it takes for scalars of many bytes at once
+    rows = records.numpy().view(f"V{records.shape[1]}")[:, 0].take(places.numpy(), mode="clip")
+    return torch.from_numpy(rows.view(np.uint8).reshape(len(places), records.shape[1]))
 
 
 def integer_products(levels, query_levels):
@@ -80,12 +96,6 @@ def integer_products(levels, query_levels):
     return torch._int_mm(levels, query_levels)
 
 
-def _take_rows(codes, places):
-    if codes.shape[1] % 8 == 0:  # torch copies rows of bytes one byte at a time
-        return codes.view(torch.int64).index_select(0, places).view(torch.uint8)
-    return codes.index_select(0, places)
-
-
 def _blocks(lengths):
     """Ranges of passages, whose lengths rise, of about `TOKENS_PER_BLOCK` places."""
     first = 0
@@ -97,4 +107,4 @@ def _blocks(lengths):
         yield first, len(lengths)
 
 
-__all__ = ["rerank_scores", "similarities"]
+__all__ = ["rerank_scores", "similarities", "take_rows"]

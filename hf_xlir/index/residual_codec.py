@@ -10,36 +10,23 @@ import torch
 GAUSSIAN_STEPS = {1: 1.6, 2: 1.0, 3: 0.58, 4: 0.34, 8: 0.031}
 STEP_FACTORS = (0.85, 0.95, 1.05, 1.15, 1.3)  # tried for every vector around that step; the best is kept
 MOST_CENTROIDS = 2**15  # a cell is stored as int16
-QUERY_TOKENS_MULTIPLE = 32
+HEAD_BYTES = 4  # of a compressed vector, before its codes
+SMOOTHING = 0.01  # of the mean variance, added in every direction
+QUERY_TOKENS_MULTIPLE = 16
+ALIKE = 0.9  # cosine of query tokens that count as one
 TOKENS_PER_BLOCK = 2**12  # what fits a core's cache
-
-
-class EncodedTokens(NamedTuple):
-    r"""
-    Token vectors, compressed.
-
-    Args:
-        cells (`torch.ShortTensor` of shape `(num_tokens,)`):
-            The centroid of each vector.
-        codes (`torch.ByteTensor` of shape `(num_tokens, bytes a vector)`):
-            Levels of the rotated residual's dimensions, packed.
-        scales (`torch.HalfTensor` of shape `(num_tokens,)`):
-            What the levels are multiplied by.
-    """
-
-    cells: torch.Tensor
-    codes: torch.Tensor
-    scales: torch.Tensor
 
 
 class RotatedQuery(NamedTuple):
     r"""
     One query as compressed tokens are scored with it. Its length is filled up with zero vectors, of scale 0, to a
-    multiple of 32, which products and maxima are fastest with.
+    multiple of 16, which products and maxima are fastest with.
 
     Args:
+        vectors (`torch.FloatTensor` of shape `(query_length, rotated_dim)`):
+            The rotated query.
         levels (`torch.CharTensor` of shape `(rotated_dim, query_length)`):
-            The rotated query, rounded to 8 bits a dimension.
+            The same, rounded to 8 bits a dimension.
         scales (`torch.FloatTensor` of shape `(query_length,)`):
             What `levels` are multiplied by.
         cell_scores (`torch.FloatTensor` of shape `(num_centroids, query_length)`):
@@ -48,6 +35,7 @@ class RotatedQuery(NamedTuple):
             What the levels' offset adds to an inner product with `levels`.
     """
 
+    vectors: torch.Tensor
     levels: torch.Tensor
     scales: torch.Tensor
     cell_scores: torch.Tensor
@@ -67,13 +55,19 @@ class ResidualCodec:
 
     and nothing is ever rotated back in a search.
 
+    Where it is known how queries are distributed, the rotation also stretches the directions that they have most of,
+    so that errors there are small, and queries are rotated by the inverse: [`rotations_for`].
+
     Args:
         centroids (`torch.FloatTensor` of shape `(num_centroids, rotated_dim)`):
             Rotated.
         rotation (`torch.FloatTensor` of shape `(embedding_dim, rotated_dim)`):
-            Orthonormal rows; `rotated_dim` is `embedding_dim` rounded up to a multiple of 8.
+            Of passages' vectors; `rotated_dim` is `embedding_dim` rounded up to a multiple of 8.
         nbits (`int`):
             Bits a dimension: 1, 2, 3, 4 or 8.
+        query_rotation (`torch.FloatTensor` of shape `(embedding_dim, rotated_dim)`, *optional*):
+            Of queries' vectors: `rotation @ query_rotation.T` is the identity. By default it is `rotation`, whose
+            rows are orthonormal then.
 
     Example:
     ```python
@@ -93,9 +87,12 @@ class ResidualCodec:
     centroids: torch.Tensor
     rotation: torch.Tensor
     nbits: int
+    query_rotation: torch.Tensor | None = None
 
     def __post_init__(self):
         check_nbits(self.nbits)
+        if self.query_rotation is None:
+            object.__setattr__(self, "query_rotation", self.rotation)
         # Kept in half precision on disk: codes must be made with what they will be read with
         object.__setattr__(self, "centroids", self.centroids.half().float())
         if not 1 <= len(self.centroids) <= MOST_CENTROIDS:
@@ -112,22 +109,31 @@ class ResidualCodec:
         return self.rotation.shape[0]
 
     @property
-    def code_bytes(self):
-        """Bytes of a vector's codes."""
-        return self.rotation.shape[1] * self.nbits // 8
+    def record_bytes(self):
+        """Bytes of a compressed vector."""
+        return HEAD_BYTES + self.rotation.shape[1] * self.nbits // 8
 
     def arrays(self):
         """What [`~ResidualCodec.from_arrays`] needs beside `nbits`: NumPy arrays by name."""
-        return {"centroids": self.centroids.half().cpu().numpy(), "rotation": self.rotation.cpu().numpy()}
+        return {
+            "centroids": self.centroids.half().cpu().numpy(),
+            "rotation": self.rotation.cpu().numpy(),
+            "query_rotation": self.query_rotation.cpu().numpy(),
+        }
 
     @classmethod
     def from_arrays(cls, arrays, nbits):
         """The codec of [`~ResidualCodec.arrays`], bit for bit."""
-        return cls(torch.tensor(arrays["centroids"]), torch.tensor(arrays["rotation"]), nbits)
+        return cls(nbits=nbits, **{name: torch.tensor(array) for name, array in arrays.items()})
 
     def to(self, device):
         """The codec on a device."""
-        return replace(self, centroids=self.centroids.to(device), rotation=self.rotation.to(device))
+        return replace(
+            self,
+            centroids=self.centroids.to(device),
+            rotation=self.rotation.to(device),
+            query_rotation=self.query_rotation.to(device),
+        )
 
     def encode(self, vectors, cells=None):
         r"""
@@ -140,20 +146,20 @@ class ResidualCodec:
                 A centroid near each vector. By default the nearest, among all.
 
         Returns:
-            [`EncodedTokens`].
+            `torch.ByteTensor` of shape `(num_tokens, record_bytes)`: see [`split_records`].
         """
         if cells is None:
             cells = nearest_centroids(vectors, self)
         blocks = zip(vectors.split(TOKENS_PER_BLOCK), cells.split(TOKENS_PER_BLOCK), strict=True)
-        parts = [self._encode_block(block.float(), own_cells) for block, own_cells in blocks]
-        return EncodedTokens(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return torch.cat([self._encode_block(block.float(), own_cells) for block, own_cells in blocks])
 
-    def decode(self, encoded):
-        r"""Vectors from [`EncodedTokens`], float32 of shape `(num_tokens, embedding_dim)`."""
-        levels = unpack(encoded.codes, self.nbits).float() + level_offset(self.nbits)
-        rotated = self.centroids[encoded.cells.long()]
-        rotated += encoded.scales.float()[:, None] * levels
-        return rotated @ self.rotation.T
+    def decode(self, records):
+        r"""Vectors from [`~ResidualCodec.encode`], float32 of shape `(num_tokens, embedding_dim)`."""
+        cells, scales, codes = split_records(records)
+        levels = unpack(codes, self.nbits).float() + level_offset(self.nbits)
+        rotated = self.centroids[cells.long()]
+        rotated += scales.float()[:, None] * levels
+        return rotated @ self.query_rotation.T
 
     def rotate_query(self, query):
         r"""
@@ -166,15 +172,39 @@ class ResidualCodec:
         Returns:
             [`RotatedQuery`].
         """
-        rotated = query.float() @ self.rotation
-        padding = -len(query) % QUERY_TOKENS_MULTIPLE
-        rotated = torch.nn.functional.pad(rotated, (0, 0, 0, padding))  # (query_length, rotated_dim)
+        rotated = query.float() @ self.query_rotation
+        rotated = torch.nn.functional.pad(rotated, (0, 0, 0, -len(query) % QUERY_TOKENS_MULTIPLE))
+        return self._prepared(rotated, self.centroids @ rotated.T)
+
+    def merge_alike(self, query):
+        r"""
+        A shorter query whose scores are about the same: tokens that are alike, of a cosine of at least 0.9 to the
+        first of them, become their sum, since they nearly always match the same token of a passage. Such are the
+        `[MASK]` that fill up short queries.
+
+        Args:
+            query ([`RotatedQuery`]):
+                Of [`~ResidualCodec.rotate_query`].
+
+        Returns:
+            [`RotatedQuery`].
+        """
+        counts = query.scales.nonzero().flatten()
+        if not len(counts):
+            return query
+        vectors = torch.nn.functional.normalize(query.vectors[counts] @ self.rotation.T, dim=1)
+        first = (vectors @ vectors.T >= ALIKE - 1e-6).int().argmax(dim=1)  # of equal ones, `argmax` takes the first
+        owners, groups = first.unique(return_inverse=True)
+        members = query.vectors.new_zeros(len(owners) + -len(owners) % QUERY_TOKENS_MULTIPLE, len(query.vectors))
+        members[groups, counts] = 1
+        return self._prepared(members @ query.vectors, (query.cell_scores * query.scales) @ members.T)
+
+    def _prepared(self, rotated, cell_scores):
         scales = rotated.abs().amax(dim=1) / 127
-        scaled = rotated / scales[:, None].clamp_min(1e-20)
-        levels = scaled.round()
-        cell_scores = self.centroids @ scaled.T
+        divisors = scales.clamp_min(1e-20)
+        levels = (rotated / divisors[:, None]).round()
         shifts = levels.sum(dim=1) * level_offset(self.nbits)
-        return RotatedQuery(levels.T.to(torch.int8).contiguous(), scales, cell_scores, shifts)
+        return RotatedQuery(rotated, levels.T.to(torch.int8).contiguous(), scales, cell_scores / divisors, shifts)
 
     def _encode_block(self, vectors, cells):
         rotated = vectors @ self.rotation
@@ -183,7 +213,25 @@ class ResidualCodec:
         values = levels + level_offset(self.nbits)
         # With this factor, codes give the residual's inner product with itself, and with queries without a bias
         scales = residuals.square().sum(dim=1) / (residuals * values).sum(dim=1).clamp_min(1e-20)
-        return EncodedTokens(cells.to(torch.int16), pack(levels, self.nbits), scales.half())
+        heads = torch.stack([cells.to(torch.int16), scales.half().view(torch.int16)], dim=1)
+        return torch.cat([heads.view(torch.uint8), pack(levels, self.nbits)], dim=1)
+
+
+def split_records(records):
+    r"""
+    What compressed vectors consist of.
+
+    Args:
+        records (`torch.ByteTensor` of shape `(num_tokens, record_bytes)`):
+            From [`~ResidualCodec.encode`].
+
+    Returns:
+        `tuple`: `torch.ShortTensor` of shape `(num_tokens,)`, each vector's centroid; `torch.HalfTensor` of shape
+        `(num_tokens,)`, what its levels are multiplied by; `torch.ByteTensor` of shape `(num_tokens, bytes)`, the
+        levels of the rotated residual's dimensions, packed.
+    """
+    heads = records[:, :HEAD_BYTES].clone(memory_format=torch.contiguous_format)
+    return heads.view(torch.int16)[:, 0], heads.view(torch.float16)[:, 1], records[:, HEAD_BYTES:]
 
 
 def check_nbits(nbits):
@@ -201,6 +249,45 @@ def random_rotation(embedding_dim, seed):
     gaussian = torch.randn(rotated_dim, rotated_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
     orthogonal, triangular = torch.linalg.qr(gaussian)
     return (orthogonal * triangular.diagonal().sign())[:embedding_dim].float().contiguous()
+
+
+def rotations_for(passage_moments, query_moments, seed):
+    r"""
+    Rotations of passages' and of queries' vectors that make the errors of inner products smallest.
+
+    Of all linear maps of passages, with the inverse for queries, the best one for rounding errors that are alike in
+    all directions is the square root of the geometric mean of the queries' matrix of second moments and the inverse
+    of the passages', up to a rotation. If queries are distributed as passages are, that is the identity.
+
+    Args:
+        passage_moments, query_moments (`torch.DoubleTensor` of shape `(embedding_dim, embedding_dim)`):
+            Mean outer products of vectors with themselves.
+        seed (`int`):
+            Of [`random_rotation`], which comes on top.
+
+    Returns:
+        `tuple` of two `torch.FloatTensor` of shape `(embedding_dim, rotated_dim)`: for passages, none of whose vectors
+        it makes longer, and for queries.
+    """
+    passage_moments, query_moments = _smoothed(passage_moments), _smoothed(query_moments)
+    root, inverse_root = _roots(passage_moments)
+    mean = inverse_root @ _roots(root @ query_moments @ root)[0] @ inverse_root
+    stretch, inverse = _roots(mean / torch.linalg.matrix_norm(mean, ord=2))
+    rotation = random_rotation(len(passage_moments), seed).double()
+    return (stretch @ rotation).float(), (inverse @ rotation).float()
+
+
+def _smoothed(moments):
+    """With a little of every direction: others than a sample has may come."""
+    added = SMOOTHING * moments.trace() / len(moments) + 1e-12
+    return moments + added * torch.eye(len(moments), dtype=moments.dtype)
+
+
+def _roots(matrix):
+    """The square root of a positive definite matrix, and its inverse."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    values = values.clamp_min(values[-1] * 1e-12).sqrt()
+    return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
 
 
 def nearest_centroids(vectors, codec):
@@ -308,11 +395,12 @@ def _unpack_plane(codes, width):
 
 __all__ = [
     "MOST_CENTROIDS",
-    "EncodedTokens",
     "ResidualCodec",
     "RotatedQuery",
     "check_nbits",
     "nearest_centroids",
     "random_rotation",
+    "rotations_for",
+    "split_records",
     "unpack",
 ]

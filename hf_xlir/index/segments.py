@@ -10,7 +10,7 @@ from .clustering import CentroidAssigner, train_codec
 from .compressed_tokens import CompressedTokens, cell_lists
 from .embeddings import TokenEmbeddings
 from .exact_tokens import ExactTokens, ranges
-from .residual_codec import EncodedTokens, ResidualCodec, nearest_centroids
+from .residual_codec import ResidualCodec, nearest_centroids
 
 
 PASSAGES_PER_BLOCK = 2**14
@@ -89,7 +89,7 @@ class Segment:
         arrays = self.tokens.arrays
         if isinstance(self.tokens, ExactTokens):
             return np.asarray(arrays["values"][places], dtype=np.float32)
-        encoded = EncodedTokens(*(torch.from_numpy(arrays[name][places]) for name in EncodedTokens._fields))
+        encoded = torch.from_numpy(arrays["records"][places])
         return self.tokens.codec.decode(encoded).numpy()
 
 
@@ -104,9 +104,9 @@ def compressed_segment(embeddings, rows, training, residual):
     return Segment(tokens, rows, training, residual)
 
 
-def train(embeddings, nbits, num_centroids, seed):
-    """A [`Training`] on [`TokenEmbeddings`]."""
-    codec = train_codec(embeddings, nbits, num_centroids, seed)
+def train(embeddings, nbits, num_centroids, seed, query_moments=None):
+    """A [`Training`] on [`TokenEmbeddings`]; arguments as of [`~hf_xlir.index.clustering.train_codec`]."""
+    codec = train_codec(embeddings, nbits, num_centroids, seed, query_moments)
     return Training(codec, len(embeddings.values), mean_residual(embeddings.values, codec))
 
 
@@ -140,7 +140,7 @@ def joined(segments):
     offsets = np.concatenate([[0], np.cumsum(lengths[order])])
     arrays = {"offsets": offsets}
     exact = isinstance(segments[0].tokens, ExactTokens)
-    for name in ("values",) if exact else EncodedTokens._fields:
+    for name in ["values" if exact else "records"]:
         parts = [segment.tokens.arrays[name] for segment in segments]
         arrays[name] = np.empty((offsets[-1], *parts[0].shape[1:]), np.result_type(*parts))
     new_place = np.full(len(rows), -1)
@@ -158,7 +158,7 @@ def joined(segments):
     if exact:
         return Segment(ExactTokens(arrays), rows)
     training = segments[0].training
-    arrays |= cell_lists(arrays["cells"], offsets, len(training.codec.centroids))
+    arrays |= cell_lists(arrays["records"], offsets, len(training.codec.centroids))
     residual = np.average([each.residual for each in segments], weights=[each.tokens.num_tokens for each in segments])
     return Segment(CompressedTokens(training.codec, arrays), rows, training, float(residual))
 

@@ -61,8 +61,8 @@ def embeddings(tmp_path):
     folder.mkdir()
     ids = [str(row) for row in range(150)]
     TokenEmbeddings(unit(lengths.sum(), 16).astype(np.float16), lengths, ids).save(folder / "passages")
-    np.save(folder / "queries.npy", unit(4, 6, 16))
-    np.save(folder / "query_mask.npy", np.arange(6)[None] < np.array([[6], [3], [2], [4]]))
+    np.save(folder / "queries.npy", unit(6, 6, 16))
+    np.save(folder / "query_mask.npy", np.arange(6)[None] < np.array([[6], [3], [2], [4], [6], [5]]))
     return folder
 
 
@@ -73,7 +73,9 @@ def test_smoke_run(tmp_path, embeddings):
     peer = tmp_path / "python"  # an environment of its own, without PYTHONPATH
     peer.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
     peer.chmod(0o755)
-    options = "--sizes 150 --num_queries 4 --nbits 4 --points fast 2,0,20 exact --rounds 2 --threads 1"
+    options = (
+        "--sizes 150 --num_queries 4 --query_sample 2 --nbits 4 --points fast 2,0,20 exact --rounds 2 --threads 1"
+    )
     command = [sys.executable, BENCHMARKS / "late_interaction.py", "--embeddings", embeddings, "--output", tmp_path]
     command += ["--peer_python", peer, "--query_tokens", "real", *options.split()]
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
@@ -88,6 +90,7 @@ def test_smoke_run(tmp_path, embeddings):
     assert truth["R@10"] == truth["R@100"] == 1
     assert peer["points"]["default"]["R@100"] == 1  # the same tokens of the same queries and passages
     assert peer["points"]["default"]["throughput_ratio"] == 1 and set(peer["build_parts_s"]) == {"centroids"}
+    assert list(result["engines"]) == ["exact", "ours, 4 bits", "ours, 4 bits, no sample", "fast-plaid"]
     assert list(ours["points"]) == ["fast", "2,0,20", "exact"] and ours["points"]["exact"]["R@10"] > 0.7
     assert set(ours["build_parts_s"]) == {"centroids", "codes", "save"} and ours["bytes_per_token"] > 8 + 2 + 2
     assert ours["points"]["fast"]["p95_ms"] >= ours["points"]["fast"]["p50_ms"] > 0
@@ -161,5 +164,5 @@ def test_bad_arguments_are_told_before_work_starts(benchmark, capsys, arguments,
 
 
 def test_too_few_embeddings_are_told(benchmark, embeddings):
-    with pytest.raises(SystemExit, match="150 passages and 4 queries, 200 and 100 are needed"):
+    with pytest.raises(SystemExit, match="150 passages and 6 queries, 200 and 200 are needed"):
         benchmark.main(["--embeddings", str(embeddings), "--sizes", "200"])

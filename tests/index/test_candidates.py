@@ -3,7 +3,7 @@
 import torch
 
 from hf_xlir.index.candidates import CellLists, _ranges, _visited_cells, candidate_passages
-from hf_xlir.index.residual_codec import EncodedTokens, ResidualCodec
+from hf_xlir.index.residual_codec import ResidualCodec
 
 
 # Four centroids on the axes of an identity rotation, and one token at each but the first, which has two
@@ -55,7 +55,7 @@ def test_ranges():
 def candidates(query, n_rerank, allowed=None, n_probe=1):
     # Passages: 0 has tokens at centroids 0 and 1, 1 at 0, 2 at 2, 3 at 3
     vectors = torch.eye(4, 8)[[0, 1, 0, 2, 3]]
-    tokens: EncodedTokens = CODEC.encode(vectors)
+    tokens = CODEC.encode(vectors)
     lists = CellLists(
         CELL_OFFSETS, torch.tensor([0, 1, 0, 2, 3]).int(), torch.tensor([0, 0, 1, 0, 0], dtype=torch.uint8)
     )

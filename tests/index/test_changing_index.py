@@ -64,7 +64,7 @@ class TestBuild:
         index = LateInteractionIndex.build(made_up(), nbits)
         assert index.contents.training.codec.nbits == nbits
         tokens = index.contents.segments[0].tokens
-        assert tokens.arrays["codes"].shape == (index.num_tokens, DIM * nbits // 8)
+        assert tokens.arrays["records"].shape == (index.num_tokens, 4 + DIM * nbits // 8)
 
     def test_the_same_seed_gives_the_same_index(self):
         embeddings, queries = made_up(), queries_like(made_up())[0]
@@ -82,7 +82,7 @@ class TestBuild:
     def test_nbytes(self):
         index = LateInteractionIndex.build(made_up(), 4, num_centroids=8)
         tokens = index.contents.segments[0].tokens
-        assert index.nbytes == tokens.nbytes + 8 * DIM * 2 + DIM * DIM * 4
+        assert index.nbytes == tokens.nbytes + 8 * DIM * 2 + 2 * DIM * DIM * 4
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -236,8 +236,7 @@ class TestMaintenance:
         assert len(segment.tokens) == 27 and segment.tokens.arrays["cell_positions"].dtype == np.int32
         for place, row in enumerate(segment.rows):
             [(owner, old)] = [(each, int(np.flatnonzero(each.rows == row)[0])) for each in before if row in each.rows]
-            for name in ("cells", "codes", "scales"):
-                np.testing.assert_array_equal(_of(segment, name, place), _of(owner, name, old))
+            np.testing.assert_array_equal(_of(segment, "records", place), _of(owner, "records", old))
         queries = queries_like(made_up())[0]
         expected = index.search_batch(queries, k=30, preset="exact")
         index.compact()

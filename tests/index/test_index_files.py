@@ -83,11 +83,11 @@ class TestRoundTrip:
         offsets = np.arange(num_passages + 1) * length
         arrays = {
             "offsets": offsets,
-            "cells": generator.integers(0, 50, num_tokens).astype(np.int16),
-            "codes": generator.integers(0, 256, (num_tokens, 128), dtype=np.uint8),
-            "scales": np.full(num_tokens, 0.01, dtype=np.float16),
+            "records": generator.integers(0, 256, (num_tokens, 132), dtype=np.uint8),
         }
-        arrays |= cell_lists(arrays["cells"], offsets, 50)
+        arrays["records"][:, :2] = generator.integers(0, 50, (num_tokens, 1)).astype(np.int16).view(np.uint8)
+        arrays["records"][:, 2:4] = np.array([0.01], dtype=np.float16).view(np.uint8)
+        arrays |= cell_lists(arrays["records"], offsets, 50)
         segment = Segment(CompressedTokens(codec, arrays), np.arange(num_passages), Training(codec, num_tokens, 0.5))
         ids = [f"passage {row}" for row in range(num_passages)]
         index = LateInteractionIndex(Contents(ids, (segment,), 128), Settings(8))
@@ -114,12 +114,12 @@ class TestSaving:
         saved.save(tmp_path)
         for gone in ("p1", "p2"):
             index = saved if gone == "p1" else LateInteractionIndex.load(tmp_path)
-            [before] = data_files(tmp_path, "codes")
+            [before] = data_files(tmp_path, "records")
             inode = before.stat().st_ino
             index.add(renamed(made_up(3, seed=5), "x"))
             index.remove([gone])
             index.save(tmp_path, overwrite=True)
-            first, second = data_files(tmp_path, "codes")
+            first, second = data_files(tmp_path, "records")
             assert first.stat().st_ino == inode and first.name != before.name and not before.exists()
             assert second.stat().st_ino != inode and first.stat().st_nlink == 1
             assert same(LateInteractionIndex.load(tmp_path, verify=True), index)
@@ -192,7 +192,7 @@ print(len(index), len(index.search(queries_like(made_up())[0][0], 2000).scores))
         changed_index().save(tmp_path)
         patched = {
             "flush": "flush = storage._flush_to_disk\n"
-            "storage._flush_to_disk = lambda file: kill() if 'codes' in str(file) else flush(file)",
+            "storage._flush_to_disk = lambda file: kill() if 'records' in str(file) else flush(file)",
             "replace": "os.replace = lambda *args: kill()",
             "remove": "storage._remove = lambda file: kill()",
         }[moment]
@@ -273,7 +273,7 @@ class TestSeveralAtOnce:
 
 
 class TestOtherFolders:
-    @pytest.mark.parametrize("name", ["codes", "cells", "scales", "offsets", "cell_passages", "centroids", "rows"])
+    @pytest.mark.parametrize("name", ["records", "offsets", "cell_passages", "centroids", "rows"])
     def test_a_truncated_file(self, tmp_path, name):
         changed_index().save(tmp_path)
         file = data_files(tmp_path, name)[0]
@@ -283,14 +283,14 @@ class TestOtherFolders:
 
     def test_an_altered_or_missing_file(self, tmp_path):
         changed_index().save(tmp_path)
-        file = data_files(tmp_path, "codes")[0]
+        file = data_files(tmp_path, "records")[0]
         contents = bytearray(file.read_bytes())
         contents[-1] ^= 1
         file.write_bytes(contents)
         with pytest.raises(ValueError, match="has other contents than were written"):
             LateInteractionIndex.load(tmp_path)
         file.unlink()
-        with pytest.raises(ValueError, match="is damaged: its file codes-0-.* is missing"):
+        with pytest.raises(ValueError, match="is damaged: its file records-0-.* is missing"):
             LateInteractionIndex.load(tmp_path)
 
     def test_foreign_newer_and_older(self, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_xlir.index import rerank
-from hf_xlir.index.rerank import integer_products, rerank_scores, similarities
+from hf_xlir.index.rerank import integer_products, rerank_scores, similarities, take_rows
 from hf_xlir.index.residual_codec import ResidualCodec, random_rotation
 
 
@@ -53,8 +53,15 @@ def test_similarities_are_inner_products():
     codec, tokens, _, query = made_up([6], nbits=8)
     prepared, places = codec.rotate_query(query), torch.tensor([4, 0, 4])
     expected = codec.decode(tokens)[places] @ query.T
-    found = similarities(prepared, places, tokens, 8) * prepared.scales
+    found = similarities(prepared, take_rows(tokens, places), 8) * prepared.scales
     torch.testing.assert_close(found[:, :3], expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 5, 68])
+def test_taken_rows_are_those(num_bytes):
+    records = torch.arange(7 * num_bytes).reshape(7, num_bytes).to(torch.uint8)
+    for places in (torch.tensor([6, 0, 6, 3]), torch.tensor([2], dtype=torch.int32), torch.zeros(0, dtype=torch.long)):
+        assert torch.equal(take_rows(records, places), records[places.long()])
 
 
 @pytest.mark.parametrize("capability", ["AVX512", "DEFAULT"])

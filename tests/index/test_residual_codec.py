@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_xlir.index import residual_codec
-from hf_xlir.index.residual_codec import ResidualCodec, nearest_centroids, pack, random_rotation, unpack
+from hf_xlir.index.residual_codec import (
+    ResidualCodec,
+    nearest_centroids,
+    pack,
+    random_rotation,
+    rotations_for,
+    split_records,
+    unpack,
+)
 
 
 # Least mean squared error of a Gaussian at that many bits (Max 1960), which equally spaced levels come near
@@ -87,13 +95,14 @@ def test_inner_product_with_the_vector_itself_has_no_bias(nbits):
 def test_a_query_prepared_for_scoring_gives_the_decoded_inner_products(nbits, dim):
     codec = codec_of(dim, nbits)
     vectors, query = unit_vectors(50, dim, seed=5), unit_vectors(4, dim, seed=6)
-    encoded, prepared = codec.encode(vectors), codec.rotate_query(query)
-    levels = unpack(encoded.codes, nbits).double() @ prepared.levels.double() + prepared.shifts
-    products = prepared.cell_scores[encoded.cells.long()] + encoded.scales.double()[:, None] * levels
-    expected = codec.decode(encoded) @ query.T
+    records, prepared = codec.encode(vectors), codec.rotate_query(query)
+    cells, scales, codes = split_records(records)
+    levels = unpack(codes, nbits).double() @ prepared.levels.double() + prepared.shifts
+    products = prepared.cell_scores[cells.long()] + scales.double()[:, None] * levels
+    expected = codec.decode(records) @ query.T
     products = products * prepared.scales
     torch.testing.assert_close(products[:, :4], expected.double(), atol=0.01, rtol=0)
-    assert products.shape == (50, 32) and not products[:, 4:].any()
+    assert products.shape == (50, 16) and not products[:, 4:].any()
 
 
 def test_centroids_themselves_and_zero_vectors_stay_what_they_are():
@@ -116,25 +125,23 @@ def test_given_cells_are_used_and_nearest_is_the_default():
     vectors = unit_vectors(9, 16)
     centroids = (codec.centroids @ codec.rotation.T).double().numpy()
     distances = np.linalg.norm(vectors.double().numpy()[:, None] - centroids, axis=2)
-    assert codec.encode(vectors).cells.tolist() == distances.argmin(axis=1).tolist()
-    assert codec.encode(vectors, torch.full((9,), 2)).cells.tolist() == [2] * 9
+    assert split_records(codec.encode(vectors))[0].tolist() == distances.argmin(axis=1).tolist()
+    assert split_records(codec.encode(vectors, torch.full((9,), 2)))[0].tolist() == [2] * 9
 
 
 @pytest.mark.parametrize("num_tokens", [0, 1, 5])
 def test_blocks_do_not_matter(num_tokens, monkeypatch):
     codec, vectors = codec_of(16, 3), unit_vectors(num_tokens, 16)
     whole = codec.encode(vectors)
-    assert whole.codes.shape == (num_tokens, 6)
+    assert whole.shape == (num_tokens, 4 + 6)
     monkeypatch.setattr(residual_codec, "TOKENS_PER_BLOCK", 2)
-    for part, expected in zip(codec.encode(vectors), whole, strict=True):
-        assert torch.equal(part, expected)
+    assert torch.equal(codec.encode(vectors), whole)
 
 
 def test_a_codec_is_its_arrays():
     codec, vectors = codec_of(16, 4), unit_vectors(30, 16)
     again = ResidualCodec.from_arrays(codec.arrays(), 4)
-    for part, expected in zip(again.encode(vectors), codec.encode(vectors), strict=True):
-        assert torch.equal(part, expected)
+    assert torch.equal(again.encode(vectors), codec.encode(vectors))
 
 
 def test_what_does_not_fit_is_refused():
@@ -146,3 +153,96 @@ def test_what_does_not_fit_is_refused():
         ResidualCodec(torch.zeros(3, 8), random_rotation(16, 0), 4)
     with pytest.raises(ValueError, match="Got 0 centroids, expected 1 to 32768"):
         ResidualCodec(torch.zeros(0, 16), random_rotation(16, 0), 4)
+
+
+def moments_of(dim, seed):
+    """Second moments of vectors that have more of some directions than of others."""
+    vectors = torch.randn(500, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    vectors *= torch.logspace(0, -1, dim, dtype=torch.double).roll(seed)
+    vectors = vectors @ random_rotation(dim, seed).double()[:, :dim]
+    return vectors.T @ vectors / len(vectors)
+
+
+def noise(passage_moments, query_moments, rotation, query_rotation):
+    """Mean squared error of inner products, up to a factor: error is alike in all rotated dimensions."""
+    spread = torch.trace(rotation.T.double() @ passage_moments @ rotation.double())
+    return float(spread * torch.trace(query_rotation.T.double() @ query_moments @ query_rotation.double()))
+
+
+class TestRotationsFor:
+    @pytest.mark.parametrize("dim", [5, 16])
+    def test_inner_products_stay(self, dim):
+        rotation, query_rotation = rotations_for(moments_of(dim, 1), moments_of(dim, 2), seed=0)
+        assert rotation.shape == query_rotation.shape == (dim, -(-dim // 8) * 8)
+        torch.testing.assert_close(rotation @ query_rotation.T, torch.eye(dim), atol=1e-4, rtol=0)
+        assert torch.linalg.matrix_norm(rotation, ord=2) < 1 + 1e-5
+
+    def test_no_map_nearby_has_less_noise(self):
+        passages, queries = moments_of(16, 1), moments_of(16, 6)
+        rotation, query_rotation = (each.double() for each in rotations_for(passages, queries, seed=0))
+        least = noise(passages, queries, rotation, query_rotation)
+        # The least possible, from theory: the squared nuclear norm of the product of roots
+        roots = [torch.linalg.cholesky(each) for each in (passages, queries)]
+        bound = float(torch.linalg.matrix_norm(roots[0].T @ roots[1], ord="nuc") ** 2)
+        assert bound * 0.999 < least < bound * 1.02  # a little is smoothed
+        plain = random_rotation(16, 0)
+        assert least < 0.7 * noise(passages, queries, plain, plain)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            other = rotation + 0.05 * torch.randn(16, 16, generator=generator, dtype=torch.double) * rotation.std()
+            assert noise(passages, queries, other, torch.linalg.inv(other).T) > least * 0.999
+
+    def test_queries_like_passages_are_rotated_only(self):
+        rotation, query_rotation = rotations_for(moments_of(16, 1), 4 * moments_of(16, 1), seed=3)
+        torch.testing.assert_close(rotation, random_rotation(16, 3), atol=1e-4, rtol=0)
+        torch.testing.assert_close(rotation, query_rotation, atol=1e-3, rtol=0)
+
+    @pytest.mark.parametrize("rank", [0, 1, 3])
+    def test_passages_of_a_few_directions(self, rank):
+        """The others are not lost: a vector that comes later keeps its inner products."""
+        few = torch.zeros(8, 8, dtype=torch.double)
+        few[:rank, :rank] = torch.eye(rank)
+        rotation, query_rotation = rotations_for(few, moments_of(8, 2), seed=0)
+        codec = ResidualCodec(torch.zeros(1, 8), rotation, 8, query_rotation)
+        vectors = unit_vectors(50, 8)
+        assert (codec.decode(codec.encode(vectors)) - vectors).norm(dim=1).max() < 0.06
+
+    @pytest.mark.parametrize("nbits", [1, 2, 3, 4, 8])
+    def test_codes_are_more_exact_for_such_queries(self, nbits):
+        generator = torch.Generator().manual_seed(0)
+        axis = torch.nn.functional.normalize(torch.randn(64, generator=generator), dim=0)
+        queries = torch.nn.functional.normalize(axis + 0.05 * torch.randn(200, 64, generator=generator), dim=1)
+        passages, centroids = unit_vectors(500, 64), torch.zeros(1, 64)
+        moments = [(each.T @ each / len(each)).double() for each in (passages, queries)]
+        rotations = rotations_for(*moments, seed=0)
+        errors = []
+        for codec in (
+            ResidualCodec(centroids, rotations[0], nbits, rotations[1]),
+            ResidualCodec(centroids, random_rotation(64, 0), nbits),
+        ):
+            errors.append(((codec.decode(codec.encode(passages)) - passages) @ queries.T).square().mean().sqrt())
+        assert errors[0] < 0.6 * errors[1]
+
+
+def test_alike_tokens_of_a_query_become_their_sum():
+    codec = codec_of(16, 4)
+    first, second = unit_vectors(2, 16, seed=3)
+    near = torch.nn.functional.normalize(first + 0.1 * second, dim=0)
+    query = torch.stack([first, second, near, 0.5 * second, -first])
+    merged = codec.merge_alike(codec.rotate_query(query))
+    expected = codec.rotate_query(torch.stack([first + near, 1.5 * second, -first]))
+    assert int((merged.scales > 0).sum()) == 3
+    for name in ("scales", "shifts"):
+        torch.testing.assert_close(getattr(merged, name), getattr(expected, name), atol=1e-3, rtol=0.1)
+    torch.testing.assert_close(merged.vectors, expected.vectors, atol=1e-5, rtol=0)
+    scores, others = merged.cell_scores * merged.scales, expected.cell_scores * expected.scales
+    torch.testing.assert_close(scores, others, atol=1e-5, rtol=0)
+
+
+def test_unlike_tokens_and_zeros_stay_apart():
+    codec, query = codec_of(16, 4), unit_vectors(18, 16, seed=3)
+    prepared = codec.rotate_query(torch.cat([query, torch.zeros(1, 16)]))
+    merged = codec.merge_alike(prepared)
+    torch.testing.assert_close(merged.vectors[:18], prepared.vectors[:18])
+    assert merged.scales.shape == (32,) and not merged.scales[18:].any()
+    assert not codec.merge_alike(codec.rotate_query(torch.zeros(2, 16))).scales.any()
