@@ -12,7 +12,7 @@ from .residual_codec import MOST_CENTROIDS, ResidualCodec, check_nbits, random_r
 CENTROIDS_PER_ROOT = 8  # centroids per square root of the number of vectors
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
-QUERY_SHARE = 0.5  # of a sample of queries, beside passages, in what queries are taken to be
+QUERY_SHARE = 0.8  # of a sample of queries, beside passages, in what queries are taken to be
 TOKENS_PER_BLOCK = 2**14
 FEWEST_FOR_TWO_LEVELS = 1024  # below, comparing with every centroid is as fast
 GROUPS_VISITED = 8

@@ -11,7 +11,8 @@ class SearchLimits(NamedTuple):
 
     Args:
         n_probe (`int`):
-            Most centroids' cells to visit, for each query token.
+            Most centroids' cells to visit, for each query token; those that are alike, of a cosine of 0.9 or more,
+            count as one.
         n_tokens (`int`):
             No further cell is visited once so many tokens, for each query token, have been met.
         n_rerank (`int`):
@@ -25,8 +26,8 @@ class SearchLimits(NamedTuple):
 
 EVERYTHING = 2**40
 PRESETS = {
-    "fast": SearchLimits(8, 10**9, 512),
-    "balanced": SearchLimits(32, 10**9, 2000),
+    "fast": SearchLimits(16, 10**9, 500),
+    "balanced": SearchLimits(32, 10**9, 1000),
     "exact": SearchLimits(EVERYTHING, EVERYTHING, EVERYTHING),  # all passages are scored
 }
 
