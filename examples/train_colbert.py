@@ -22,14 +22,15 @@ from typing import Literal
 from transformers import set_seed
 
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
-from hf_xlir.data import load_triples
+from hf_xlir.data import load_reader_examples, load_triples
 from hf_xlir.models.auto import load_retriever
+from hf_xlir.training.epoch_rows import reader_rows
 from hf_xlir.training.recipes import check_files, check_given, parse_recipe
 from hf_xlir.training.runs import EvaluationArguments, train_and_save
 from hf_xlir.training.smoke import prepare_smoke
 
 
-OBJECTIVES = ("listwise", "in_batch_nce", "margin_mse", "score_distillation")
+OBJECTIVES = ("listwise", "in_batch_nce", "margin_mse", "score_distillation", "reader_distillation")
 WITH_SCORES = ("margin_mse", "score_distillation")
 
 
@@ -54,6 +55,10 @@ class DataArguments:
     queries: str | None = field(default=None, metadata={"help": "Where the ids of queries are looked up."})
     passages: str | None = field(default=None, metadata={"help": "Where the ids of passages are looked up."})
     num_negatives: int | None = field(default=None, metadata={"help": "Of ids, the first so many negatives."})
+    reader_examples: str | None = field(
+        default=None, metadata={"help": "Instead of triples, for reader_distillation: a reader's scored examples."}
+    )
+    num_passages: int | None = field(default=None, metadata={"help": "Of a reader's passages, the first so many."})
     quoting: Literal["raw", "csv"] = field(default="raw", metadata={"help": "What quotes mean in triples of texts."})
     streaming: bool = field(default=False, metadata={"help": "Read during training, and write no Arrow file."})
     on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
@@ -71,9 +76,12 @@ def main(argv=None):
     if recipe_args.smoke:
         ids = training_args.objective in WITH_SCORES or data_args.queries or data_args.num_negatives
         use_smoke_data(prepare_smoke(training_args), model_args, data_args, eval_args, ids)
-    check_given(model_name_or_path=model_args.model_name_or_path, triples=data_args.triples)
+    from_reader = training_args.objective == "reader_distillation"
+    source = "reader_examples" if from_reader else "triples"
+    check_given(model_name_or_path=model_args.model_name_or_path, **{source: getattr(data_args, source)})
     check_files(
         triples=data_args.triples,
+        reader_examples=data_args.reader_examples,
         queries=data_args.queries,
         passages=data_args.passages,
         **asdict(eval_args),
@@ -86,20 +94,31 @@ def main(argv=None):
 
     # 3. Data, read by one process of each machine first
     with training_args.main_process_first(desc="reading the data"):
-        triples = load_triples(
-            data_args.triples,
-            data_args.queries,
-            data_args.passages,
-            num_negatives=data_args.num_negatives,
-            streaming=data_args.streaming,
-            on_error=data_args.on_error,
-            quoting=data_args.quoting,
-            cache_dir=data_args.cache_dir,
-        )
+        rows, callbacks = load_rows(data_args, from_reader)
         evaluation = eval_args.load(data_args.cache_dir)
 
     # 4. Training, then evaluation
-    train_and_save(RetrieverTrainer(model, training_args, processor, train_dataset=triples, **evaluation))
+    train_and_save(
+        RetrieverTrainer(model, training_args, processor, train_dataset=rows, callbacks=callbacks, **evaluation)
+    )
+
+
+def load_rows(data_args, from_reader):
+    """The training rows of a file, and the trainer's callbacks that they need."""
+    options = {"on_error": data_args.on_error, "cache_dir": data_args.cache_dir}
+    if from_reader:
+        rows = reader_rows(load_reader_examples(data_args.reader_examples, **options), data_args.num_passages)
+        return rows, [rows]
+    triples = load_triples(
+        data_args.triples,
+        data_args.queries,
+        data_args.passages,
+        num_negatives=data_args.num_negatives,
+        streaming=data_args.streaming,
+        quoting=data_args.quoting,
+        **options,
+    )
+    return triples, []
 
 
 def use_smoke_data(paths, model_args, data_args, eval_args, ids):
@@ -107,6 +126,7 @@ def use_smoke_data(paths, model_args, data_args, eval_args, ids):
     model_args.model_name_or_path = paths["encoder"]
     data_args.triples, data_args.cache_dir = paths["nway" if ids else "triples"], paths["cache"]
     data_args.num_negatives = None
+    data_args.reader_examples = paths["reader_examples"]
     if ids:
         data_args.queries, data_args.passages = paths["queries"], paths["passages"]
     eval_args.eval_questions, eval_args.eval_passages = paths["questions"], paths["passages"]

@@ -11,6 +11,9 @@ from .tensor_checks import check_mask, check_same_shape, floating
 from .token_distillation import align_tokens, token_distillation_loss
 
 
+READER_DISTILLATIONS = ("kl", "perplexity", "emdr2")
+
+
 def in_batch_nce_loss(scores, positive_indices, mask=None):
     """
     Cross-entropy of every query over all documents of the batch, the label being its own positive document (DPR,
@@ -174,23 +177,33 @@ def margin_mse_loss(student_scores, teacher_scores):
     return (difference[:, :1] - difference[:, 1:]).square().mean()
 
 
-def reader_distillation_loss(retriever_scores, reader_scores):
+def reader_distillation_loss(retriever_scores, reader_scores, kind="kl"):
     """
-    `KL(softmax(reader) || softmax(retriever))`, the mean over questions: the retriever learns which passages the
-    reader attended to (FiD-KD, equation 4, https://huggingface.co/papers/2012.04584).
+    The retriever learns which passages helped the reader; the mean over questions.
 
     Args:
         retriever_scores (`torch.FloatTensor` of shape `(num_questions, num_passages)`):
             The retriever's scores; a dual encoder divides its inner product by `sqrt(dim)` first.
         reader_scores (`torch.FloatTensor` of shape `(num_questions, num_passages)`):
-            The reader's aggregated cross-attention scores; constants. `-inf` marks an absent passage (a question
-            with fewer passages than its neighbours): it leaves both distributions, whatever the retriever's score.
+            Constants, what they are is told by `kind`. `-inf` marks an absent passage (a question with fewer passages
+            than its neighbours): it leaves both distributions, whatever the retriever's score.
+        kind (`"kl"`, `"perplexity"` or `"emdr2"`, *optional*, defaults to `"kl"`):
+            - `"kl"`: `KL(softmax(reader) || softmax(retriever))` of the reader's aggregated cross-attention scores
+              (FiD-KD, equation 4, https://huggingface.co/papers/2012.04584).
+            - `"perplexity"`: the same divergence, of the log-likelihoods of the answer given each passage alone, which
+              are the posterior of passages under a uniform prior (Atlas' perplexity distillation,
+              https://huggingface.co/papers/2208.03299):
+              [`~hf_xlir.training.answer_likelihood.answer_log_likelihoods`].
+            - `"emdr2"`: `-log(sum(softmax(retriever) * exp(reader)))` of the same log-likelihoods: the answer's
+              likelihood with the passage as a latent variable (Atlas' EMDR2, first of
+              https://huggingface.co/papers/2106.05346).
 
     Returns:
         `torch.FloatTensor`: A scalar.
 
     Raises:
-        ValueError: If shapes disagree or a question has no passage at all.
+        ValueError: If shapes disagree, a question has no passage at all, there is no such `kind`, or `"emdr2"` is
+            given scores above 0, which are no log-likelihoods.
 
     Example:
     ```python
@@ -203,6 +216,8 @@ def reader_distillation_loss(retriever_scores, reader_scores):
 
     ```
     """
+    if kind not in READER_DISTILLATIONS:
+        raise ValueError(f"`kind` must be one of {READER_DISTILLATIONS}, got {kind!r}.")
     axes = ("num_questions", "num_passages")
     retriever_scores = floating(retriever_scores, "retriever_scores", axes)
     reader_scores = floating(reader_scores.detach(), "reader_scores", axes)
@@ -214,6 +229,13 @@ def reader_distillation_loss(retriever_scores, reader_scores):
             f"`reader_scores` has no passage (all -inf) for the questions in rows {rows}: leave such questions out."
         )
     log_retriever = F.log_softmax(retriever_scores.masked_fill(absent, -torch.inf), dim=1).masked_fill(absent, 0)
+    if kind == "emdr2":
+        if (reader_scores > 0).any():
+            raise ValueError(
+                f"`emdr2` needs log-likelihoods of answers, at most 0, got {float(reader_scores.max()):.3g}: "
+                'attention scores are for `kind="kl"`.'
+            )
+        return -torch.logsumexp(log_retriever + reader_scores, dim=1).mean()
     log_reader = F.log_softmax(reader_scores, dim=1)
     # log_target=False takes 0 * log 0 as 0, which is what an absent passage needs
     return F.kl_div(log_retriever, log_reader.exp(), reduction="batchmean")
@@ -278,6 +300,7 @@ def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale
 
 
 __all__ = [
+    "READER_DISTILLATIONS",
     "align_tokens",
     "embedding_distillation_loss",
     "in_batch_nce_loss",

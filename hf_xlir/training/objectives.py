@@ -170,7 +170,9 @@ class Objective:
         scores = pair_scores(queries, outputs["documents"], reader_scores > -torch.inf) * self.args.score_scale
         if queries.embedding_mask is None:  # section 3.3 of the paper
             scores = scores / math.sqrt(queries.embeddings.shape[1])
-        return ObjectiveOutput({"reader_distillation": reader_distillation_loss(scores, reader_scores)})
+        return ObjectiveOutput(
+            {"reader_distillation": reader_distillation_loss(scores, reader_scores, self.args.reader_distillation)}
+        )
 
     def _token_distillation(self, outputs, inputs):
         terms = {}

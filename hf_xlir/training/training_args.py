@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .losses import READER_DISTILLATIONS
+
 
 OBJECTIVES = (
     "in_batch_nce",
@@ -40,8 +42,8 @@ class RetrieverTrainingArguments(TrainingArguments):
             - `"score_distillation"`: the teacher's scores of those documents (https://huggingface.co/papers/2112.08185);
             - `"margin_mse"`: the teacher's margins between the positive and each negative
               (https://huggingface.co/papers/2010.02666);
-            - `"reader_distillation"`: how much a reader looked at each passage of a question
-              (https://huggingface.co/papers/2012.04584). One vector a text is scored by its inner product divided by
+            - `"reader_distillation"`: how much each passage of a question helped a reader, as `reader_distillation`
+              says (https://huggingface.co/papers/2012.04584). One vector a text is scored by its inner product divided by
               the square root of `embedding_dim`, token vectors by MaxSim;
             - `"token_distillation"`: the teacher's token embeddings on parallel text (same paper);
             - `"embedding_distillation"`: the teacher's sentence vectors on parallel text
@@ -66,6 +68,9 @@ class RetrieverTrainingArguments(TrainingArguments):
             Softens both distributions in score distillation; 2 in DR.DECR.
         distill_in_batch (`bool`, *optional*, defaults to `False`):
             Whether score distillation spans all documents of the batch instead of each query's own.
+        reader_distillation (`"kl"`, `"perplexity"` or `"emdr2"`, *optional*, defaults to `"kl"`):
+            What reader distillation does with a reader's scores, and which they are: attention scores for `"kl"`,
+            answers' log-likelihoods for the others; see [`~hf_xlir.training.losses.reader_distillation_loss`].
         teacher_documents (`bool`, *optional*, defaults to `False`):
             Whether score distillation and Margin-MSE score the student's queries against the teacher's document
             embeddings. The student then never encodes documents: it learns to search the teacher's index, and both
@@ -101,6 +106,10 @@ class RetrieverTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Score the student's queries against the teacher's document embeddings."}
     )
     teacher_score_scale: float = field(default=1.0, metadata={"help": "Factor on the teacher's scores."})
+    reader_distillation: str = field(
+        default="kl",
+        metadata={"help": f"What to do with a reader's scores: one of {', '.join(READER_DISTILLATIONS)}."},
+    )
     query_weight: float = field(default=0.5, metadata={"help": "Weight of queries in token distillation."})
     distance: str = field(default="mse", metadata={"help": 'Distance to the teacher: "mse", "l1" or "cosine".'})
     contrast_scale: float | None = field(
@@ -114,6 +123,10 @@ class RetrieverTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
             raise ValueError(f"`objective` must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}.")
+        if self.reader_distillation not in READER_DISTILLATIONS:
+            raise ValueError(
+                f"`reader_distillation` must be one of {READER_DISTILLATIONS}, got {self.reader_distillation!r}."
+            )
         distances = {"token_distillation": ("mse", "l1"), "embedding_distillation": ("mse", "cosine")}
         allowed = distances.get(self.objective)
         if allowed and self.distance not in allowed:
@@ -122,9 +135,10 @@ class RetrieverTrainingArguments(TrainingArguments):
             ("distill_in_batch", ("score_distillation",)),
             ("teacher_documents", ("score_distillation", "margin_mse")),
             ("in_batch_weight", ("listwise",)),
+            ("reader_distillation", ("reader_distillation",)),
         ):
             value = getattr(self, name)
-            if value and self.objective not in objectives:
+            if value not in (False, 0, "kl") and self.objective not in objectives:
                 needed = " or ".join(f'"{objective}"' for objective in objectives)
                 raise ValueError(f"`{name}={value}` needs `objective={needed}`, got {self.objective!r}.")
         if self.in_batch_weight < 0:

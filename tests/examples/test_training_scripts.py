@@ -22,6 +22,11 @@ RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
 FAMILIES = {"train_colbert": "colbert_xlmr", "train_biencoder": "biencoder", "distill_student": "colbert_xlmr"}
 # More ways than the recipes go: script, arguments, and the family where it is another than usual
 VARIANTS = {
+    "a reader's scores": (
+        "train_colbert",
+        ["--objective", "reader_distillation", "--reader_distillation", "perplexity", "--num_passages", "2"],
+        None,
+    ),
     "ids with scores": ("train_colbert", ["--objective", "margin_mse"], None),
     "streamed, in chunks": (
         "train_colbert",
@@ -187,6 +192,11 @@ def test_a_run_goes_on_where_it_stopped(run, caplog, tmp_path):
     ("script", "given", "said"),
     [
         ("train_colbert", [], "Missing: `model_name_or_path`, `triples`"),
+        (
+            "train_colbert",
+            ["--objective", "reader_distillation", "--model_name_or_path", "m", "--triples", "f"],
+            "Missing: `reader_examples`",
+        ),
         ("train_colbert", ["--objective", "token_distillation"], "`objective` must be one of listwise, in_batch_nce"),
         (
             "train_colbert",

@@ -197,20 +197,46 @@ class TestReaderDistillation:
             expected += kl_of([reader[i, j].item() for j in present], [retriever[i, j].item() for j in present]) / 3
         assert reader_distillation_loss(retriever, reader).item() == pytest.approx(expected, abs=1e-12)
 
-    def test_score_of_an_absent_passage_is_irrelevant(self):
-        reader = normal(2, 3)
+    def test_perplexity_is_the_divergence_from_the_posterior_of_passages(self):
+        retriever, likelihoods = normal(3, 4), -normal(3, 4, seed=1).abs() - 800  # whose exponentials are all 0
+        likelihoods[1, 2] = -INF
+        expected = 0.0
+        for i in range(3):
+            present = [j for j in range(4) if likelihoods[i, j] != -INF]
+            shifted = [likelihoods[i, j].item() + 800 for j in present]
+            expected += kl_of(shifted, [retriever[i, j].item() for j in present]) / 3
+        found = reader_distillation_loss(retriever, likelihoods, "perplexity")
+        assert found.item() == pytest.approx(expected, abs=1e-10)
+
+    def test_emdr2_is_the_likelihood_of_the_answer(self):
+        retriever, likelihoods = normal(3, 4), -normal(3, 4, seed=1).abs()
+        likelihoods[0, 1] = likelihoods[2, 3] = -INF
+        expected = 0.0
+        for i in range(3):
+            present = [j for j in range(4) if likelihoods[i, j] != -INF]
+            weights = [math.exp(retriever[i, j]) for j in present]
+            answer = sum(w * math.exp(likelihoods[i, j]) for w, j in zip(weights, present, strict=True)) / sum(weights)
+            expected -= math.log(answer) / 3
+        assert reader_distillation_loss(retriever, likelihoods, "emdr2").item() == pytest.approx(expected, abs=1e-12)
+        assert reader_distillation_loss(retriever, likelihoods - 900, "emdr2").item() == pytest.approx(expected + 900)
+
+    @pytest.mark.parametrize("kind", ["kl", "perplexity", "emdr2"])
+    def test_score_of_an_absent_passage_is_irrelevant(self, kind):
+        reader = -normal(2, 3).abs()
         reader[:, 2] = -INF
         retriever = normal(2, 3, seed=1)
         other = retriever.clone()
         other[0, 2], other[1, 2] = 100, -INF
-        assert torch.equal(reader_distillation_loss(retriever, reader), reader_distillation_loss(other, reader))
+        found, expected = (reader_distillation_loss(each, reader, kind) for each in (other, retriever))
+        assert torch.equal(found, expected)
 
-    def test_gradient(self):
-        reader = normal(3, 4, seed=1)
+    @pytest.mark.parametrize("kind", ["kl", "perplexity", "emdr2"])
+    def test_gradient(self, kind):
+        reader = -normal(3, 4, seed=1).abs()
         reader[0, 1] = -INF
         retriever = normal(3, 4).requires_grad_()
-        assert torch.autograd.gradcheck(lambda r: reader_distillation_loss(r, reader), retriever)
-        reader_distillation_loss(retriever, reader).backward()
+        assert torch.autograd.gradcheck(lambda r: reader_distillation_loss(r, reader, kind), retriever)
+        reader_distillation_loss(retriever, reader, kind).backward()
         assert retriever.grad[0, 1] == 0
         assert retriever.grad.isfinite().all()
 
@@ -221,6 +247,10 @@ class TestReaderDistillation:
             reader_distillation_loss(torch.zeros(3, 2), reader)
         with pytest.raises(ValueError, match="one shape"):
             reader_distillation_loss(torch.zeros(3, 2), torch.zeros(2, 2))
+        with pytest.raises(ValueError, match=r"`kind` must be one of \('kl', 'perplexity', 'emdr2'\), got 'ppl'"):
+            reader_distillation_loss(torch.zeros(3, 2), torch.zeros(3, 2), "ppl")
+        with pytest.raises(ValueError, match="`emdr2` needs log-likelihoods of answers, at most 0, got 0.5"):
+            reader_distillation_loss(torch.zeros(1, 2), torch.tensor([[0.5, -1]]), "emdr2")
 
 
 # Few directions and small integers: most draws have equal distances, which is where the order of choice shows.

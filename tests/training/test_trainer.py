@@ -180,6 +180,27 @@ def test_reader_distillation_by_hand(make_trainer, family):
     assert_same(loss_of(trainer, rows), sum(terms) / 6)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_likelihood_of_answers_by_hand(make_trainer, family):
+    """EMDR2: each passage's likelihood of the answer, weighted by the retriever."""
+    rows = make_reader_rows(4)
+    for row in rows:
+        row["reader_scores"] = [-abs(score) for score in row["reader_scores"]]
+    arguments = {"teacher": False, "score_scale": 0.5, "reader_distillation": "emdr2"}
+    trainer = make_trainer(family, "reader_distillation", rows, **arguments)
+    processor, model, terms = trainer.processing_class, trainer.model.eval(), []
+    for row in rows:
+        titles, texts = zip(*[(each["title"], each["text"]) for each in row["documents"]], strict=True)
+        documents = model(**processor.process_documents(texts, titles=titles))
+        scores = processor.score(model(**processor.process_queries([row["query"]])), documents) * 0.5
+        if family == "biencoder":
+            scores = scores / 4  # the square root of 16 dimensions
+        likelihoods = torch.tensor([row["reader_scores"]])
+        weights = scores.masked_fill(likelihoods == -torch.inf, -torch.inf).softmax(dim=1)
+        terms.append(-(weights * likelihoods.exp()).sum().log())
+    assert_same(loss_of(trainer, rows), sum(terms) / 4)
+
+
 @pytest.mark.parametrize("distance", ["mse", "l1"])
 def test_token_distillation_by_hand(make_trainer, distance):
     trainer = make_trainer("colbert", "token_distillation", query_weight=0.3, distance=distance)

@@ -10,6 +10,14 @@ def make(tmp_path, objective, **fields):
     return RetrieverTrainingArguments(str(tmp_path), objective=objective, use_cpu=True, report_to="none", **fields)
 
 
+def test_reader_distillation_is_checked(tmp_path):
+    assert make(tmp_path, "reader_distillation", reader_distillation="emdr2").reader_distillation == "emdr2"
+    with pytest.raises(ValueError, match="`reader_distillation` must be one of .*, got 'pdist'"):
+        make(tmp_path, "reader_distillation", reader_distillation="pdist")
+    with pytest.raises(ValueError, match='`reader_distillation=emdr2` needs `objective="reader_distillation"`'):
+        make(tmp_path, "listwise", reader_distillation="emdr2")
+
+
 # Whether the model in training encodes documents, whether a teacher would, and whether documents have no part at all
 @pytest.mark.parametrize(
     ("objective", "fields", "documents", "teacher", "queries_alone"),
