@@ -89,7 +89,7 @@ def test_a_row_of_a_reader():
     scored = [
         {**passage, "score": score} for passage, score in zip(passages("a", "b", "c"), (2.5, None, -1.0), strict=True)
     ]
-    common = {"id": "7", "question": "Who?", "target": None, "answers": []}
+    common = {"id": "7", "question": "Who?", "target": None, "answers": [], "lang": ""}
     examples = Dataset.from_list([{**common, "ctxs": scored}], features=READER_EXAMPLE_FEATURES)
     row = at_epoch(reader_rows(examples), 0)[0]
     assert (row["query"], row["reader_scores"]) == ("Who?", [2.5, None, -1.0])
