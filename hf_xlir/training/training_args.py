@@ -43,8 +43,8 @@ class RetrieverTrainingArguments(TrainingArguments):
             - `"margin_mse"`: the teacher's margins between the positive and each negative
               (https://huggingface.co/papers/2010.02666);
             - `"reader_distillation"`: how much each passage of a question helped a reader, as `reader_distillation`
-              says (https://huggingface.co/papers/2012.04584). One vector a text is scored by its inner product divided by
-              the square root of `embedding_dim`, token vectors by MaxSim;
+              says (https://huggingface.co/papers/2012.04584). One vector a text is scored by its inner product divided
+              by the square root of `embedding_dim`, token vectors by MaxSim;
             - `"token_distillation"`: the teacher's token embeddings on parallel text (same paper);
             - `"embedding_distillation"`: the teacher's sentence vectors on parallel text
               (https://huggingface.co/papers/2004.09813).

@@ -183,9 +183,7 @@ def test_reader_distillation_by_hand(make_trainer, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_likelihood_of_answers_by_hand(make_trainer, family):
     """EMDR2: each passage's likelihood of the answer, weighted by the retriever."""
-    rows = make_reader_rows(4)
-    for row in rows:
-        row["reader_scores"] = [-abs(score) for score in row["reader_scores"]]
+    rows = make_reader_rows(4).map(lambda row: {"reader_scores": [-abs(score) for score in row["reader_scores"]]})
     arguments = {"teacher": False, "score_scale": 0.5, "reader_distillation": "emdr2"}
     trainer = make_trainer(family, "reader_distillation", rows, **arguments)
     processor, model, terms = trainer.processing_class, trainer.model.eval(), []
