@@ -55,6 +55,7 @@ READER_EXAMPLE_FEATURES = Features(
         "question": Value("string"),
         "target": Value("string"),
         "answers": List(Value("string")),
+        "lang": Value("string"),
         "ctxs": List({**PASSAGE_FEATURES, "score": Value("float64")}),
     }
 )

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 
+from ..models.processing_text import is_blank
 from .building import build_dataset
 from .features import READER_EXAMPLE_FEATURES
 from .ids import unique
@@ -19,12 +20,14 @@ def load_reader_examples(
     streaming: bool = False,
     on_error: str = "raise",
     cache_dir: str | None = None,
+    require_answers: bool = False,
 ):
     r"""
     Load Fusion-in-Decoder's examples (https://huggingface.co/papers/2007.01282): a JSON array or JSON lines.
 
     Every object has `question` and `ctxs` (objects with `text` and perhaps `id`, `title`, `score`), and perhaps `id`,
-    `answers` and `target`. Files of many gigabytes are read example by example.
+    `answers`, `target` and `lang` (or `language`). Files of many gigabytes are read example by example. There may be
+    any number of passages, none too: a question without is read alone.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -35,11 +38,13 @@ def load_reader_examples(
             `"skip"` leaves out bad rows, and logs how many and the first of them.
         cache_dir (`str`, *optional*):
             Where the Arrow file goes.
+        require_answers (`bool`, *optional*, defaults to `False`):
+            Whether a row with neither `target` nor `answers`, from which no reader can learn, is a bad one.
 
     Returns:
         `datasets.Dataset` of `id` (the position among the rows if there is none), `question`, `target` (`None` if
-        there is none; FiD then draws one of the answers at every step), `answers` and `ctxs`, passages with a `score`
-        (`None` if there is none) in the order of the file.
+        there is none; [`answer_rows`] then draws one of the answers each epoch), `answers`, `lang` (empty if there is
+        none) and `ctxs`, passages with a `score` (`None` if there is none) in the order of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -63,6 +68,7 @@ def load_reader_examples(
         [path],
         READER_EXAMPLE_FEATURES,
         _read_examples,
+        options={"require_answers": require_answers},
         on_error=on_error,
         streaming=streaming,
         cache_dir=cache_dir,
@@ -70,27 +76,45 @@ def load_reader_examples(
     )
 
 
-def _read_examples(files, names, errors: RowErrors) -> Iterator[dict]:
+def read_reader_rows(
+    path: str, name: str, errors: RowErrors, require_answers: bool = False
+) -> Iterator[tuple[dict, dict]]:
+    """
+    `(object, example)` of each row of a local file or URL: the object as the file has it, with whatever else it says,
+    and the example that [`load_reader_examples`] makes of it. Memory does not grow with a file of JSON lines or with
+    an array.
+    """
+    rows = _usable(path, name, errors, require_answers)
+    keyed = ((number, {"id": example["id"], "both": (row, example)}) for number, row, example in rows)
+    return (each["both"] for each in unique(keyed, name, errors, EXAMPLES_PER_BATCH))
+
+
+def _read_examples(files, names, errors: RowErrors, require_answers: bool) -> Iterator[dict]:
     (path,), (name,) = files, names
-    return unique(_usable(path, name, errors), name, errors, EXAMPLES_PER_BATCH)
+    return (example for _, example in read_reader_rows(path, name, errors, require_answers))
 
 
-def _usable(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
+def _usable(path, name, errors: RowErrors, require_answers: bool) -> Iterator[tuple[int, dict, dict]]:
     for position, (number, row) in enumerate(read_json_objects(path, name, errors)):
         try:
             example = _example(row, position)
+            if require_answers and example["target"] is None and not example["answers"]:
+                raise ValueError("it has neither `target` nor `answers`, so there is nothing to learn from it")
         except ValueError as error:
             errors.bad(name, number, str(error))
         else:
-            yield number, example
+            yield number, row, example
 
 
 def _example(row: dict, position: int) -> dict:
     question, target = row.get("question"), row.get("target")
     answers = row.get("answers") if row.get("answers") is not None else []
     contexts = row.get("ctxs") if row.get("ctxs") is not None else []
-    if not isinstance(question, str) or not question.strip():
+    language = row.get("lang") or row.get("language") or ""
+    if not isinstance(question, str) or is_blank(question):
         raise ValueError("it has no question")
+    if not isinstance(language, str):
+        raise ValueError(f"`lang` is no text: {language!r:.60}")
     if target is not None and not isinstance(target, str):
         raise ValueError("`target` is not a text")
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
@@ -102,6 +126,7 @@ def _example(row: dict, position: int) -> dict:
         "question": question,
         "target": target,
         "answers": answers,
+        "lang": language.strip(),
         "ctxs": [_context(context) for context in contexts],
     }
 
@@ -109,6 +134,8 @@ def _example(row: dict, position: int) -> dict:
 def _context(context) -> dict:
     if not isinstance(context, dict) or not isinstance(context.get("text"), str):
         raise ValueError("an entry of `ctxs` is not an object with a `text`")
+    if is_blank(context["text"]):
+        raise ValueError("an entry of `ctxs` has an empty `text`")
     score = context.get("score")
     try:
         score = None if score is None else float(score)  # DPR writes numbers as text
@@ -126,4 +153,4 @@ def _context(context) -> dict:
     }
 
 
-__all__ = ["load_reader_examples"]
+__all__ = ["load_reader_examples", "read_reader_rows"]

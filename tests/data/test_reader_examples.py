@@ -4,6 +4,8 @@ import json
 import pytest
 
 from hf_xlir.data import load_reader_examples
+from hf_xlir.data.reader_examples import read_reader_rows
+from hf_xlir.data.reading import RowErrors
 
 
 ROWS = [
@@ -12,12 +14,13 @@ ROWS = [
         "question": "q",
         "target": "NA",
         "answers": ["NA", "null"],
+        "lang": " fi",
         "ctxs": [
             {"id": "wiki:1", "title": "T", "text": "a\tb\n", "score": "79.5", "has_answer": True},
             {"title": None, "text": "c"},
         ],
     },
-    {"question": "r", "ctxs": [], "question_en": "?"},
+    {"question": "r", "ctxs": [], "question_en": "?", "language": "ko"},
 ]
 RECORDS = [
     {
@@ -25,12 +28,13 @@ RECORDS = [
         "question": "q",
         "target": "NA",
         "answers": ["NA", "null"],
+        "lang": "fi",
         "ctxs": [
             {"id": "wiki:1", "title": "T", "text": "a\tb\n", "score": 79.5},
             {"id": "", "title": "", "text": "c", "score": None},
         ],
     },
-    {"id": "1", "question": "r", "target": None, "answers": [], "ctxs": []},
+    {"id": "1", "question": "r", "target": None, "answers": [], "lang": "ko", "ctxs": []},
 ]
 
 
@@ -51,10 +55,13 @@ def test_many_examples_keep_their_order(write):
     ("row", "reason"),
     [
         ({"question": ""}, "it has no question"),
+        ({"question": "\ufeff "}, "it has no question"),
+        ({"question": "q", "lang": 3}, "`lang` is no text: 3"),
         ({"question": "q", "target": 3}, "`target` is not a text"),
         ({"question": "q", "answers": "a"}, "`answers` is not a list of texts"),
         ({"question": "q", "ctxs": {}}, "`ctxs` is not a list of passages"),
         ({"question": "q", "ctxs": [{"title": "T"}]}, "an entry of `ctxs` is not an object with a `text`"),
+        ({"question": "q", "ctxs": [{"text": "a"}, {"text": " \u200b"}]}, "an entry of `ctxs` has an empty `text`"),
         ({"question": "q", "ctxs": [{"text": "a", "score": "high"}]}, "an entry of `ctxs` has the score 'high'"),
     ],
 )
@@ -63,6 +70,24 @@ def test_bad_rows(write, row, reason):
     with pytest.raises(ValueError, match=f"examples.jsonl`, line 2: {reason}"):
         load_reader_examples(path)
     assert load_reader_examples(path, on_error="skip").to_list() == RECORDS[:1]
+
+
+def test_rows_to_learn_from(write):
+    rows = [ROWS[0], ROWS[1], {"question": "s", "target": "", "ctxs": []}, {"question": "t", "answers": ["u"]}]
+    path = write("examples.jsonl", "\n".join(map(json.dumps, rows)))
+    assert len(load_reader_examples(path)) == 4
+    with pytest.raises(ValueError, match="examples.jsonl`, line 2: it has neither `target` nor `answers`"):
+        load_reader_examples(path, require_answers=True)
+    kept = load_reader_examples(path, require_answers=True, on_error="skip")
+    assert kept["question"][:] == ["q", "s", "t"] and kept["target"][:] == ["NA", "", None]
+
+
+def test_rows_as_the_file_has_them(write):
+    path = write("examples.json", json.dumps(ROWS))
+    assert list(read_reader_rows(path, path, RowErrors())) == list(zip(ROWS, RECORDS, strict=True))
+    twice = write("twice.jsonl", "\n".join([json.dumps(ROWS[0])] * 2))
+    with pytest.raises(ValueError, match="twice.jsonl`, line 2: the id `7` has occurred before"):
+        list(read_reader_rows(twice, twice, RowErrors()))
 
 
 def test_a_missing_file():
