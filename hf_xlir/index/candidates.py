@@ -9,6 +9,7 @@ from .rerank import similarities, take_rows
 
 TOKENS_PER_BLOCK = 2**13
 CELLS_SAMPLED = 2**11
+MOST_TOKENS = 2**62  # that a limit can be compared with as an int64
 REFERENCE_DEPTH = 3  # what a query token finds usually: its score at this multiple of the number of cells visited
 
 
@@ -98,7 +99,7 @@ def _visited_cells(query, cell_offsets, n_probe, n_tokens):
     gains = (scores - _usual_scores(scores, REFERENCE_DEPTH * num_visits)).clamp_min_(0).sum(dim=1)
     cells = gains.topk(num_visits).indices  # the best first
     sizes = cell_offsets[cells + 1] - cell_offsets[cells]
-    cells = cells[sizes.cumsum(dim=0) - sizes < n_tokens * query_length]
+    cells = cells[sizes.cumsum(dim=0) - sizes < min(n_tokens * query_length, MOST_TOKENS)]
     if len(cells) == num_cells:
         return cells, query.cell_scores.amin(dim=0)
     return cells, query.cell_scores.index_fill(0, cells, -torch.inf).amax(dim=0)

@@ -58,7 +58,10 @@ def check_queries(embeddings, mask, embedding_dim, single):
 def to_float_tensor(embeddings):
     """A tensor, an array or nested lists as a float32 tensor on the CPU, without a gradient."""
     try:
-        return torch.as_tensor(embeddings).detach().cpu().float()
+        if not isinstance(embeddings, torch.Tensor):
+            # A copy where torch has no tensor of it: reversed, read-only, or of another byte order
+            embeddings = torch.from_numpy(np.require(embeddings, np.float32, ["C", "W"]))
+        return embeddings.detach().cpu().float()
     except (TypeError, ValueError) as error:
         raise ValueError(f"Query embeddings must be one array or tensor of numbers: {error}") from error
 

@@ -50,10 +50,13 @@ class TokenEmbeddings:
 
     def __post_init__(self):
         _check_vectors(self.values, "(number of tokens, embedding_dim)")
-        if self.lengths.ndim != 1 or not np.issubdtype(self.lengths.dtype, np.integer):
-            raise ValueError(
-                f"`lengths` must hold one integer a passage, got {self.lengths.dtype} of shape {self.lengths.shape}."
-            )
+        lengths = self.lengths
+        got = (
+            f"{lengths.dtype} of shape {lengths.shape}" if isinstance(lengths, np.ndarray) else type(lengths).__name__
+        )
+        if not isinstance(lengths, np.ndarray) or lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer):
+            raise ValueError(f"`lengths` must be an array of one integer a passage, got {got}.")
+        object.__setattr__(self, "lengths", lengths.astype(np.int64, copy=False))  # unsigned ones wrap around
         _check_ids(self.ids, len(self.lengths))
         if len(self.lengths) and self.lengths.min() < 1:
             passage = self.ids[int(self.lengths.argmin())]
@@ -237,8 +240,10 @@ def first_duplicate(ids):
 
 
 def _check_vectors(values, shape):
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"`values` must be floating-point of shape {shape}, got {values.dtype} {values.shape}.")
+    dtype = getattr(values, "dtype", None)  # lists have none, tensors torch's
+    got = f"{dtype} {values.shape}" if isinstance(dtype, np.dtype) else type(values).__name__
+    if not isinstance(dtype, np.dtype) or values.ndim != 2 or not np.issubdtype(dtype, np.floating):
+        raise ValueError(f"`values` must be a floating-point array of shape {shape}, got {got}.")
 
 
 def _check_ids(ids, expected):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -11,6 +12,7 @@ GAUSSIAN_STEPS = {1: 1.6, 2: 1.0, 3: 0.58, 4: 0.34, 8: 0.031}
 STEP_FACTORS = (0.85, 0.95, 1.05, 1.15, 1.3)  # tried for every vector around that step; the best is kept
 MOST_CENTROIDS = 2**15  # a cell is stored as int16
 HEAD_BYTES = 4  # of a compressed vector, before its codes
+LARGEST_SCALE = 65_504  # of half precision
 SMOOTHING = 0.01  # of the mean variance, added in every direction
 QUERY_TOKENS_MULTIPLE = 16
 ALIKE = 0.9  # cosine of query tokens that count as one
@@ -213,7 +215,8 @@ class ResidualCodec:
         values = levels + level_offset(self.nbits)
         # With this factor, codes give the residual's inner product with itself, and with queries without a bias
         scales = residuals.square().sum(dim=1) / (residuals * values).sum(dim=1).clamp_min(1e-20)
-        heads = torch.stack([cells.to(torch.int16), scales.half().view(torch.int16)], dim=1)
+        scales = scales.clamp_max(LARGEST_SCALE).half()  # long vectors of two or three dimensions are beyond that
+        heads = torch.stack([cells.to(torch.int16), scales.view(torch.int16)], dim=1)
         return torch.cat([heads.view(torch.uint8), pack(levels, self.nbits)], dim=1)
 
 
@@ -236,7 +239,7 @@ def split_records(records):
 
 def check_nbits(nbits):
     """Raise unless there is a codec of so many bits."""
-    if nbits not in GAUSSIAN_STEPS or isinstance(nbits, bool):
+    if isinstance(nbits, bool) or not isinstance(nbits, int | np.integer) or nbits not in GAUSSIAN_STEPS:
         raise ValueError(f"`nbits`, the bits a dimension, must be one of {sorted(GAUSSIAN_STEPS)}, got {nbits!r}.")
 
 

@@ -42,6 +42,7 @@ def test_tokens_met_limit_the_visits():
     assert visited(query, n_probe=4, n_tokens=1)[0] == [0]  # a cell is visited whole
     assert visited(query, n_probe=4, n_tokens=2)[0] == [0]
     assert visited(query, n_probe=4, n_tokens=3)[0] == [0, 1]
+    assert visited(query, n_probe=10**30, n_tokens=10**30)[0] == [0, 1, 2, 3]
     cells, missing = visited(query, n_probe=4)
     assert cells == [0, 1, 2, 3]
     torch.testing.assert_close(torch.tensor(missing), torch.tensor([0.2]))

@@ -1,5 +1,7 @@
 """What indexes accept as queries, `k` and datasets."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,15 @@ class TestQueries:
             embeddings, mask = check_queries(query, None, 2, single=True)
             assert embeddings.dtype == torch.float32 and embeddings.tolist() == [QUERY]
             assert mask.tolist() == [[True, True]]
+
+    def test_arrays_that_torch_has_no_tensors_of(self):
+        reversed_ones = np.array([row[::-1] for row in QUERY[::-1]])[::-1, ::-1]
+        read_only = np.array(QUERY, dtype=np.float32)
+        read_only.flags.writeable = False
+        for query in (reversed_ones, np.array(QUERY, dtype=">f4"), read_only):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert check_queries(query, None, 2, single=True)[0].tolist() == [QUERY]
 
     def test_a_gradient_ends_here(self):
         embeddings, _ = check_queries(torch.tensor([QUERY], requires_grad=True), None, 2, single=False)

@@ -49,9 +49,11 @@ class TestTokenEmbeddings:
     @pytest.mark.parametrize(
         ("values", "lengths", "ids", "message"),
         [
-            (np.zeros(3), [3], ["a"], "floating-point of shape"),
-            (np.zeros((3, 2), dtype=int), [3], ["a"], "floating-point of shape"),
-            (np.zeros((3, 2)), [1.5, 1.5], ["a", "b"], "one integer a passage"),
+            (np.zeros(3), [3], ["a"], "floating-point array of shape"),
+            (np.zeros((3, 2), dtype=int), [3], ["a"], "floating-point array of shape"),
+            ([[0.0, 1.0]], [1], ["a"], r"floating-point array of shape \(.*\), got list"),
+            (torch.zeros(3, 2), [3], ["a"], r"floating-point array of shape \(.*\), got Tensor"),
+            (np.zeros((3, 2)), [1.5, 1.5], ["a", "b"], "one integer a passage, got float64"),
             (np.zeros((3, 2)), [3], ["a", "b"], "2 ids for 1 passages"),
             (np.zeros((3, 2)), [1, 2], ["a", "a"], "`a` appears twice"),
             (np.zeros((3, 2)), [3, 0], ["a", "b"], "`b` keeps no token"),
@@ -61,6 +63,15 @@ class TestTokenEmbeddings:
     def test_parts_that_do_not_fit(self, values, lengths, ids, message):
         with pytest.raises(ValueError, match=message):
             TokenEmbeddings(values, np.array(lengths), ids)
+
+    def test_lengths_that_are_no_array(self):
+        with pytest.raises(ValueError, match="`lengths` must be an array of one integer a passage, got list"):
+            TokenEmbeddings(np.zeros((3, 2)), [3], ["a"])
+
+    @pytest.mark.parametrize("dtype", ["uint8", "uint64", "int32"])
+    def test_lengths_of_any_integers(self, dtype):
+        embeddings = TokenEmbeddings(np.zeros((300, 2)), np.array([200, 100], dtype=dtype), ["a", "b"])
+        assert embeddings.lengths.dtype == np.int64 and embeddings.offsets.tolist() == [0, 200, 300]
 
     def test_positions_out_of_range(self):
         embeddings = TokenEmbeddings(np.zeros((1, 2)), np.array([1]), ["a"])
@@ -113,7 +124,11 @@ class TestDenseEmbeddings:
     @pytest.mark.parametrize(
         ("values", "ids", "message"),
         [
-            (np.zeros(3), ["a"], r"floating-point of shape \(number of passages, embedding_dim\), got float64 \(3,\)"),
+            (
+                np.zeros(3),
+                ["a"],
+                r"floating-point array of shape \(number of passages, embedding_dim\), got float64 \(3,\)",
+            ),
             (np.zeros((1, 2), dtype=int), ["a"], "floating-point"),
             (np.zeros((2, 2)), ["a"], "1 ids for 2 passages"),
             (np.zeros((2, 2)), ["a", "a"], "`a` appears twice"),

@@ -120,6 +120,13 @@ def test_norms_are_kept():
     assert ((decoded - vectors).norm(dim=1) / vectors.norm(dim=1).clamp_min(1)).max() < 0.2
 
 
+@pytest.mark.parametrize("nbits", [1, 2, 8])
+def test_the_longest_vectors_of_two_dimensions_stay_finite(nbits):
+    vectors = 60_000 * unit_vectors(200, 2)
+    codec = ResidualCodec(torch.tensor([[60_000.0] + [0] * 7]), random_rotation(2, seed=0), nbits)
+    assert codec.decode(codec.encode(vectors)).isfinite().all()
+
+
 def test_given_cells_are_used_and_nearest_is_the_default():
     codec = codec_of(16, 4, num_centroids=3)
     vectors = unit_vectors(9, 16)
@@ -149,6 +156,8 @@ def test_what_does_not_fit_is_refused():
         codec_of(16, 5)
     with pytest.raises(ValueError, match="got True"):
         codec_of(16, True)
+    with pytest.raises(ValueError, match="got 4.0"):
+        codec_of(16, 4.0)
     with pytest.raises(ValueError, match="do not fit"):
         ResidualCodec(torch.zeros(3, 8), random_rotation(16, 0), 4)
     with pytest.raises(ValueError, match="Got 0 centroids, expected 1 to 32768"):
