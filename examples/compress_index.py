@@ -1,0 +1,176 @@
+"""
+How small can a dense index be? Sizes and recall of indexes by FAISS factory strings, over all passages and over those
+that a filter keeps, so that one can be chosen; then the chosen one is saved.
+
+    python examples/compress_index.py --model MODEL --questions dev.jsonl --passages psgs_w100.tsv.gz \
+        --n_subquantizers 32 64 --output_dir out
+    python examples/compress_index.py --model MODEL --questions dev.jsonl --passages psgs_w100.tsv.gz \
+        --train_questions train.jsonl --keep 1 0.5 --drop_titles "^List of" --factories SQ8 RaBitQ \
+        --choose SQ8 --output_dir out
+
+Questions have `passage_ids`, and found is what is among them (DPR's top-k accuracy); or they have `answers`, and found
+is a passage that holds one. `--keep` keeps shares of the passages, by a classifier of passages' vectors that learns
+from the `passage_ids` of `--train_questions`. Vectors are made once, in `OUTPUT_DIR/embeddings`, or taken from
+`--embeddings`.
+
+Fewer dimensions are the model's: `examples/train_biencoder.py --embedding_dim 128` trains a projection with LayerNorm.
+
+`OUTPUT_DIR` gets `report.md` and `report.json`, the classifier (`filter.safetensors`), and with `--choose` the index
+and the passages of the last share of `--keep`: `index`, to be loaded with `DenseIndex.load`, and `passages.jsonl`.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from transformers import AutoModel, AutoProcessor
+
+import hf_xlir  # noqa: F401 - registers the models
+from hf_xlir.data import load_passages, load_questions
+from hf_xlir.evaluation import answer_recall_at_k, success_at_k
+from hf_xlir.index import DenseEmbeddings, add_dense_index, embed_passages, embed_queries
+from hf_xlir.index.passage_filter import PassageFilter, best_share, fitting_rows
+from hf_xlir.index.size_report import compare_index_sizes, part_of, size_table
+
+
+def main(argv=None):
+    """Embed, filter, compare, save."""
+    args = parse_arguments(argv)
+
+    # 1. Data and vectors
+    questions, passages = load_questions(args.questions), load_passages(args.passages)
+    model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
+    embeddings = load_embeddings(args, model, processor, passages)
+    queries = embed_queries(model, processor, questions["question"]).embeddings
+
+    # 2. Which passages to keep
+    rows = fitting_rows(passages, args.min_words, args.max_words, args.drop_titles)
+    subsets = kept_passages(args, part_of(embeddings, rows), rows)
+
+    # 3. The report
+    report = compare_index_sizes(
+        *(embeddings, queries, quality_of(questions, passages)),
+        factories=args.factories,
+        subsets=subsets,
+        k=tuple(args.k),
+        n_probe=args.n_probe,
+        seed=args.seed,
+    )
+    print(size_table(report))
+    write(args.output_dir / "report.md", size_table(report) + "\n")
+    write(args.output_dir / "report.json", json.dumps([row._asdict() for row in report], indent=1))
+
+    # 4. The chosen index, and its passages
+    if args.choose:
+        kept = list(subsets.values())[-1]
+        chosen = passages.select(kept)
+        add_dense_index(chosen, part_of(embeddings, kept), string_factory=args.choose, seed=args.seed)
+        chosen.get_index("dense").save(args.output_dir / "index")
+        chosen.drop_index("dense")
+        unfinished = args.output_dir / "passages.jsonl.unfinished"
+        chosen.to_json(unfinished, force_ascii=False)
+        os.replace(unfinished, args.output_dir / "passages.jsonl")
+        print(f"{args.choose} over {len(chosen)} passages is in {args.output_dir / 'index'}")
+
+
+def load_embeddings(args, model, processor, passages):
+    """The passages' vectors, from a folder or by the model."""
+    if args.embeddings is None:
+        return embed_passages(model, processor, passages, args.output_dir / "embeddings")
+    embeddings = DenseEmbeddings.load(args.embeddings)
+    if embeddings.ids != passages["id"][:]:
+        raise ValueError(f"`{args.embeddings}` has other passages than `{args.passages}`, or another order of them.")
+    return embeddings
+
+
+def kept_passages(args, fitting, rows):
+    """Rows of passages by what the report calls them: shares of those that fit, best-scored first."""
+    if args.keep == [1.0]:
+        return {"all": rows}
+    train = load_questions(args.train_questions)
+    if "passage_ids" not in train.column_names:
+        raise ValueError(f"`{args.train_questions}` has no `passage_ids`, from which the filter could learn.")
+    known = set(fitting.ids)
+    filter = PassageFilter.fit(fitting, {id for ids in train["passage_ids"] for id in ids if id in known}, args.seed)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    filter.save(args.output_dir / "filter.safetensors")
+    scores = filter.scores(fitting)
+    return {f"{share:.0%} kept": rows[best_share(scores, share)] for share in args.keep}
+
+
+def quality_of(questions, passages):
+    """What the report measures: gold passages where they are known, answers otherwise."""
+    if "passage_ids" in questions.column_names:
+        relevance = {row["id"]: row["passage_ids"] for row in questions if row["passage_ids"]}
+
+        def gold(rankings, k):
+            return success_at_k(dict(zip(questions["id"], rankings, strict=True)), relevance, k)
+
+        return gold
+    answers, row_of_id = questions["answers"][:], {id: row for row, id in enumerate(passages["id"])}
+    if not all(answers):
+        raise ValueError("Questions need `passage_ids`, or all of them `answers`, to measure what is found.")
+
+    def answered(rankings, k):
+        found = [[passages[row_of_id[id]]["text"] for id in ids[:k]] for ids in rankings]
+        return answer_recall_at_k(found, answers, k)
+
+    return answered
+
+
+def write(path, text):
+    """Beside, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def parse_arguments(argv):
+    """The command line; mistakes in it end the script before work starts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="Folder or Hub name of a dual encoder.")
+    parser.add_argument("--questions", required=True, help="JSON of questions with `passage_ids` or `answers`.")
+    parser.add_argument("--passages", required=True, help="TSV, JSON or parquet of passages.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder of what is written.")
+    parser.add_argument("--embeddings", help="Folder of the passages' vectors, by `embed_passages`.")
+    parser.add_argument(
+        "--factories",
+        nargs="+",
+        default=["Flat", "SQfp16", "SQ8", "RaBitQ"],
+        help="FAISS's descriptions of indexes, such as IVF1024,SQ8 or OPQ64,PQ64.",
+    )
+    parser.add_argument(
+        "--n_subquantizers",
+        type=int,
+        nargs="+",
+        default=[],
+        help="Adds PQ indexes: bytes a passage.",
+    )
+    parser.add_argument("--n_probe", type=int, help="Cells that a search of an IVF index looks at.")
+    parser.add_argument("--train_questions", help="Questions with `passage_ids`, of which a filter learns.")
+    parser.add_argument("--keep", type=float, nargs="+", default=[1.0], help="Shares of passages that it keeps.")
+    parser.add_argument("--min_words", type=int, default=0, help="Drop passages of fewer words.")
+    parser.add_argument("--max_words", type=int, help="Drop passages of more words.")
+    parser.add_argument("--drop_titles", help="Drop passages in whose titles this regular expression is found.")
+    parser.add_argument("--k", type=int, nargs="+", default=[20, 100], help="Depths of what counts as found.")
+    parser.add_argument("--choose", help="The index to save: one of FAISS's descriptions.")
+    parser.add_argument("--seed", type=int, default=0, help="Of whatever is random.")
+    args = parser.parse_args(argv)
+    args.factories += [f"PQ{number}" for number in args.n_subquantizers]
+    if (args.keep != [1.0]) != (args.train_questions is not None):
+        parser.error("`--keep` below 1 and `--train_questions` go together.")
+    if not all(0 < share <= 1 for share in args.keep):
+        parser.error(f"`--keep` takes shares above 0 and up to 1, got {args.keep}.")
+    if min(args.k) < 1:
+        parser.error(f"`--k` takes positive integers, got {args.k}.")
+    for name in ("questions", "passages", "train_questions"):
+        path = getattr(args, name)
+        if path is not None and "://" not in path and not Path(path).is_file():
+            parser.error(f"`--{name}`: there is no file `{path}`.")
+    return args
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The script that compares indexes' sizes, on small data."""
+
+import json
+
+import pytest
+
+from hf_xlir import BiEncoderProcessor
+from hf_xlir.data import load_passages
+from hf_xlir.evaluation import rank_passages
+from hf_xlir.index import DenseEmbeddings, DenseIndex, embed_queries
+
+
+RIVERS = ("Nile", "Volga", "Seine", "Amazon", "Mekong", "Don", "Rhine", "Tiber")
+
+
+@pytest.fixture
+def files(tmp_path, tiny_biencoder, tiny_tokenizer):
+    """Eight rivers; a folder with a model."""
+    processor = BiEncoderProcessor.from_config(tiny_tokenizer, tiny_biencoder.config)
+    for part in (tiny_biencoder, processor):
+        part.save_pretrained(tmp_path / "model")
+    passages, questions = [], []
+    for name in RIVERS:
+        text = f"The {name} flows north." + " Far." * (name == "Don")
+        passages.append({"id": name, "title": name, "text": text})
+        question = {"id": f"q{name}", "question": f"Where is the {name}?", "answers": [name], "passage_ids": [name]}
+        questions.append(question)
+    for name, rows in {"passages": passages, "questions": questions}.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = ["--model", tmp_path / "model", "--passages", tmp_path / "passages.jsonl"]
+    given += ["--questions", tmp_path / "questions.jsonl", "--output_dir", tmp_path / "out"]
+    return [str(each) for each in given], tmp_path, (tiny_biencoder, processor), (questions, passages)
+
+
+def report_of(folder):
+    return json.loads((folder / "out" / "report.json").read_text())
+
+
+def test_report_and_choice(load_script, files):
+    given, folder, parts, (questions, passages) = files
+    options = ["--factories", "Flat", "SQ8", "--n_subquantizers", "2", "--k", "1", "3", "--choose", "SQ8"]
+    # Eight passages are too few for 256 codes of a product quantiser
+    with pytest.raises(ValueError, match="FAISS cannot train an index 'PQ2'"):
+        load_script("compress_index").main([*given, *options])
+    options = [each for each in options if each not in ("--n_subquantizers", "2")]
+    load_script("compress_index").main([*given, *options])
+    flat, small = report_of(folder)
+    rankings, _ = rank_passages(*parts, questions, passages, k=3, progress=False)
+    for k in (1, 3):
+        found = sum(row["passage_ids"][0] in rankings[row["id"]][:k] for row in questions) / 8
+        assert flat["quality"][str(k)] == found
+    assert flat["num_passages"] == 8 and flat["num_bytes"] - small["num_bytes"] > 8 * 8 * 3 - 200
+    assert "| all | SQ8 | 8 |" in (folder / "out" / "report.md").read_text()
+    index, kept = DenseIndex.load(folder / "out" / "index"), load_passages(folder / "out" / "passages.jsonl")
+    index.attach(kept, "dense")
+    vector = embed_queries(*parts, ["Where is the Nile?"]).embeddings[0].numpy()
+    assert len(kept.get_nearest_examples("dense", vector, k=3)[1]["title"]) == 3
+    assert not list((folder / "out").glob("*.unfinished"))
+
+
+def test_filters(load_script, files):
+    given, folder, *_ = files
+    options = ["--factories", "Flat", "--k", "8", "--train_questions", given[5], "--keep", "1", "0.5"]
+    with pytest.raises(ValueError, match="needed and 0 others"):  # every passage is some question's
+        load_script("compress_index").main([*given, *options])
+    lines = (folder / "questions.jsonl").read_text().splitlines()
+    (folder / "train.jsonl").write_text("\n".join(lines[:2]))
+    options[options.index("--train_questions") + 1] = str(folder / "train.jsonl")
+    embedded = ["--embeddings", str(folder / "out" / "embeddings"), "--choose", "Flat"]
+    load_script("compress_index").main([*given, *options, *embedded, "--drop_titles", "^Tiber", "--max_words", "4"])
+    everything, half = report_of(folder)
+    assert (everything["passages"], everything["num_passages"]) == ("100% kept", 6)
+    assert (half["passages"], half["num_passages"]) == ("50% kept", 3)
+    assert everything["quality"]["8"] == 6 / 8 and half["quality"]["8"] == 3 / 8
+    kept = set(load_passages(folder / "out" / "passages.jsonl")["id"])
+    assert len(kept) == 3 and not kept & {"Tiber", "Don"} and (folder / "out" / "filter.safetensors").exists()
+
+
+def test_answers_where_no_passage_is_known(load_script, files):
+    given, folder, *_ = files
+    lines = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["passage_ids"]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    load_script("compress_index").main([*given, "--factories", "Flat", "--k", "8", "1"])
+    (row,) = report_of(folder)
+    assert row["quality"]["8"] == 1.0 and 0 <= row["quality"]["1"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep", "0.5"], "`--keep` below 1 and `--train_questions` go together"),
+        (["--k", "0"], "`--k` takes positive integers"),
+        (["--train_questions", "absent.jsonl", "--keep", "2"], "takes shares above 0 and up to 1"),
+        (["--train_questions", "absent.jsonl", "--keep", "0.5"], "there is no file `absent.jsonl`"),
+    ],
+)
+def test_errors(load_script, files, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        load_script("compress_index").main([*files[0], *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_other_embeddings_are_refused(load_script, files):
+    given, folder, parts, _ = files
+    embeddings = DenseEmbeddings(embed_queries(*parts, list(RIVERS)).embeddings.numpy(), [*RIVERS[1:], RIVERS[0]])
+    embeddings.save(folder / "others")
+    with pytest.raises(ValueError, match="has other passages than"):
+        load_script("compress_index").main([*given, "--embeddings", str(folder / "others")])
