@@ -179,7 +179,7 @@ class ChangingIndex(BaseIndex):
                 to there.
 
         Raises:
-            ValueError: If somebody else has saved there since.
+            ValueError: If somebody else has saved there since, or the folder holds something else, such as embeddings.
             OSError: If the folder cannot be written to (`PermissionError`), or is full; what it held is unchanged.
         """
         folder = self._folder

@@ -11,7 +11,7 @@ from .embeddings import read_ids, write_ids
 from .faiss_building import faiss_metric, to_cpu, to_device
 from .faiss_import import import_faiss
 from .faiss_search import best_rows
-from .storage import FolderWriter, read_folder
+from .storage import FolderWriter, check_replaceable, read_folder
 
 
 INDEX_FORMAT = "hf_xlir.dense_index"
@@ -145,11 +145,13 @@ class DenseIndex(FaissIndex):
                 Not for you: `Dataset.save_faiss_index` gives it, and gets one FAISS file, without ids and metric.
 
         Raises:
+            ValueError: If the folder holds something else, such as embeddings.
             OSError: If the folder cannot be written.
         """
         if storage_options is not _A_FOLDER:
             with fsspec.open(str(path), "wb", **(storage_options or {})) as file:
                 return self._write(file)
+        check_replaceable(path, INDEX_FORMAT)
         with FolderWriter(path) as folder:
             with open(folder.file("index.faiss"), "wb") as file:
                 self._write(file)

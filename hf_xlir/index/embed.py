@@ -21,7 +21,7 @@ from .embeddings import (
 )
 from .encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, device_of, embed_blocks, encoding
 from .passages import check_passages
-from .storage import MANIFEST, FolderWriter
+from .storage import MANIFEST, FolderWriter, check_replaceable
 from .unfinished import Part, Processes, discard_published, fingerprint_of, is_published
 
 
@@ -152,6 +152,7 @@ def embed_passages(
             },
         )
         folder = Path(output_dir)
+        check_replaceable(folder, TOKEN_FORMAT, DENSE_FORMAT)
         if not (resume and is_published(folder, fingerprint)):
             _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress)
         elif processes.rank == 0:

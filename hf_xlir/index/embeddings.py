@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .storage import FolderWriter, load_folder, map_array
+from .storage import FolderWriter, check_replaceable, load_folder, map_array
 
 
 TOKEN_FORMAT = "hf_xlir.token_embeddings"
@@ -155,6 +155,7 @@ class DenseEmbeddings:
 
     def save(self, path):
         """Write a folder; one that exists is replaced at once, and only when the new one is complete."""
+        check_replaceable(path, DENSE_FORMAT, TOKEN_FORMAT)
         with FolderWriter(path) as folder:
             np.save(folder.file("values.npy"), self.values)
             write_ids(folder, self.ids)
@@ -192,6 +193,7 @@ class QueryEmbeddings(NamedTuple):
 
 def save_tokens(embeddings, path, kind, **fields):
     """Write [`TokenEmbeddings`] as a folder of the format `kind`, whose manifest also has `fields`."""
+    check_replaceable(path, kind, TOKEN_FORMAT, DENSE_FORMAT)
     with FolderWriter(path) as folder:
         np.save(folder.file("values.npy"), embeddings.values)
         np.save(folder.file("lengths.npy"), embeddings.lengths)

@@ -13,7 +13,7 @@ from .embeddings import read_ids, write_ids
 from .exact_tokens import ExactTokens
 from .residual_codec import ResidualCodec
 from .segments import Segment, Training
-from .storage import MANIFEST, FolderWriter, load_folder, map_array
+from .storage import MANIFEST, FolderWriter, check_replaceable, load_folder, map_array
 
 
 CODEC_ARRAYS = ("centroids", "rotation", "query_rotation")
@@ -77,6 +77,7 @@ def save_contents(contents, settings, path, before=None):
     Returns:
         [`IndexFolder`]: What was written.
     """
+    check_replaceable(path, INDEX_FORMAT)
     before = before if before is not None and before.is_at(path) else None
     trainings = list({id(each.training): each.training for each in contents.segments if each.training}.values())
     number_of = {id(training): number for number, training in enumerate(trainings)}

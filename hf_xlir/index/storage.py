@@ -191,6 +191,16 @@ def read_folder(path, kind, verify=False):
     return load_folder(path, kind, lambda manifest, files: (manifest, files), verify)
 
 
+def check_replaceable(path, *kinds):
+    """Raise a `ValueError` if a folder holds something of another format than these, which writing would remove."""
+    path = Path(path)
+    if (path / MANIFEST).exists() and (found := _manifest(path)["format"]) not in kinds:
+        raise ValueError(
+            f"`{path}` holds `{found}`, which writing `{kinds[0]}` there would remove: give another folder, or remove "
+            "that one first."
+        )
+
+
 def load_folder(path, kind, load, verify=False):
     r"""
     What `load(manifest, files)` makes of a folder, whose files it opens.
@@ -298,4 +308,4 @@ def _remove(file):
         pass
 
 
-__all__ = ["MANIFEST", "FolderWriter", "RowWriter", "load_folder", "map_array", "read_folder"]
+__all__ = ["MANIFEST", "FolderWriter", "RowWriter", "check_replaceable", "load_folder", "map_array", "read_folder"]

@@ -11,10 +11,11 @@ import zlib
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import storage
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, add_dense_index, storage
 from hf_xlir.index.storage import MANIFEST, FolderWriter, RowWriter, load_folder, map_array, read_folder
 
 
@@ -47,6 +48,29 @@ class TestFolderWriter:
             _, files = read_folder(tmp_path, "texts")
             assert {name: file.read_text() for name, file in files.items()} == {"a.txt": "new", "b.txt": "more"}
         assert len(names(tmp_path)) == 3  # the old file is gone
+
+    def test_what_else_is_there_is_not_replaced(self, tmp_path):
+        embeddings = TokenEmbeddings(np.ones((1, 2), np.float32), np.array([1]), ["a"])
+        dense = DenseEmbeddings(embeddings.values, ["a"])
+        folders = {name: tmp_path / name for name in ("tokens", "late", "dense")}
+        embeddings.save(folders["tokens"])
+        LateInteractionIndex.build(embeddings).save(folders["late"])
+        passages = Dataset.from_dict({"id": ["a"]})
+        dense_index = add_dense_index(passages, dense).get_index("dense")
+        dense_index.save(folders["dense"])
+        others = {
+            LateInteractionIndex.build(embeddings): ("tokens", "dense"),
+            dense_index: ("tokens", "late"),
+            embeddings: ("late", "dense"),
+            dense: ("late", "dense"),
+        }
+        before = [names(folder) for folder in folders.values()]
+        for item, taken in others.items():
+            for name in taken:
+                with pytest.raises(ValueError, match="would remove: give another folder"):
+                    item.save(folders[name])
+        assert [names(folder) for folder in folders.values()] == before
+        dense.save(folders["tokens"])  # embeddings are replaced by others
 
     @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
     def test_without_a_commit_nothing_stays(self, tmp_path, error):

@@ -16,7 +16,7 @@ from filelock import FileLock
 from launching import launch
 from word_model import WordModel, WordProcessor, random_passages
 
-from hf_xlir.index import TokenEmbeddings, embed_passages
+from hf_xlir.index import LateInteractionIndex, TokenEmbeddings, embed_passages
 from hf_xlir.index.storage import RowWriter
 
 
@@ -169,6 +169,15 @@ def test_a_full_disk(tmp_path, monkeypatch):
     model, processor = WordModel(), WordProcessor()
     assert np.array_equal(embed(tmp_path, model, processor=processor).values, embed(None).values)
     assert [len(texts) for texts, _ in processor.calls] == [20, 10]
+
+
+def test_a_folder_that_holds_an_index(tmp_path):
+    index = LateInteractionIndex.build(TokenEmbeddings(np.ones((1, 2), np.float32), np.array([1]), ["a"]))
+    index.save(tmp_path)
+    model = WordModel()
+    with pytest.raises(ValueError, match="holds `hf_xlir.late_interaction_index`, which writing"):
+        embed_passages(model, WordProcessor(), random_passages(5), tmp_path, progress=False)
+    assert not model.shapes and len(LateInteractionIndex.load(tmp_path)) == 1
 
 
 def test_two_at_once(tmp_path):
