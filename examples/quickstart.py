@@ -21,6 +21,7 @@ import copy
 import json
 import math
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -259,7 +260,7 @@ def distill_colbert(args, data):
     )
     embeddings = embed_passages(student, processor, data.passages)
     results["after relevance scores"], rankings = recall(student, processor, data.test, embeddings)
-    LateInteractionIndex.build(embeddings).save(Path(args.output_dir, "index"))
+    LateInteractionIndex.build(embeddings).save(new_folder(args, "index"))
     return Retriever(student, processor, student, processor), results, rankings
 
 
@@ -332,8 +333,14 @@ def distill_sentence_encoder(args, data):
         **from_teacher,
     )
     results["after relevance scores"], rankings = recall(student, processor, questions, embeddings)
-    embeddings.save(Path(args.output_dir, "index"))
+    embeddings.save(new_folder(args, "index"))
     return Retriever(student, processor, teacher, teacher_processor), results, rankings
+
+
+def new_folder(args, name):
+    """A folder of the output, without what an earlier run left there: that may be of another kind."""
+    shutil.rmtree(Path(args.output_dir, name), ignore_errors=True)
+    return Path(args.output_dir, name)
 
 
 def load_teacher(args):
