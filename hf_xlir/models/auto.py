@@ -98,4 +98,46 @@ def load_retriever(path, model_type=None, **settings):
     return model, processor_class.from_config(AutoTokenizer.from_pretrained(path), model.config)
 
 
-__all__ = ["load_retriever", "register_for_hub_export"]
+def load_reader(path, dtype="float32", **settings):
+    r"""
+    A reader and its processor: one that was saved or that the FiD repository released, or a new one from a plain T5,
+    mT5 or umT5 model.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Folder or Hub repository.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"float32"`):
+            Of the weights. Training needs float32, whatever they were saved in; autocast computes in less.
+        settings:
+            Of the processor, where they change: `text_maxlength`, `answer_maxlength`, `n_context`, `passage_eos`.
+            `None` keeps what is there.
+
+    Returns:
+        `tuple` of the model, in evaluation mode, and the processor.
+
+    Raises:
+        TypeError: If a setting is unknown or of another type.
+        ValueError: If a setting is out of range, or the folder holds a model of another family.
+        OSError: If there is no such folder or repository.
+
+    Example:
+    ```python
+    >>> from hf_xlir.models.auto import load_reader
+
+    >>> model, processor = load_reader("google/mt5-base", n_context=20)  # doctest: +SKIP
+
+    ```
+    """
+    settings = {name: value for name, value in settings.items() if value is not None}
+    unknown = sorted(settings.keys() - set(FiDT5Processor.settings))
+    if unknown:
+        raise TypeError(f"`FiDT5Processor` has no settings {unknown}: leave them out.")
+    processor = FiDT5Processor.from_pretrained(path, **settings)
+    model = FiDT5ForConditionalGeneration.from_pretrained(path, dtype=dtype)
+    num_pieces, vocab_size = len(processor.tokenizer), model.config.vocab_size
+    if num_pieces > vocab_size:
+        raise ValueError(f"The tokenizer of `{path}` has {num_pieces} pieces, its model only {vocab_size}.")
+    return model, processor
+
+
+__all__ = ["load_reader", "load_retriever", "register_for_hub_export"]

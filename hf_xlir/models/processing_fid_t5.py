@@ -57,6 +57,7 @@ class FiDT5Processor(TextProcessor):
     """
 
     config_class = FiDT5Config
+    settings = ("text_maxlength", "answer_maxlength", "n_context", "passage_eos")
 
     def __init__(self, tokenizer=None, text_maxlength=250, answer_maxlength=50, n_context=100, passage_eos=False):
         super().__init__(tokenizer)

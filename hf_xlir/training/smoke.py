@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from torch.random import fork_rng, manual_seed
-from transformers import AutoModel, XLMRobertaConfig
+from transformers import AutoModel, T5Config, T5ForConditionalGeneration, XLMRobertaConfig
 
 from ..data import load_mini_world, train_tokenizer
 
@@ -42,8 +42,9 @@ def prepare_smoke(training_args):
     Returns:
         `dict[str, str]`: Paths by name: `encoder` (an XLM-R with its tokenizer); `triples`, `teacher_triples` (the
         same with English queries), `queries`, `passages`, `nway` (ids with scores); `dpr`; `rows` (of
-        [`load_training_rows`], with `teacher_query`); `reader_examples` (with scores); `source` and `target`; `texts`
-        (with labels); `questions` (for evaluation on `passages`); and `cache`, a folder for Arrow files.
+        [`load_training_rows`], with `teacher_query`); `reader_examples` (with scores and answers); `backbone` (a T5
+        with the encoder's tokenizer); `source` and `target`; `texts` (with labels); `questions` (for evaluation on
+        `passages`); and `cache`, a folder for Arrow files.
 
     Example:
     ```python
@@ -121,8 +122,13 @@ def _write_all(folder):
     _write_lines(
         folder / "reader_examples.jsonl",
         [
-            {"question": row["query"], "ctxs": [{**each, "score": _shared_words(row, each)} for each in of_row]}
-            for row, of_row in zip(rows, documents, strict=True)
+            {
+                "question": row["query"],
+                "answers": question["answers"],
+                "lang": row["lang"],
+                "ctxs": [{**each, "score": _shared_words(row, each)} for each in of_row],
+            }
+            for row, question, of_row in zip(rows, asked, documents, strict=True)
         ],
     )
     for name in ("source", "target"):
@@ -133,11 +139,13 @@ def _write_all(folder):
     _write_lines(folder / "questions.jsonl", evaluation)
 
     texts = [each["text"] for each in chosen] + [pair[name] for pair in pairs for name in ("source", "target")]
-    _save_encoder(folder / "encoder", texts + [row[name] for row in rows for name in ("query", "teacher_query")])
-
-
-def _save_encoder(folder, texts):
+    texts += [row[name] for row in rows for name in ("query", "teacher_query")]
     tokenizer = train_tokenizer(texts, vocab_size=600)
+    _save_encoder(folder / "encoder", tokenizer)
+    _save_backbone(folder / "backbone", tokenizer)
+
+
+def _save_encoder(folder, tokenizer):
     config = XLMRobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -153,6 +161,24 @@ def _save_encoder(folder, texts):
     with fork_rng(devices=[]):
         manual_seed(0)
         AutoModel.from_config(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _save_backbone(folder, tokenizer):
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    with fork_rng(devices=[]):
+        manual_seed(0)
+        T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -26,6 +26,25 @@ DRDECR = {
     "train_sampling_strategy": "sequential",
     "weight_decay": 0.0,
 }
+FID = {
+    "text_maxlength": 250,
+    "answer_maxlength": 50,
+    "n_context": 100,
+    "optim": "adamw_torch",
+    "learning_rate": 5e-5,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 1000,
+    "max_steps": 15_000,
+    "global_batch_size": 64,
+    "per_device_train_batch_size": 1,
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.01,
+    "activation_checkpointing": True,
+    "predict_with_generate": True,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "exact_match",
+    "greater_is_better": True,
+}
 EXPECTED = {
     "drdecr_nq": {
         **DRDECR,
@@ -106,6 +125,8 @@ EXPECTED = {
         "max_grad_norm": 1.0,
         "weight_decay": 0.01,
     },
+    "fid_reader_base": {**FID, "model_name_or_path": "google-t5/t5-base", "output_dir": "outputs/fid_reader_base"},
+    "fid_reader_large": {**FID, "model_name_or_path": "google-t5/t5-large", "output_dir": "outputs/fid_reader_large"},
 }
 
 
@@ -118,7 +139,10 @@ def parse(load_script, script_of):
         script = load_script(script_of(recipe))
         own = [script.ModelArguments, script.DataArguments]
         own += [script.TeacherArguments] if hasattr(script, "TeacherArguments") else []
-        types = (*own, EvaluationArguments, RetrieverTrainingArguments)
+        if hasattr(script, "ReaderTrainingArguments"):
+            types = (*own, script.ReaderTrainingArguments)
+        else:
+            types = (*own, EvaluationArguments, RetrieverTrainingArguments)
         parsed = parse_recipe(*types, argv=[str(recipe), "--use_cpu"])
         return {name: value for of_type in parsed for name, value in vars(of_type).items()}
 

@@ -42,6 +42,7 @@ def test_triples_in_each_form(paths):
         assert [passage["text"] for passage in of_reader["ctxs"]] == texts
         assert [passage["score"] for passage in of_reader["ctxs"]] == by_id["teacher_scores"]
         assert any(answer in texts[0] for answer in of_dpr["answers"])
+        assert (of_reader["answers"], of_reader["lang"]) == (of_dpr["answers"], row["lang"])
     assert len({score for scores in ids["teacher_scores"] for score in scores}) > 3
 
 
@@ -63,9 +64,10 @@ def test_files_stay_as_they_are(paths, tmp_path):
     (tmp_path / "smoke_unfinished" / "half").touch()
     again = prepare_smoke(args)
     assert set(again) == set(paths)
-    for name in set(paths) - {"cache", "encoder"}:
+    for name in set(paths) - {"cache", "encoder", "backbone"}:
         assert open(again[name], "rb").read() == open(paths[name], "rb").read()
-    weights = [open(f"{each['encoder']}/model.safetensors", "rb").read() for each in (paths, again)]
-    assert weights[0] == weights[1]
+    for name in ("encoder", "backbone"):
+        weights = [open(f"{each[name]}/model.safetensors", "rb").read() for each in (paths, again)]
+        assert weights[0] == weights[1]
     open(again["source"], "w").close()
     assert prepare_smoke(args) == again and open(again["source"]).read() == ""

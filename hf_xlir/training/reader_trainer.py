@@ -1,0 +1,140 @@
+"""The Trainer for readers: Fusion-in-Decoder, whose answers are evaluated as they are written."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.random import fork_rng
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from ..data.reader_collator import ReaderCollator
+from ..evaluation.reader import ANSWER_LENGTH, answer_metrics, judge_answer, known_answers
+from ..models.configuration_fid_t5 import FiDT5Config
+from ..models.processing_fid_t5 import FiDT5Processor
+from .checkpoints import WholeCheckpointsMixin
+
+
+@dataclass
+class ReaderTrainingArguments(Seq2SeqTrainingArguments):
+    r"""
+    Arguments of [`ReaderTrainer`]: those of [`~transformers.Seq2SeqTrainingArguments`].
+
+    Five inherited defaults differ: `predict_with_generate` is `True`, so that evaluation is exact match and F1 of
+    written answers, while `False` leaves it at the loss; `metric_for_best_model` is `"exact_match"` where the best
+    checkpoint is to be kept (`load_best_model_at_end`); `generation_max_length` is the processor's `answer_maxlength`
+    and the token that decoding starts from; `remove_unused_columns` is `False`, since the collator reads columns that
+    no model takes; and `ddp_find_unused_parameters` is `False`, since every parameter is used.
+
+    `activation_checkpointing` (or `gradient_checkpointing`, its older name) computes the layers of encoder and decoder
+    once more in the backward pass instead of keeping what they computed, with the same gradients: a hundred passages
+    of 250 tokens then need the memory of a few.
+
+    Example:
+    ```python
+    >>> from hf_xlir.training.reader_trainer import ReaderTrainingArguments
+
+    >>> args = ReaderTrainingArguments(
+    ...     "out", eval_strategy="steps", eval_steps=500, load_best_model_at_end=True, use_cpu=True
+    ... )
+    >>> args.metric_for_best_model, args.greater_is_better
+    ('exact_match', True)
+
+    ```
+    """
+
+    predict_with_generate: bool = field(
+        default=True, metadata={"help": "Evaluate exact match and F1 of written answers, else the loss."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads columns of text."})
+
+    def __post_init__(self):
+        if self.load_best_model_at_end and self.metric_for_best_model is None and self.predict_with_generate:
+            self.metric_for_best_model = "exact_match"
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
+        super().__post_init__()
+
+
+class ReaderTrainer(WholeCheckpointsMixin, Seq2SeqTrainer):
+    r"""
+    Trains a [`FiDT5ForConditionalGeneration`] to write answers (https://huggingface.co/papers/2007.01282).
+
+    Evaluation lets it write the answer to each question: the metrics are those of [`answer_metrics`], such as
+    `eval_exact_match`, and with questions in several languages `eval_ko_exact_match` and so on. Checkpoints appear
+    whole or not at all; see [`WholeCheckpointsMixin`].
+
+    Args:
+        model ([`FiDT5ForConditionalGeneration`]):
+            The reader.
+        args ([`ReaderTrainingArguments`]):
+            Arguments.
+        processing_class ([`FiDT5Processor`]):
+            Its processor, which is saved with it.
+        data_collator (`Callable`, *optional*):
+            Defaults to [`ReaderCollator`].
+        eval_dataset (`datasets.Dataset` or `dict[str, datasets.Dataset]`, *optional*):
+            What [`load_reader_examples`] returns, with `answers` or a `target` in each row.
+        kwargs:
+            Other arguments of [`~transformers.Trainer`]: [`answer_rows`] as `train_dataset` and among `callbacks`.
+
+    Raises:
+        ValueError: If model, arguments or processor are another trainer's.
+
+    Example:
+    ```python
+    >>> from hf_xlir.training.reader_rows import answer_rows
+    >>> from hf_xlir.training.reader_trainer import ReaderTrainer, ReaderTrainingArguments
+
+    >>> rows = answer_rows(load_reader_examples("train.json", require_answers=True))  # doctest: +SKIP
+    >>> trainer = ReaderTrainer(model, args, processor, train_dataset=rows, callbacks=[rows])  # doctest: +SKIP
+    >>> trainer.train()  # doctest: +SKIP
+
+    ```
+    """
+
+    # The model's loss is a mean over its batch, so that gradient accumulation has to average, too
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, model, args, processing_class, data_collator=None, **kwargs):
+        if not isinstance(args, ReaderTrainingArguments):
+            raise ValueError(f"`args` must be `ReaderTrainingArguments`, got {type(args).__name__}.")
+        if not isinstance(processing_class, FiDT5Processor):
+            raise ValueError(f"`processing_class` must be a `FiDT5Processor`, got {type(processing_class).__name__}.")
+        if model.config.model_type != FiDT5Config.model_type:
+            raise ValueError(f"`model` must be of type {FiDT5Config.model_type!r}, got {model.config.model_type!r}.")
+        if args.generation_max_length is None:
+            args.generation_max_length = 1 + (processing_class.answer_maxlength or ANSWER_LENGTH)
+        data_collator = data_collator or ReaderCollator(processing_class)
+        super().__init__(model, args, data_collator, processing_class=processing_class, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Like the parent's, but training is the same however often it is evaluated: random states are kept."""
+        with fork_rng(devices=[]):  # data loaders draw on the CPU
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """Answers and their metrics, or the loss; see [`~transformers.Trainer.evaluation_loop`]."""
+        if not self.args.predict_with_generate:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        rows = dataloader.dataset.select_columns(["lang", "answers", "target"])  # passages take long to decode
+        tokens, tokenizer = output.predictions[: len(rows)], self.processing_class.tokenizer  # the rest fills a batch
+        texts = tokenizer.batch_decode(np.where(tokens < 0, tokenizer.pad_token_id, tokens), skip_special_tokens=True)
+        judged = (
+            {"lang": row["lang"], **judge_answer(text.strip(), known_answers(row))}
+            for text, row in zip(texts, rows, strict=True)
+        )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in answer_metrics(judged).items()}
+        return output._replace(metrics={**output.metrics, **metrics})
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        """The answers' token ids, or the loss. Not both, for which passages would be encoded twice."""
+        if self.args.predict_with_generate and not prediction_loss_only:
+            inputs = {name: value for name, value in inputs.items() if name != "labels"}
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
+
+
+__all__ = ["ReaderTrainer", "ReaderTrainingArguments"]
