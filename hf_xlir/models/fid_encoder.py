@@ -1,9 +1,17 @@
 """A T5 encoder that reads each passage alone."""
 
 import torch
+import torch.distributed as dist
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5LayerSelfAttention, T5Stack
 from transformers.utils.generic import can_return_tuple
+
+from .fid_passages import chunks_by_length, passage_mask
+
+
+# Most tokens that are encoded at a time. What a CPU computes at a time should fit into its caches; a GPU wants enough
+# to do, and 100 passages of 250 tokens still make a few chunks.
+TOKENS_PER_CHUNK = {"cpu": 1024, "cuda": 8192}
 
 
 class FiDT5Encoder(T5Stack):
@@ -12,7 +20,9 @@ class FiDT5Encoder(T5Stack):
     @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, **kwargs):
         r"""
-        Encode the passages that are there.
+        Encode the passages that are there, in chunks of like length: hardly any padding is computed. All at once if
+        `output_attentions` is asked for, or if weights are sharded over processes (FSDP, ZeRO-3), which would wait for
+        each other where their numbers of chunks differ.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, num_passages, length)` or `(batch_size, length)`):
@@ -26,7 +36,7 @@ class FiDT5Encoder(T5Stack):
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutput`] whose states have the shape
-            `(batch_size, num_passages * length, d_model)`.
+            `(batch_size, num_passages * length, d_model)`; those of padding mean nothing.
 
         Raises:
             ValueError: If shapes do not fit, or all passages of a question are absent.
@@ -35,35 +45,56 @@ class FiDT5Encoder(T5Stack):
             raise ValueError(f"Give `input_ids` or `inputs_embeds`, got {'neither' if input_ids is None else 'both'}.")
         mask = passage_mask(attention_mask, input_ids, inputs_embeds, self.config.pad_token_id)
         batch_size, num_passages, length = mask.shape
-
-        present = mask.ne(0).any(-1)  # (batch, num_passages)
-        rows = present.flatten().nonzero().squeeze(1)
+        mask = mask.flatten(0, 1)  # (batch * num_passages, length)
         if inputs_embeds is None:
             name, tokens = "input_ids", input_ids.reshape(-1, length)  # (batch * num_passages, length)
         else:
             name, tokens = "inputs_embeds", inputs_embeds.reshape(-1, length, inputs_embeds.shape[-1])
-        mask = mask.flatten(0, 1)  # (batch * num_passages, length)
-        all_present = len(rows) == len(mask)
-        if not all_present:
-            empty = (~present.any(-1)).nonzero().flatten().tolist()
-            if empty:
-                raise ValueError(
-                    f"Questions {empty} of the batch have no passage with tokens, so there is nothing to read. Give "
-                    "each question at least one passage, or the question alone as its only passage."
-                )
-            tokens, mask = tokens[rows], mask[rows]
-        outputs = super().forward(**{name: tokens}, attention_mask=mask, **{**kwargs, "return_dict": True})
+
+        chunks = self._chunks(mask, num_passages, kwargs)
+        outputs, places = [], []
+        for rows, longest in chunks:
+            rows = torch.tensor(rows, device=tokens.device)
+            places.append(rows[:, None] * length + torch.arange(longest, device=tokens.device))
+            inputs = {name: tokens[rows, :longest], "attention_mask": mask[rows.to(mask.device), :longest]}
+            outputs.append(super().forward(**inputs, **{**kwargs, "return_dict": True}))
+        places = torch.cat([each.flatten() for each in places])  # of all encoded tokens, among all of the batch
 
         def by_question(states):
-            if not all_present:
-                states = states.new_zeros((batch_size * num_passages, *states.shape[1:])).index_copy(0, rows, states)
+            if len(places) == len(mask) * length and len(states) == 1:  # one chunk keeps the order
+                states = states[0]
+            else:
+                states = torch.cat([each.flatten(0, 1) for each in states])
+                states = states.new_zeros((len(mask) * length, states.shape[-1])).index_copy(0, places, states)
             return states.reshape(batch_size, num_passages * length, -1)
 
+        layers = zip(*[each.hidden_states or () for each in outputs], strict=True)
         return BaseModelOutput(
-            last_hidden_state=by_question(outputs.last_hidden_state),
-            hidden_states=outputs.hidden_states and tuple(by_question(states) for states in outputs.hidden_states),
-            attentions=outputs.attentions,
+            last_hidden_state=by_question([each.last_hidden_state for each in outputs]),
+            hidden_states=outputs[0].hidden_states and tuple(by_question(of_layer) for of_layer in layers),
+            attentions=outputs[0].attentions,
         )
+
+    def _chunks(self, mask, num_passages, kwargs):
+        """The rows that are encoded together, and the length to which they are cut."""
+        length = mask.shape[-1]
+        positions = torch.arange(1, length + 1, device=mask.device)
+        lengths = (mask.ne(0) * positions).amax(-1).tolist()  # up to the last real token
+        empty = [
+            question
+            for question, first in enumerate(range(0, len(lengths), num_passages))
+            if not any(lengths[first : first + num_passages])
+        ]
+        if empty:
+            raise ValueError(
+                f"Questions {empty} of the batch have no passage with tokens, so there is nothing to read. Give "
+                "each question at least one passage, or the question alone as its only passage."
+            )
+        if kwargs.get("output_attentions", self.config.output_attentions) or _is_sharded(self):
+            return [([row for row, each in enumerate(lengths) if each], length)]
+        tokens_per_chunk = TOKENS_PER_CHUNK.get(mask.device.type, TOKENS_PER_CHUNK["cuda"])
+        chunks = chunks_by_length(lengths, tokens_per_chunk)
+        return [(sorted(rows), longest) for rows, longest in chunks]
 
 
 class OwnBiasSelfAttention(T5LayerSelfAttention):
@@ -74,45 +105,15 @@ class OwnBiasSelfAttention(T5LayerSelfAttention):
         return super().forward(hidden_states, **kwargs)
 
 
-def passage_mask(attention_mask=None, input_ids=None, inputs_embeds=None, pad_token_id=None):
-    r"""
-    The attention mask by passage.
+def _is_sharded(encoder):
+    """Whether layers fetch their weights from other processes (FSDP, ZeRO-3): all have to call them equally often."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-    Args:
-        attention_mask (`torch.Tensor`, *optional*):
-            Of the shape of `input_ids`, or flat: `(batch_size, num_passages * length)`. By default 1 for what is not
-            the padding token, or for everything if there are only embeddings.
-        input_ids (`torch.LongTensor`, *optional*):
-            Of shape `(batch_size, num_passages, length)` or `(batch_size, length)`, which is one passage a question.
-        inputs_embeds (`torch.FloatTensor`, *optional*):
-            Embeddings instead of ids, with one more axis.
-        pad_token_id (`int`, *optional*):
-            The padding token.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, num_passages, length)`, or `None` if all three are `None`.
-
-    Raises:
-        ValueError: If shapes do not fit.
-    """
-    given = next((each for each in (input_ids, inputs_embeds, attention_mask) if each is not None), None)
-    if given is None:
-        return None
-    shape = given.shape[:-1] if given is inputs_embeds else given.shape
-    if len(shape) not in (2, 3):
-        raise ValueError(
-            "`input_ids` and `attention_mask` must have the shape (batch_size, num_passages, length) or (batch_size, "
-            f"length), got {tuple(shape)}."
-        )
-    if attention_mask is None:
-        known = given is input_ids and pad_token_id is not None
-        attention_mask = input_ids.ne(pad_token_id).long() if known else given.new_ones(shape, dtype=torch.long)
-    full = shape if len(shape) == 3 else torch.Size((shape[0], 1, shape[1]))
-    if attention_mask.shape not in (full, (full[0], full[1] * full[2])):
-        raise ValueError(
-            f"`attention_mask` must have the shape {tuple(shape)} of the inputs, got {tuple(attention_mask.shape)}."
-        )
-    return attention_mask.reshape(full)
+    return any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in encoder.modules()) or any(
+        hasattr(parameter, "ds_id") for parameter in encoder.parameters()
+    )
 
 
-__all__ = ["FiDT5Encoder", "OwnBiasSelfAttention", "passage_mask"]
+__all__ = ["FiDT5Encoder", "OwnBiasSelfAttention"]

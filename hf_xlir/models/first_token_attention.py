@@ -2,6 +2,8 @@
 
 import torch
 
+from .fid_passages import unpack_tokens
+
 
 class FirstTokenAttention:
     r"""
@@ -22,7 +24,7 @@ class FirstTokenAttention:
     def __init__(self, decoder, mask):
         self.attentions = [block.layer[1].EncDecAttention for block in decoder.block]
         self.mask = mask.ne(0)
-        self.logits = 0.0  # (batch, num_passages * length), summed over layers and heads
+        self.logits = 0.0  # (batch, num_tokens or num_passages * length), summed over layers and heads
         self.layers_seen = 0
         self.handles = []
 
@@ -41,7 +43,7 @@ class FirstTokenAttention:
         def on_queries(module, args, output):  # (batch * beams, target_length, heads * d_kv)
             queries.append(output[:, 0].detach())
 
-        def on_keys(module, args, output):  # (batch * beams, num_passages * length, heads * d_kv)
+        def on_keys(module, args, output):  # (batch * beams, num_tokens, heads * d_kv)
             for handle in handles:
                 handle.remove()
             self._add(queries.pop(), output.detach())
@@ -73,7 +75,7 @@ class FirstTokenAttention:
                 "Reader scores look at the first decoded token, but `past_key_values` already holds the passages. Ask "
                 "for the scores in the first decoding step, or without `past_key_values`."
             )
-        logits = self.logits.view(self.mask.shape).masked_fill(~self.mask, 0.0)
+        logits = unpack_tokens(self.logits, self.mask)
         heads = self.attentions[0].n_heads
         counts = self.mask.sum(-1) * heads * len(self.attentions)
         return (logits.sum(-1) / counts.clamp(min=1)).masked_fill(counts == 0, float("-inf"))

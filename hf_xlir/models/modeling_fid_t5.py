@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import T5ForConditionalGeneration
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers import EncoderDecoderCache, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_fid_t5 import FiDT5Config
-from .fid_encoder import FiDT5Encoder, OwnBiasSelfAttention, passage_mask
+from .fid_encoder import FiDT5Encoder, OwnBiasSelfAttention
+from .fid_passages import pack_tokens, passage_mask
 from .first_token_attention import FirstTokenAttention
 
 
@@ -34,7 +35,9 @@ class FiDT5Output(Seq2SeqLMOutput):
             How much the first decoded token looks at each passage, see
             [`FiDT5ForConditionalGeneration.reader_scores`]. At least float32, without gradient.
         encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_passages * length, d_model)`):
-            States of the passages' tokens, passage after passage; zeros for absent passages.
+            States of the passages' tokens, passage after passage; zeros for absent passages. The decoder does not
+            look at padding: its keys and values are those of real tokens alone, unless `output_attentions` asks to
+            see all.
         encoder_hidden_states (`tuple(torch.FloatTensor)`, *optional*):
             The same for the embeddings and each layer.
         encoder_attentions (`tuple(torch.FloatTensor)`, *optional*):
@@ -51,7 +54,8 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
     r"""
     Fusion-in-Decoder (https://huggingface.co/papers/2007.01282): T5, mT5 or umT5 whose encoder reads each passage
     together with the question, alone, and whose decoder attends to all passages at once. Time and memory grow
-    linearly with the number of passages. With one passage it is exactly the backbone.
+    linearly with the number of passages' tokens: padding is hardly computed and never attended to. With one passage
+    it is exactly the backbone.
 
     `from_pretrained` loads readers saved by this class, plain T5, mT5 and umT5 checkpoints, and the readers released
     by the FiD repository. `save_pretrained` always writes T5's names.
@@ -194,12 +198,20 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
                 after the first decoding step.
         """
         mask = passage_mask(attention_mask, input_ids, inputs_embeds, self.config.pad_token_id)
+        flat_mask = None if mask is None else mask.flatten(1)  # (batch, num_passages * length)
+        encoded = None
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                input_ids=input_ids, attention_mask=mask, inputs_embeds=inputs_embeds, **kwargs
-            )
+            encoded = self.encoder(input_ids=input_ids, attention_mask=mask, inputs_embeds=inputs_embeds, **kwargs)
+            encoder_outputs = encoded
+        packs = encoded is not None and encoded.attentions is None
+        num_cached = _num_cached_tokens(past_key_values)
+        if num_cached is not None and mask is not None:  # keys and values lie as they did in the first step
+            packs = num_cached != flat_mask.shape[1]
+        if packs:
+            states, flat_mask = pack_tokens(encoder_outputs[0], mask)
+            encoder_outputs = BaseModelOutput(last_hidden_state=states)
         inputs = {
-            "attention_mask": None if mask is None else mask.flatten(1),  # (batch, num_passages * length)
+            "attention_mask": flat_mask,
             "decoder_input_ids": decoder_input_ids,
             "decoder_attention_mask": decoder_attention_mask,
             "encoder_outputs": encoder_outputs,
@@ -210,13 +222,17 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             **kwargs,
             "return_dict": True,
         }
-        if not output_reader_scores:
-            return FiDT5Output(**super().forward(**inputs))
-        if mask is None:
-            mask = torch.ones_like(encoder_outputs[0][:, None, :, 0], dtype=torch.long)  # one passage
-        with FirstTokenAttention(self.decoder, mask) as attention:
+        scores = None
+        if output_reader_scores:
+            if mask is None:
+                mask = torch.ones_like(encoder_outputs[0][:, None, :, 0], dtype=torch.long)  # one passage
+            with FirstTokenAttention(self.decoder, mask) as attention:
+                outputs = super().forward(**inputs)
+            scores = attention.passage_scores()
+        else:
             outputs = super().forward(**inputs)
-        return FiDT5Output(**outputs, reader_scores=attention.passage_scores())
+        of_encoder = {} if encoded is None else {f"encoder_{name}": value for name, value in encoded.items()}
+        return FiDT5Output(**{**outputs, **of_encoder, "reader_scores": scores})  # not packed
 
     @torch.no_grad()
     def generate(
@@ -272,6 +288,21 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         outputs["reader_scores"] = attention.passage_scores()
         return outputs
 
+    def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args, **kwargs):
+        """What `generate` calls to encode: packs what was encoded. Were it called no more, reading would be slower."""
+        given = model_kwargs.get("encoder_outputs") is not None
+        mask = model_kwargs.get("attention_mask")
+        model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
+        if not given:
+            encoded = model_kwargs["encoder_outputs"]
+            if encoded.attentions is None:
+                encoded.last_hidden_state, model_kwargs["attention_mask"] = pack_tokens(
+                    encoded.last_hidden_state, mask[:, None]
+                )
+        return model_kwargs
+
     @torch.no_grad()
     def reader_scores(self, input_ids=None, attention_mask=None, encoder_outputs=None):
         r"""
@@ -302,6 +333,13 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             output_reader_scores=True,
             return_dict=True,
         ).reader_scores
+
+
+def _num_cached_tokens(cache):
+    """How many tokens of passages a cache holds, or `None` if it holds none yet."""
+    if isinstance(cache, EncoderDecoderCache) and cache.is_updated.get(0):
+        return cache.cross_attention_cache.layers[0].keys.shape[-2]
+    return None
 
 
 __all__ = ["FiDT5ForConditionalGeneration", "FiDT5Output"]

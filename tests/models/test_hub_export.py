@@ -38,6 +38,7 @@ EXPORTED = {
         "processing_fid_t5.py",
         "processing_text.py",
         "fid_encoder.py",
+        "fid_passages.py",
         "first_token_attention.py",
     },
 }

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from transformers import (
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_xlir.models.configuration_fid_t5 import FiDT5Config
+from hf_xlir.models.fid_encoder import TOKENS_PER_CHUNK
 from hf_xlir.models.modeling_fid_t5 import FiDT5ForConditionalGeneration, FiDT5Output
 
 
@@ -126,6 +128,18 @@ class TestEqualsTheBackbone:
             assert largest(out.encoder_last_hidden_state[question, mask] - states[0][0]) <= 1e-5
             written = plain.generate(encoder_outputs=states, max_new_tokens=6)[0].tolist()
             assert sequences[question].tolist()[: len(written)] == written
+
+    @pytest.mark.parametrize("tied", [True, False])
+    @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
+    @pytest.mark.parametrize("name", ["t5", "mt5", "umt5"])
+    def test_every_shape_with_any_number_of_passages(self, name, feed_forward, tied):
+        plain = make_backbone(name, feed_forward_proj=feed_forward, tie_word_embeddings=tied)
+        reader, generator = make_reader(plain), random.Random(f"{name} {feed_forward} {tied}")
+        for num_passages in (1, 2, 5, 11):
+            lengths = [generator.randrange(13) for _ in range(num_passages - 1)] + [generator.randrange(1, 13)]
+            inputs = make_inputs([lengths])
+            expected = plain(encoder_outputs=read_separately(plain, inputs, 0), labels=LABELS[:1]).logits
+            assert largest(reader(**inputs, labels=LABELS[:1]).logits - expected) <= 1e-5, lengths
 
     @pytest.mark.parametrize("name", ["t5", "umt5"])
     def test_gradients_equal_those_of_the_backbone(self, name):
@@ -249,10 +263,11 @@ class TestReaderScores:
             for block in reader.decoder.block
         ]
         start = torch.zeros(len(inputs["input_ids"]), 1, dtype=torch.long)
-        reader(**inputs, decoder_input_ids=start, use_cache=False)
+        mask = inputs["attention_mask"]
+        states = reader.encoder(**inputs)  # given, they stay as they are: nothing is packed
+        reader(encoder_outputs=states, attention_mask=mask, decoder_input_ids=start, use_cache=False)
         for handle in handles:
             handle.remove()
-        mask = inputs["attention_mask"]
         scores = torch.zeros(mask.shape[:2], dtype=torch.float64)
         for i, j in mask.any(-1).nonzero().tolist():
             terms = []
@@ -464,7 +479,9 @@ class TestFolders:
 
 class TestTraining:
     @pytest.mark.parametrize("name", ["t5", "umt5"])
-    def test_activation_checkpointing_changes_no_gradient(self, name):
+    @pytest.mark.parametrize("tokens_per_chunk", [9, 1024])
+    def test_activation_checkpointing_changes_no_gradient(self, name, tokens_per_chunk, monkeypatch):
+        monkeypatch.setitem(TOKENS_PER_CHUNK, "cpu", tokens_per_chunk)
         inputs, found = make_inputs(RAGGED), []
         for checkpointing in (False, True):
             reader = make_reader(make_backbone(name)).double().train()
