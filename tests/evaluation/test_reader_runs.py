@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import reader_processes
 import torch
-from fid_tiny import make_backbone, make_reader, make_tokenizer
 from launching import ROOT, launch
+from reader_processes import make_model
 
-from hf_xlir import FiDT5Processor
 from hf_xlir.evaluation import reader_runs
 from hf_xlir.evaluation.reader import read_answers
 from hf_xlir.evaluation.reader_runs import evaluate_reader
@@ -35,12 +35,6 @@ def make_rows():
 
 
 ROWS = make_rows()
-
-
-def make_model():
-    tokenizer = make_tokenizer()
-    model = make_reader(make_backbone(vocab_size=len(tokenizer)))
-    return model, FiDT5Processor(tokenizer, answer_maxlength=5, n_context=2)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +141,8 @@ def test_a_run_goes_on_wherever_it_was_interrupted(reader, file, tmp_path, monke
     monkeypatch.setattr(
         reader_runs, "read_answers", lambda *args, **given: read.append(len(args[2])) or read_answers(*args, **given)
     )
-    for point in range(18):  # run.json, two files a block, two merged, results, run.json
+    # What gets its name: run.json, two files a block, two merged ones, the results in two steps, run.json
+    for point in (0, 1, 2, 9, 12, 13, 14, 15, 16, 17):
         folder, read[:] = tmp_path / f"killed-{point}", []
         with monkeypatch.context() as patch:
             killed(patch, "_publish", point)
@@ -242,31 +237,16 @@ def test_files_that_cannot_be_read(reader, tmp_path):
 
 
 def test_two_processes_share_a_file(reader, file, tmp_path):
-    """The second process finishes what the first leaves of it; blocks are put together in order."""
+    """The blocks are put together in order."""
     expected = run(reader, file, tmp_path / "one")
-    results = launch(__file__, tmp_path)
-    assert results == [expected, expected]
+    for rank, (results, parts) in enumerate(launch(reader_processes.__file__, tmp_path)):
+        assert results == expected and parts == [f"{number:08d}" for number in range(rank, 6, 2)]
     for name in WHOLE:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-def main(folder):
-    """What each of the two processes runs."""
-    from pathlib import Path
-
-    from accelerate import PartialState
-
-    state, folder = PartialState(cpu=True), Path(folder)
-    reader_runs.QUESTIONS_PER_BLOCK = 2
-    write_part, parts = reader_runs._write_part, []
-    reader_runs._write_part = lambda *args: parts.append(args[0].name) or write_part(*args)
-    results = run(make_model(), folder / "examples.jsonl", folder / "two")
-    assert parts == [f"{number:08d}" for number in range(state.process_index, 6, 2)], parts
-    torch.save(results, folder / f"{state.process_index}.pt")
-
-
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """Forty times as many rows, of a hundred kilobytes each, and a model that only says where it is."""
+    """Sixteen times as many rows, of a hundred kilobytes each, and a model that only says where it is."""
     script = tmp_path / "script.py"
     script.write_text(
         f"""
@@ -283,7 +263,7 @@ reader_runs.read_answers = lambda model, processor, examples, *args, **given: [
 class Model:
     device = torch.device("cpu")
 peaks = []
-for count in (40, 1600):
+for count in (40, 640):
     path = f"{tmp_path}/{{count}}.jsonl"
     with open(path, "w") as stream:
         for number in range(count):
@@ -300,8 +280,4 @@ print(peaks[1] - peaks[0])
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.split()[-1]) < 60  # of 160 MB
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    assert float(done.stdout.split()[-1]) < 25  # of 64 MB
