@@ -35,6 +35,15 @@ def test_visits_are_shared_among_query_tokens():
     cells, missing = visited(apart, n_probe=1)
     assert cells == [0, 2]
     torch.testing.assert_close(torch.tensor(missing), torch.tensor([0.1, 0.1]))
+    # Cell 0 has two tokens, so that four are met before the limit of two for each query token ends the visits
+    assert visited(apart, n_probe=1, n_tokens=2)[0] == [0, 2] and visited(apart, n_probe=1, n_tokens=1)[0] == [0]
+
+
+def test_a_cell_far_from_one_query_token_is_visited_for_another():
+    codec = ResidualCodec(torch.eye(8), torch.eye(8), nbits=4)
+    query = codec.rotate_query(torch.tensor([[1.0, 0.3, 0.3, 0, 0, 0, 0, 0], [-1.0, 0.3, 0.3, 0, 0, 0, 0, 0]]))
+    cells, _ = _visited_cells(query, torch.arange(9), n_probe=1, n_tokens=10**9)
+    assert cells[0] == 0 and len(cells) == 2
 
 
 def test_tokens_met_limit_the_visits():

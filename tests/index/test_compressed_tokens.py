@@ -105,6 +105,21 @@ def test_a_mask_and_the_same_rows_searched_alone_agree():
         assert len(set(rows) & set([row for row in all_rows if row % 3 == 1][:7])) >= 6  # near ties
 
 
+def test_a_restricted_search_meets_as_many_allowed_tokens(monkeypatch):
+    segment, (queries, mask), limits = cached_segment(), queries_like(made_up()), []
+    choose = compressed_tokens.candidate_passages
+
+    def spy(*args):
+        limits.append(args[5:8])
+        return choose(*args)
+
+    monkeypatch.setattr(compressed_tokens, "candidate_passages", spy)
+    for step in (1, 4):
+        keep = torch.arange(60) % step == 0
+        segment.search(queries[:1], mask[:1], k=3, n_probe=2, n_tokens=10, n_rerank=5, allowed=keep)
+    assert limits == [(2, 10, 5), (8, 40, 5)]
+
+
 def test_tokens_that_do_not_count_change_nothing():
     embeddings = made_up()
     segment, (queries, mask) = cached_segment(), queries_like(embeddings)
@@ -176,6 +191,19 @@ def test_passages_longer_than_a_byte_counts():
     best = segment.search(queries, mask, k=1, n_rerank=2, **EVERYTHING)
     for query, row in zip(queries, best.rows[:, 0].tolist(), strict=True):
         assert brute_force(segment, query, range(5)).argmax() == row
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(256, np.uint8), (257, np.int32)])
+def test_positions_fill_a_byte_and_no_more(length, dtype):
+    values = np.zeros((length + 1, DIM), "float32")
+    values[:, 0] = 1
+    values[length - 1] = np.eye(DIM)[1]  # the last token of the first passage alone is this one
+    embeddings = TokenEmbeddings(values, np.array([length, 1]), ["a", "b"])
+    segment = segment_of(embeddings, 8, num_centroids=2)
+    assert segment.arrays["cell_positions"].dtype == dtype
+    query = torch.eye(2, DIM)[None, 1:]
+    best = segment.search(query, torch.ones(1, 1, dtype=torch.bool), 1, n_probe=1, n_tokens=1, n_rerank=1)
+    assert best.rows.tolist() == [[0]] and segment.arrays["cell_positions"].max() == length - 1
 
 
 def test_decode_similarities_and_score_agree():

@@ -248,6 +248,15 @@ def test_alike_tokens_of_a_query_become_their_sum():
     torch.testing.assert_close(scores, others, atol=1e-5, rtol=0)
 
 
+def test_tokens_are_alike_by_their_own_angle_and_not_by_that_of_stretched_ones():
+    stretch = torch.diag(torch.tensor([0.1] + [1.0] * 7))
+    codec = ResidualCodec(torch.zeros(1, 8), stretch, nbits=4, query_rotation=torch.linalg.inv(stretch))
+    query = torch.zeros(2, 8)
+    query[:, 0], query[0, 1], query[1, 2] = 1, 1, 1  # a cosine of a half, and rotated of 0.99
+    merged = codec.merge_alike(codec.rotate_query(query))
+    assert int((merged.scales > 0).sum()) == 2
+
+
 def test_unlike_tokens_and_zeros_stay_apart():
     codec, query = codec_of(16, 4), unit_vectors(18, 16, seed=3)
     prepared = codec.rotate_query(torch.cat([query, torch.zeros(1, 16)]))
