@@ -10,6 +10,7 @@ from .clustering import CentroidAssigner
 from .rerank import rerank_scores, similarities
 from .residual_codec import split_records
 from .scoring import TopK
+from .threads import map_in_threads
 
 
 TOKENS_PER_BLOCK = 2**16
@@ -137,16 +138,20 @@ class CompressedTokens:
             allowed = allowed.to(self.device)
             # As many allowed tokens are met as without a restriction
             n_probe, n_tokens = (-(-limit * len(self) // num_allowed) for limit in (n_probe, n_tokens))
-        best = []
-        for query, mask in zip(queries, query_mask, strict=True):
-            query = self.codec.rotate_query(query[mask].to(self.device))
+
+        def best_of(query):
+            query = self.codec.rotate_query(query.to(self.device))
             rows = everything
             if rows is None:
                 shorter = self.codec.merge_alike(query)
                 rows = candidate_passages(
                     shorter, self._lists, self._offsets, self._records, nbits, n_probe, n_tokens, n_rerank, allowed
                 )
-            best.append(_best(self._scores(query, rows), rows, k))
+            return _best(self._scores(query, rows), rows, k)
+
+        queries = [query[mask] for query, mask in zip(queries, query_mask, strict=True)]
+        self._records, self._offsets, self._lists  # noqa: B018 - made once, not by each thread
+        best = map_in_threads(best_of, queries) if self.device.type == "cpu" else list(map(best_of, queries))
         if not best:
             return TopK.empty(0)
         return TopK(*(torch.stack(parts) for parts in zip(*best, strict=True)))
