@@ -1,0 +1,183 @@
+"""
+The reader teaches the retriever, in rounds (FiD-KD, https://huggingface.co/papers/2012.04584): no passage needs to be
+known to answer a question, only the answers are.
+
+    python examples/iterate_fid_kd.py --retriever RETRIEVER --reader google/mt5-base --rounds 2 \
+        --train_questions train.jsonl --eval_questions dev.jsonl --passages psgs_w100.tsv.gz --n_context 100 \
+        --reader_arguments "--max_steps 10000 --gradient_checkpointing" \
+        --retriever_arguments "--max_steps 10000 --learning_rate 5e-5" --output_dir out
+
+Each round is a folder, `OUTPUT_DIR/round_0` and so on, and keeps what each of its steps made:
+
+1. `train.jsonl`, `eval.jsonl`: the passages that the retriever finds (`examples/retrieve_passages.py`);
+2. `reader`: trained on them, from the reader of the round before (`examples/train_reader.py`);
+3. `answers`: its answers to the evaluation questions, and their exact match (`examples/evaluate_reader.py`);
+4. `scores`: how much it looked at each passage of the training questions (the same script);
+5. `retriever`: trained on these scores, from the retriever before (`examples/train_biencoder.py`, or
+   `examples/train_colbert.py`).
+
+A last folder has steps 1 and 3 of the last retriever, with the last reader. `OUTPUT_DIR/report.md` is a table of
+retrieval and answers by round. A run that was interrupted goes on with the step that it was at when it is started
+again with the same arguments; a training goes on from its last checkpoint.
+
+`--launcher "accelerate launch --num_processes 8"` runs each step as a command of its own, on several processes.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from transformers import AutoConfig
+
+import hf_xlir  # noqa: F401 - registers the models
+from hf_xlir.training.recipes import check_files
+
+
+EXAMPLES = Path(__file__).parent
+
+
+def main(argv=None):
+    """Run all rounds."""
+    args = parse_arguments(argv)
+    check_files(train_questions=args.train_questions, eval_questions=args.eval_questions, passages=args.passages)
+    is_colbert = AutoConfig.from_pretrained(args.retriever).model_type == "colbert_xlmr"
+    retriever, reader, rows = args.retriever, args.reader, []
+    for number in range(args.rounds + 1):
+        folder = args.output_dir / f"round_{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        is_last = number == args.rounds
+        retrieve(args, folder, "eval", retriever)
+        if not is_last:
+            retrieve(args, folder, "train", retriever)
+            if not args.keep_reader:
+                reader = train_reader(args, folder, reader)
+            reader = str(reader)
+        read(args, folder, "answers", reader, folder / "eval.jsonl")
+        if not is_last:
+            scored = read(args, folder, "scores", reader, folder / "train.jsonl", "--write_crossattention_scores")
+            retriever = train_retriever(args, folder, retriever, scored / "dataset_wscores.jsonl", is_colbert)
+        rows.append(metrics_of(folder))
+        write_table(args.output_dir / "report.md", rows)
+    print((args.output_dir / "report.md").read_text(encoding="utf-8"))
+
+
+def retrieve(args, folder, split, retriever):
+    """The passages that a retriever finds for the questions of a split."""
+    questions = args.train_questions if split == "train" else args.eval_questions
+    given = ["--model", retriever, "--questions", questions, "--passages", args.passages, "--k", *args.k]
+    given += ["--n_context", args.n_context, "--output", folder / f"{split}.jsonl"]
+    step(args, folder, f"retrieve_{split}", "retrieve_passages", given)
+
+
+def train_reader(args, folder, reader):
+    """A reader trained on what was found for the training questions."""
+    given = ["--model_name_or_path", reader, "--train_file", folder / "train.jsonl", "--n_context", args.n_context]
+    given += ["--output_dir", folder / "reader", "--seed", args.seed, *shlex.split(args.reader_arguments)]
+    step(args, folder, "train_reader", "train_reader", given)
+    return folder / "reader"
+
+
+def read(args, folder, name, reader, examples, *options):
+    """What a reader makes of examples."""
+    given = ["--model_name_or_path", reader, "--eval_file", examples, "--output_dir", folder / name, *options]
+    step(args, folder, name, "evaluate_reader", [*given, "--n_context", args.n_context])
+    return folder / name
+
+
+def train_retriever(args, folder, retriever, scored, is_colbert):
+    """A retriever trained on a reader's scores."""
+    given = ["--model_name_or_path", retriever, "--objective", "reader_distillation", "--seed", args.seed]
+    given += ["--num_passages", args.n_context, "--output_dir", folder / "retriever"]
+    given += ["--reader_examples", scored] if is_colbert else ["--train_format", "reader", "--train_file", scored]
+    script = "train_colbert" if is_colbert else "train_biencoder"
+    step(args, folder, "train_retriever", script, [*given, *shlex.split(args.retriever_arguments)])
+    return str(folder / "retriever")
+
+
+def step(args, folder, name, script, given):
+    """Run a script, unless this was done; a file says that it was, and how."""
+    given = [str(each) for each in given] + ["--use_cpu"] * args.use_cpu
+    done = folder / f"{name}.done.json"
+    if done.exists():
+        before = json.loads(done.read_text(encoding="utf-8"))["arguments"]
+        if before != given:
+            raise ValueError(
+                f"`{folder}` has the step `{name}` with other arguments, {before} instead of {given}: give the same "
+                "ones to go on, or another `--output_dir`."
+            )
+        return
+    print(f"{folder.name}: {name}", flush=True)
+    started = time.perf_counter()
+    if args.launcher:
+        subprocess.run([*shlex.split(args.launcher), str(EXAMPLES / f"{script}.py"), *given], check=True)
+    else:
+        load_script(script).main(given)
+    found = {"arguments": given, "seconds": round(time.perf_counter() - started, 1)}
+    write(done, json.dumps(found, indent=1))
+
+
+def load_script(name):
+    """Another example as a module, under a name that its dataclasses can be found by."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    if spec.name not in sys.modules:
+        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[spec.name]
+
+
+def metrics_of(folder):
+    """What was found and answered in a round."""
+    retrieval = json.loads((folder / "eval.jsonl.metrics.json").read_text(encoding="utf-8"))
+    answers = json.loads((folder / "answers" / "eval_results.json").read_text(encoding="utf-8"))
+    names = [name for name in ("exact_match", "f1") if name in answers]
+    return {"round": folder.name.removeprefix("round_"), **retrieval, **{name: answers[name] for name in names}}
+
+
+def write_table(path, rows):
+    """A Markdown table, a line a round."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    for row in rows:
+        cells = (value if isinstance(value, str) else f"{value:.4f}" for value in row.values())
+        lines.append("| " + " | ".join(cells) + " |")
+    write(path, "\n".join(lines) + "\n")
+
+
+def write(path, text):
+    """Beside, then renamed."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def parse_arguments(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--retriever", required=True, help="A dual encoder or a ColBERT to begin with.")
+    parser.add_argument("--reader", required=True, help="A T5, mT5 or umT5, or a reader, to begin with.")
+    parser.add_argument("--train_questions", required=True, help="JSON of questions with answers.")
+    parser.add_argument("--eval_questions", required=True, help="The same, to measure with.")
+    parser.add_argument("--passages", required=True, help="TSV, JSON or parquet of passages.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder of all rounds.")
+    parser.add_argument("--rounds", type=int, default=1, help="How often the reader teaches the retriever.")
+    parser.add_argument("--n_context", type=int, default=100, help="Passages that are read, and learnt from.")
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 20, 100], help="Depths at which to measure retrieval.")
+    parser.add_argument("--keep_reader", action="store_true", help="The reader is trained already: leave it as it is.")
+    parser.add_argument("--reader_arguments", default="", help="More arguments of train_reader.py, in one string.")
+    parser.add_argument("--retriever_arguments", default="", help="The same of train_biencoder or train_colbert.")
+    parser.add_argument("--launcher", help="What to start each step's script with, instead of running it here.")
+    parser.add_argument("--seed", type=int, default=0, help="Of trainings.")
+    parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
+    args = parser.parse_args(argv)
+    if args.rounds < 1 or args.n_context < 1:
+        parser.error("`--rounds` and `--n_context` take positive integers.")
+    return args
+
+
+if __name__ == "__main__":
+    main()

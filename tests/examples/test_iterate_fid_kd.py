@@ -1,0 +1,100 @@
+"""Rounds of a reader that teaches its retriever, in small: what they write, and that they go on where they stopped."""
+
+import json
+import shutil
+
+import pytest
+from transformers import AutoTokenizer, TrainingArguments
+
+from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, ColBERTXLMRProcessor
+from hf_xlir.data import load_passages, load_questions
+from hf_xlir.evaluation import rank_passages, success_at_k
+from hf_xlir.training.smoke import prepare_smoke
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Small data and tiny models, written once."""
+    folder = tmp_path_factory.mktemp("data")
+    paths = prepare_smoke(TrainingArguments(str(folder), use_cpu=True))
+    tokenizer = AutoTokenizer.from_pretrained(paths["encoder"])
+    for name, model_class, processor_class in (
+        ("biencoder", BiEncoderModel, BiEncoderProcessor),
+        ("colbert", ColBERTXLMRModel, ColBERTXLMRProcessor),
+    ):
+        model = model_class.from_pretrained(paths["encoder"], query_length=16, document_length=32)
+        model.save_pretrained(folder / name)
+        processor_class.from_config(tokenizer, model.config).save_pretrained(folder / name)
+        paths[name] = str(folder / name)
+    return paths
+
+
+def arguments(smoke, output_dir, retriever="biencoder", **changes):
+    options = {"max_steps": 1, "per_device_train_batch_size": 2, "report_to": "none", "save_strategy": "steps"}
+    options = " ".join(f"--{name} {value}" for name, value in (options | {"save_steps": 1}).items())
+    given = {
+        "retriever": smoke[retriever],
+        "reader": smoke["backbone"],
+        "train_questions": smoke["questions"],
+        "eval_questions": smoke["questions"],
+        "passages": smoke["passages"],
+        "n_context": 3,
+        "reader_arguments": f"{options} --text_maxlength 48",
+        "retriever_arguments": options,
+        "output_dir": str(output_dir),
+        **changes,
+    }
+    listed = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return [*listed, "--k", "1", "3", "--use_cpu"]
+
+
+def test_rounds(load_script, smoke, tmp_path, capsys):
+    script, out = load_script("iterate_fid_kd"), tmp_path / "out"
+    script.main(arguments(smoke, out))
+    lines = (out / "report.md").read_text().splitlines()
+    names = ["round", "success@1", "success@3", "answer_recall@1", "answer_recall@3", "exact_match", "f1"]
+    assert lines[0] == "| " + " | ".join(names) + " |" and len(lines) == 4
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["0", "1"]
+    # Retrieval of each round is that of its retriever
+    questions, passages = load_questions(smoke["questions"]), load_passages(smoke["passages"])
+    relevance = dict(zip(questions["id"], questions["passage_ids"], strict=True))
+    for line, folder in zip(lines[2:], (smoke["biencoder"], out / "round_0" / "retriever"), strict=True):
+        model = BiEncoderModel.from_pretrained(folder).eval()
+        processor = BiEncoderProcessor.from_pretrained(folder)
+        rankings, _ = rank_passages(model, processor, questions, passages, k=3, progress=False)
+        assert float(line.split("|")[3]) == pytest.approx(success_at_k(rankings, relevance, 3), abs=1e-4)
+    scored = [json.loads(line) for line in (out / "round_0" / "scores" / "dataset_wscores.jsonl").open()]
+    assert len(scored) == len(questions)
+    assert all(len(row["ctxs"]) == 3 and all(isinstance(c["score"], float) for c in row["ctxs"]) for row in scored)
+    # Again, nothing is done; a step that was cut short is, with those after it untouched
+    capsys.readouterr()
+    script.main(arguments(smoke, out))
+    assert "round_0: " not in capsys.readouterr().out
+    (out / "round_0" / "answers.done.json").unlink()
+    shutil.rmtree(out / "round_0" / "answers")
+    script.main(arguments(smoke, out))
+    assert [line for line in capsys.readouterr().out.splitlines() if "round_" in line] == ["round_0: answers"]
+    with pytest.raises(ValueError, match="has the step `retrieve_eval` with other arguments"):
+        script.main(arguments(smoke, out, n_context=2))
+
+
+def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
+    out = tmp_path / "out"
+    given = [*arguments(smoke, out, "colbert"), "--keep_reader"]
+    options = given.index("--retriever_arguments") + 1
+    given[options] += " --reader_distillation kl"
+    reader = smoke["backbone"]
+    load_script("iterate_fid_kd").main(given)
+    steps = sorted(path.name.removesuffix(".done.json") for path in (out / "round_0").glob("*.done.json"))
+    assert steps == ["answers", "retrieve_eval", "retrieve_train", "scores", "train_retriever"]
+    done = json.loads((out / "round_1" / "answers.done.json").read_text())
+    assert reader in done["arguments"] and ColBERTXLMRModel.from_pretrained(out / "round_0" / "retriever")
+
+
+def test_errors(load_script, smoke, tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="`passages`: There is no file `absent.tsv`"):
+        load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", passages="absent.tsv"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        load_script("iterate_fid_kd").main([*arguments(smoke, tmp_path / "out"), "--rounds", "0"])
+    assert "take positive integers" in capsys.readouterr().err
