@@ -1,5 +1,6 @@
 """The Trainer for readers: Fusion-in-Decoder, whose answers are evaluated as they are written."""
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,7 +120,9 @@ class ReaderTrainer(WholeCheckpointsMixin, Seq2SeqTrainer):
             return super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
+        generation_config = copy.deepcopy(self.model.generation_config)  # the parent writes its defaults into it
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        self.model.generation_config = generation_config
         rows = dataloader.dataset.select_columns(["lang", "answers", "target"])  # passages take long to decode
         tokens, tokenizer = output.predictions[: len(rows)], self.processing_class.tokenizer  # the rest fills a batch
         texts = tokenizer.batch_decode(np.where(tokens < 0, tokenizer.pad_token_id, tokens), skip_special_tokens=True)
