@@ -275,7 +275,7 @@ def checksum(file):
 def explained(error, path):
     """An `OSError` of the same kind that says which folder it is about, and what to do."""
     return OSError(
-        error.errno or errno.EIO,  # numpy gives none
+        error.errno or errno.ENOSPC,  # numpy gives none where a disk takes less than it was given
         f"`{path}` could not be written ({error.strerror or error}); what was complete there is unchanged. Make room, "
         "or give a folder that you may write to, and do the same again.",
     )

@@ -168,6 +168,11 @@ for write in (save, append):
         assert raised.value.errno == number
         assert isinstance(raised.value, PermissionError) == (number == errno.EACCES)
 
+    def test_numpy_s_error_of_a_full_disk_gets_a_number(self, tmp_path):
+        with pytest.raises(OSError, match="2016 written") as raised, FolderWriter(tmp_path):
+            raise OSError("15283 requested and 2016 written")
+        assert raised.value.errno == errno.ENOSPC
+
     def test_a_folder_that_cannot_be_written_to(self, tmp_path):
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(OSError, match="could not be written.*give a folder that you may write to"):
