@@ -11,7 +11,7 @@ from .fid_passages import chunks_by_length, passage_mask
 
 # Most tokens that are encoded at a time. What a CPU computes at a time should fit into its caches; a GPU wants enough
 # to do, and 100 passages of 250 tokens still make a few chunks.
-TOKENS_PER_CHUNK = {"cpu": 1024, "cuda": 8192}
+TOKENS_PER_CHUNK = {"cpu": 512, "cuda": 8192}
 
 
 class FiDT5Encoder(T5Stack):

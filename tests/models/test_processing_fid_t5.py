@@ -194,6 +194,33 @@ class TestAnswers:
         assert len(processor.batch_decode(reader.generate(**inputs, max_new_tokens=3))) == 2
 
 
+class TestLanguages:
+    def test_questions_and_answers_in_any_language(self, tiny_tokenizer):
+        """A vocabulary of many languages, as mT5 and umT5 have, whose ids of padding and `</s>` are not T5's."""
+        assert (tiny_tokenizer.pad_token_id, tiny_tokenizer.eos_token_id) == (1, 2)
+        processor = FiDT5Processor(tiny_tokenizer)
+        answers = ["핀란드의 수도는", "フィンランド", "столица Финляндии", "Mikä on Suomen pääkaupunki?"]
+        passages = [[{"title": "Seoul", "text": "The capital of Korea!"}, RAIN]] + [[RAIN]] * 3
+        inputs = processor([f"{answer}?" for answer in answers], passages=passages, answers=answers)
+        assert inputs["input_ids"][inputs["attention_mask"] == 0].eq(1).all()
+        for row, text in zip(inputs["input_ids"][:, 0], answers, strict=True):
+            assert processor.decode(row, skip_special_tokens=True).split(" ", 1)[1].startswith(f"{text}? ")
+        labels = inputs["labels"].masked_fill(inputs["labels"] == -100, 1)
+        assert processor.batch_decode(labels, skip_special_tokens=True) == answers
+        assert all(row[row != 1][-1] == 2 for row in labels)
+
+    @pytest.mark.parametrize("name", ["mt5", "umt5"])
+    def test_its_readers_take_the_inputs(self, name, tiny_tokenizer):
+        special = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+        reader = make_reader(make_backbone(name, vocab_size=len(tiny_tokenizer), **special))
+        inputs = FiDT5Processor(tiny_tokenizer)(
+            ["핀란드의 수도는?", "どこ"], passages=[[SEOUL, RAIN], []], answers=["서울", "首都"]
+        )
+        assert reader(**inputs).loss.isfinite()
+        ids_alone = reader(input_ids=inputs["input_ids"], labels=inputs["labels"]).logits  # padding is id 1 here
+        assert torch.allclose(ids_alone, reader(**inputs).logits)
+
+
 class TestProcessor:
     def test_one_tokenizer_call_for_all_passages(self):
         with patch.object(type(TOKENIZER), "__call__", autospec=True, side_effect=type(TOKENIZER).__call__) as call:
