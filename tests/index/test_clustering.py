@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from hf_xlir.index import TokenEmbeddings
-from hf_xlir.index.clustering import CentroidAssigner, num_centroids_for, train_centroids, train_codec
+from hf_xlir.index.clustering import (
+    CentroidAssigner,
+    num_centroids_for,
+    second_moments,
+    train_centroids,
+    train_codec,
+)
 from hf_xlir.index.residual_codec import nearest_centroids
 
 
@@ -42,6 +48,16 @@ def test_the_same_seed_gives_the_same_codec():
     other = train_codec(embeddings, nbits=2, seed=4)
     assert torch.equal(first.centroids, second.centroids) and torch.equal(first.rotation, second.rotation)
     assert not torch.equal(first.rotation, other.rotation)
+
+
+def test_the_seed_draws_the_sample():
+    embeddings = embeddings_of(clustered(900, num_clusters=40))  # of which 64 are read
+    first, second = (train_codec(embeddings, nbits=2, num_centroids=2, seed=3) for _ in range(2))
+    assert torch.equal(first.centroids, second.centroids)
+
+
+def test_second_moments():
+    assert second_moments(torch.tensor([[1.0, 2.0], [3.0, 0.0]])).tolist() == [[5, 1], [1, 2]]
 
 
 @pytest.mark.parametrize("num_vectors", [1, 2, 5])
