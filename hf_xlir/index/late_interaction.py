@@ -118,8 +118,10 @@ was compressed is rounded a second time |
             queries ([`QueryEmbeddings`], *optional*):
                 A sample of what will be searched for, such as a hundred training questions, from [`embed_queries`].
                 Precision goes to the directions that queries have most of: the more they differ from passages, as
-                those filled up with `[MASK]` do, the better the same bytes find what exact search finds. Unlike
-                queries are still served, less well. By default they are taken to be as passages are.
+                those filled up with `[MASK]` do, the better the same bytes find what exact search finds. Where no
+                questions are at hand, pieces of ten words or so from a hundred passages, embedded as queries, do
+                nearly as well. Other queries are still served, less well. By default queries are taken to be as
+                passages are.
 
         Returns:
             [`LateInteractionIndex`].
@@ -166,7 +168,8 @@ was compressed is rounded a second time |
             allowed_ids (`Iterable[str]`, *optional*):
                 Rank only these passages; `k` are found if so many are allowed. The fewer, the faster.
             preset (`"fast"`, `"balanced"` or `"exact"`, *optional*, defaults to `"balanced"`):
-                How thoroughly to search what is compressed; `"exact"` scores every passage.
+                How thoroughly to search what is compressed; `"exact"` scores every passage. What each finds is in
+                [`~hf_xlir.index.search_limits.PRESETS`].
             n_probe, n_tokens, n_rerank (`int`, *optional*):
                 Limits of the search in place of the preset's:
                 [`~hf_xlir.index.search_limits.SearchLimits`].

@@ -25,6 +25,13 @@ class SearchLimits(NamedTuple):
 
 
 EVERYTHING = 2**40
+
+# R@10 / R@100 against exact MaxSim, of 5,000 to 50,000 passages at 4 bits, questions filled up to 32 tokens with [MASK]
+# (`benchmarks/late_interaction.py`):
+#
+#                                      fast           balanced       exact
+# with a sample of queries             .96 / .89      .97 / .95      .97 / .96
+# without, 20,000 passages             .76 / .71      .84 / .81      .96 / .94
 PRESETS = {
     "fast": SearchLimits(16, 10**9, 500),
     "balanced": SearchLimits(32, 10**9, 1000),
