@@ -117,6 +117,9 @@ def parse_args(argv=None):
     )
     parser.add_argument("--nbits", type=int, nargs="+", default=[4, 2, 8], help="of our compressed indexes")
     parser.add_argument(
+        "--pooling_factors", type=int, nargs="*", default=[], help="of further indexes, with the first of --nbits"
+    )
+    parser.add_argument(
         "--points", nargs="+", default=OUR_POINTS, help="of ours: presets, or n_probe,n_tokens,n_rerank (0: no limit)"
     )
     parser.add_argument("--peer_python", help="interpreter that has fast-plaid, or PyLate with WARP, or both")
@@ -188,6 +191,9 @@ def our_engines(args):
     indexes = {f"ours, {nbits} bits": {"nbits": nbits} | sample for nbits in args.nbits}
     if sample:
         indexes[f"ours, {args.nbits[0]} bits, no sample"] = {"nbits": args.nbits[0]}
+    for factor in args.pooling_factors:
+        pooled = {"nbits": args.nbits[0], "pooling_factor": factor}
+        indexes[f"ours, {args.nbits[0]} bits, pooled {factor}"] = pooled | sample
     exact = Engine("exact", "ours", sys.executable, {"nbits": None}, {"all passages": {}})
     return [exact] + [Engine(name, "ours", sys.executable, each, args.points) for name, each in indexes.items()]
 

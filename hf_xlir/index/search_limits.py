@@ -26,8 +26,8 @@ class SearchLimits(NamedTuple):
 
 EVERYTHING = 2**40
 
-# R@10 / R@100 against exact MaxSim, of 5,000 to 50,000 passages at 4 bits, questions filled up to 32 tokens with [MASK]
-# (`benchmarks/late_interaction.py`):
+# R@10 / R@100 against exact MaxSim, of 5,000 to 50,000 passages at 4 bits and questions filled up to 32 tokens with
+# [MASK] (`benchmarks/late_interaction.py`):
 #
 #                                      fast           balanced       exact
 # with a sample of queries             .96 / .89      .97 / .95      .97 / .96

@@ -90,7 +90,8 @@ def test_smoke_run(tmp_path, embeddings):
     assert truth["R@10"] == truth["R@100"] == 1
     assert peer["points"]["default"]["R@100"] == 1  # the same tokens of the same queries and passages
     assert peer["points"]["default"]["throughput_ratio"] == 1 and set(peer["build_parts_s"]) == {"centroids"}
-    assert list(result["engines"]) == ["exact", "ours, 4 bits", "ours, 4 bits, no sample", "fast-plaid"]
+    ours_too = ["ours, 4 bits", "ours, 4 bits, no sample", "ours, 4 bits, pooled 2"]
+    assert list(result["engines"]) == ["exact", *ours_too, "fast-plaid"]
     assert list(ours["points"]) == ["fast", "2,0,20", "exact"] and ours["points"]["exact"]["R@10"] > 0.7
     assert set(ours["build_parts_s"]) == {"centroids", "codes", "save"} and ours["bytes_per_token"] > 8 + 2 + 2
     assert ours["points"]["fast"]["p95_ms"] >= ours["points"]["fast"]["p50_ms"] > 0
