@@ -73,9 +73,8 @@ def test_smoke_run(tmp_path, embeddings):
     peer = tmp_path / "python"  # an environment of its own, without PYTHONPATH
     peer.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
     peer.chmod(0o755)
-    options = (
-        "--sizes 150 --num_queries 4 --query_sample 2 --nbits 4 --points fast 2,0,20 exact --rounds 2 --threads 1"
-    )
+    options = "--sizes 150 --num_queries 4 --query_sample 2 --nbits 4 --points fast 2,0,20 exact"
+    options += " --rounds 2 --threads 1 --pooling_factors 2"
     command = [sys.executable, BENCHMARKS / "late_interaction.py", "--embeddings", embeddings, "--output", tmp_path]
     command += ["--peer_python", peer, "--query_tokens", "real", *options.split()]
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
