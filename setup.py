@@ -46,6 +46,7 @@ setup(
         "tokenizers>=0.23.1",
         "tqdm>=4.66.3",
         "bm25s>=0.3",
+        "safetensors>=0.4.3",
         "scipy>=1.13",
     ],
     extras_require=EXTRAS,
