@@ -28,6 +28,7 @@ from transformers import AutoModel, AutoProcessor
 
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions
+from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import answer_recall_at_k, success_at_k
 from hf_xlir.index import DenseEmbeddings, add_dense_index, embed_passages, embed_queries
 from hf_xlir.index.passage_filter import PassageFilter, best_share, fitting_rows
@@ -58,8 +59,8 @@ def main(argv=None):
         seed=args.seed,
     )
     print(size_table(report))
-    write(args.output_dir / "report.md", size_table(report) + "\n")
-    write(args.output_dir / "report.json", json.dumps([row._asdict() for row in report], indent=1))
+    write_text(args.output_dir / "report.md", size_table(report) + "\n")
+    write_text(args.output_dir / "report.json", json.dumps([row._asdict() for row in report], indent=1))
 
     # 4. The chosen index, and its passages
     if args.choose:
@@ -117,14 +118,6 @@ def quality_of(questions, passages):
         return answer_recall_at_k(found, answers, k)
 
     return answered
-
-
-def write(path, text):
-    """Beside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def parse_arguments(argv):

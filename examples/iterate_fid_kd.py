@@ -26,7 +26,6 @@ again with the same arguments; a training goes on from its last checkpoint.
 import argparse
 import importlib.util
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 import hf_xlir  # noqa: F401 - registers the models
+from hf_xlir.data.writing import write_text
 from hf_xlir.training.recipes import check_files
 
 
@@ -50,7 +50,6 @@ def main(argv=None):
     retriever, reader, rows = args.retriever, args.reader, []
     for number in range(args.rounds + 1):
         folder = args.output_dir / f"round_{number}"
-        folder.mkdir(parents=True, exist_ok=True)
         is_last = number == args.rounds
         retrieve(args, folder, "eval", retriever)
         if not is_last:
@@ -119,7 +118,7 @@ def step(args, folder, name, script, given):
     else:
         load_script(script).main(given)
     found = {"arguments": given, "seconds": round(time.perf_counter() - started, 1)}
-    write(done, json.dumps(found, indent=1))
+    write_text(done, json.dumps(found, indent=1))
 
 
 def load_script(name):
@@ -145,14 +144,7 @@ def write_table(path, rows):
     for row in rows:
         cells = (value if isinstance(value, str) else f"{value:.4f}" for value in row.values())
         lines.append("| " + " | ".join(cells) + " |")
-    write(path, "\n".join(lines) + "\n")
-
-
-def write(path, text):
-    """Beside, then renamed."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def parse_arguments(argv):

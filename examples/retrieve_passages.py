@@ -11,7 +11,6 @@ and passages have a `retriever_score`. What is found is printed, and written bes
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from accelerate import PartialState
@@ -20,6 +19,7 @@ from transformers import AutoModel, AutoProcessor
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions
 from hf_xlir.data.ranked_examples import write_ranked_examples
+from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import answer_recall_at_k, success_at_k
 from hf_xlir.training.recipes import check_files
 from hf_xlir.training.shared_ranking import rank_passages_together
@@ -48,10 +48,7 @@ def main(argv=None):
 
     # 3. Metrics, then the examples: what has its name is whole, and was measured
     metrics = measure(questions, passages, ranked.rankings, args.k)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = args.output.with_name(f"{args.output.name}.metrics.json.unfinished")
-    unfinished.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    os.replace(unfinished, unfinished.with_suffix(""))
+    write_text(f"{args.output}.metrics.json", json.dumps(metrics, indent=1))
     write_ranked_examples(args.output, questions, passages, ranked.rankings, args.n_context, ranked.scores)
     for name, value in metrics.items():
         print(f"{name}: {value:.4f}")
