@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from .residual_codec import split_records, unpack
+from .bit_packing import unpack
+from .residual_codec import split_records
 
 
 TOKENS_PER_BLOCK = 2**13
