@@ -140,10 +140,34 @@ def load_contents(path, verify):
             segments.append(Segment(tokens, rows, training, entry["residual"]))
         moments = np.load(files[QUERY_MOMENTS]) if QUERY_MOMENTS in files else None
         contents = Contents(read_ids(files), tuple(segments), manifest["embedding_dim"], moments)
-        settings = Settings(*(manifest[name] for name in Settings._fields))
+        settings = Settings(*(manifest[name] for name in Settings._fields)).checked()
+        reason = _contradiction(contents, manifest)
+        if reason is not None:
+            raise ValueError(f"`{path}` contradicts itself, so that it is damaged or foreign: {reason}.")
         return contents, settings, IndexFolder(path, manifest, segments)
 
     return load_folder(path, INDEX_FORMAT, open_files, verify)
+
+
+def _contradiction(contents, manifest):
+    """What does not fit together in contents that were loaded, or `None`."""
+    dim = contents.embedding_dim
+    for number, segment in enumerate(contents.segments):
+        arrays, training = segment.tokens.arrays, segment.training
+        name, width = ("values", dim) if training is None else ("records", training.codec.record_bytes)
+        if training is not None and training.codec.embedding_dim != dim:
+            return f"codec {number} is for {training.codec.embedding_dim} dimensions, the index has {dim}"
+        if arrays[name].shape != (arrays["offsets"][-1], width):
+            expected = f"{arrays['offsets'][-1]} tokens of {width} columns"
+            return f"`{name}` of segment {number} has shape {arrays[name].shape}, expected {expected}"
+        if segment.rows.shape != (len(segment.tokens),):
+            return f"segment {number} has {len(segment.tokens)} passages, and rows of shape {segment.rows.shape}"
+    rows = np.concatenate([np.empty(0, np.int64), *(each.rows[each.rows >= 0] for each in contents.segments)])
+    if not np.array_equal(np.bincount(rows, minlength=len(contents.ids)), np.ones(len(contents.ids))):
+        return f"its segments do not hold each of its {len(contents.ids)} ids once"
+    counted = {"num_passages": len(contents.ids), "num_tokens": contents.num_tokens}
+    stated = {name: manifest[name] for name in counted}
+    return f"its manifest states {stated}, its files have {counted}" if stated != counted else None
 
 
 def _write(array, file, existing):

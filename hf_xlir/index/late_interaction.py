@@ -49,8 +49,8 @@ class LateInteractionIndex(ChangingIndex):
     behind the others, [`~.update`] leaves them in their rows, and after [`~.remove`] those behind move up, as in a
     dataset after `concatenate_datasets`, `map` and `filter`.
 
-    Vectors are used as they are, without normalisation: lengths are kept when compressed, so that a vector twice as
-    long has twice the inner products.
+    Vectors are used as they are, without normalisation: lengths are kept when compressed, in half precision, so that a
+    vector twice as long has twice the inner products; lengths below 1e-6 lose digits.
 
     A change costs what the changed passages cost, and some milliseconds a million passages: change many at once.
     Changes are put in segments of their own, and removed passages are only marked, until one of these limits is

@@ -1,8 +1,10 @@
 """Folders of arrays that appear at once, or not at all."""
 
+import contextlib
 import errno
 import json
 import os
+import time
 import uuid
 import zlib
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 MANIFEST = "manifest.json"
 VERSION = 1
+ABANDONED = 24 * 60 * 60  # seconds after which a writer that has not committed was killed
 ALWAYS_VERIFIED = 16 * 2**20  # bytes; a larger file is meant to be mapped, and reading all of it would undo that
 BYTES_PER_READ = 2**24
 
@@ -23,7 +26,8 @@ class FolderWriter:
     Data files get names of their own, and the manifest lists them: replacing the manifest is the one step that
     publishes everything. A reader therefore finds the old contents or the new, never a mixture, and arrays that it
     has mapped from the old files stay valid. Of two writers at once the last to commit wins, whole. Used as a context
-    manager, it removes what it wrote unless committed.
+    manager, it removes what it wrote unless committed; what a writer left that was killed, a later commit removes once
+    it is a day old.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -99,10 +103,17 @@ class FolderWriter:
         os.replace(self._draft, self.path / MANIFEST)
         current = {*self._files.values(), *self._adopted.values()}
         self._files, self._adopted = {}, {}
-        for file in replaced:
+        for file in (*replaced, *self._abandoned()):
             if file not in current:
                 _remove(file)
         return json.loads(json.dumps(manifest))
+
+    def _abandoned(self):
+        """Files of writers that were killed: their drafts tell the tags."""
+        for draft in self.path.glob(f"{Path(MANIFEST).stem}-*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - draft.stat().st_mtime > ABANDONED:
+                    yield from self.path.glob(f"*{draft.stem.removeprefix(Path(MANIFEST).stem)}.*")
 
 
 class RowWriter:
@@ -226,9 +237,15 @@ def load_folder(path, kind, load, verify=False):
         try:
             files = _checked_files(path, manifest, verify)
             return load(manifest, files)
-        except (FileNotFoundError, ValueError):
-            if _checked_manifest(path, kind) == manifest:  # nobody replaced it: the fault is the folder's
+        except (AttributeError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            if _checked_manifest(path, kind) != manifest:
+                continue  # somebody replaced it meanwhile
+            if isinstance(error, OSError | ValueError):
                 raise
+            raise ValueError(
+                f"`{path / MANIFEST}` lacks a field, or has an odd one ({type(error).__name__}: {error}): the folder "
+                "is damaged or foreign. Copy or write it again."
+            ) from error
 
 
 def _checked_manifest(path, kind):
@@ -241,7 +258,7 @@ def _checked_manifest(path, kind):
     manifest = _manifest(path)
     if manifest["format"] != kind:
         raise ValueError(f"`{path}` holds `{manifest['format']}`, expected `{kind}`.")
-    if manifest["version"] > VERSION:
+    if not isinstance(manifest["version"], int) or manifest["version"] > VERSION:
         raise ValueError(
             f"`{path}` has version {manifest['version']} of its format, this hf_xlir reads up to {VERSION}: upgrade "
             "hf_xlir."
@@ -293,6 +310,10 @@ def _manifest(path):
         raise ValueError(f"`{path / MANIFEST}` is not valid JSON: the folder is damaged or foreign.") from error
     if not isinstance(manifest, dict) or not {"format", "version", "files"} <= manifest.keys():
         raise ValueError(f"`{path / MANIFEST}` is not a manifest of hf_xlir: the folder is foreign.")
+    for name, entry in dict(manifest["files"]).items():
+        # A name with a path in it would have a later commit remove files elsewhere
+        if not isinstance(entry, dict) or os.path.basename(str(entry.get("name", ""))) != entry.get("name"):
+            raise ValueError(f"`{path / MANIFEST}` has no plain file name for `{name}`: the folder is foreign.")
     return manifest
 
 

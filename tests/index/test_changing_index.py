@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,11 @@ def renamed(embeddings, prefix):
 def part_of(embeddings, rows):
     values = np.concatenate([embeddings[row] for row in rows])
     return TokenEmbeddings(values, embeddings.lengths[rows], [embeddings.ids[row] for row in rows])
+
+
+def renamed_index(index, prefix):
+    ids = [prefix + id for id in index.ids]
+    return LateInteractionIndex(replace(index.contents, ids=ids), index.settings)
 
 
 def exact_scores(embeddings, query):
@@ -56,8 +63,9 @@ class TestBuild:
         index.add(renamed(made_up(1, seed=3), "x"))
         [segment] = index.contents.segments
         assert isinstance(segment.tokens, CompressedTokens) and len(index) == 61
-        index.remove(index.ids[5:])  # small again, but what is compressed stays so
-        assert index.contents.training is not None
+        index.remove(index.ids[5:])  # small again, but what is compressed stays so, and what is added becomes so
+        index.add(renamed(made_up(1, seed=4), "y"))
+        assert len(index) == 6 and all(segment.training is not None for segment in index.contents.segments)
 
     @pytest.mark.parametrize("nbits", [1, 2, 3, 4, 8])
     def test_bits(self, nbits):
@@ -278,6 +286,37 @@ class TestMaintenance:
         assert index.contents.training.codec is not codec
         _, rows = index.search(there[None], k=30)
         assert {index.ids[row][0] for row in rows} == {"c"}
+
+    @pytest.mark.parametrize(
+        "sizes, residuals, message",
+        [
+            # usual is 0.9 * (10 + 1) / (10 - 1) = 1.1, and the limit 1.21
+            ((1000,), (1.2,), None),
+            ((1000,), (1.22,), "mean squared distance from centroids is 1.2200 instead of 1.1000"),
+            ((900, 100), (1.1, 2.1), None),
+            ((900, 100), (1.1, 2.3), "distance from centroids is 1.2200"),
+            ((3000, 1000), (0.9, 0.9), None),
+            ((3000, 1001), (0.9, 0.9), "it has 4001 vectors, but its codec was trained on 1000"),
+        ],
+    )
+    def test_the_limits(self, sizes, residuals, message):
+        training = SimpleNamespace(num_tokens=1000, codec=SimpleNamespace(centroids=range(100)), residual=0.9)
+        pairs = zip(sizes, residuals, strict=True)
+        segments = [SimpleNamespace(num_live_tokens=size, residual=far) for size, far in pairs]
+        reason = contents._reason_to_rebuild(segments, training)
+        assert reason == message if message is None else message in reason
+
+    def test_what_another_codec_holds_does_not_count(self):
+        large, small = LateInteractionIndex.build(made_up(), 4), LateInteractionIndex.build(made_up(9, seed=8), 4)
+        small.contents = replace(
+            small.contents, segments=tuple(replace(each, residual=100.0) for each in small.contents.segments)
+        )
+        for shards in ((large, renamed_index(small, "x")), (renamed_index(small, "x"), large)):
+            merged = LateInteractionIndex.merge(shards)
+            training = merged.contents.training
+            assert training is large.contents.training  # that of the most tokens
+            merged.add(renamed(made_up(9), "y"))
+            assert merged.contents.training is training and len(merged.contents.segments) == 2
 
     def test_rebuilt_from_originals(self):
         embeddings = made_up()

@@ -12,7 +12,7 @@ from hf_xlir.index.clustering import (
     train_centroids,
     train_codec,
 )
-from hf_xlir.index.residual_codec import nearest_centroids
+from hf_xlir.index.residual_codec import nearest_centroids, rotations_for
 
 
 def embeddings_of(vectors):
@@ -58,6 +58,15 @@ def test_the_seed_draws_the_sample():
 
 def test_second_moments():
     assert second_moments(torch.tensor([[1.0, 2.0], [3.0, 0.0]])).tolist() == [[5, 1], [1, 2]]
+
+
+def test_queries_are_taken_to_be_four_fifths_as_their_sample():
+    vectors = clustered(200, num_clusters=40)
+    passages, queries = (second_moments(torch.from_numpy(each)) for each in (vectors, clustered(50, 5, seed=1)))
+    codec = train_codec(embeddings_of(vectors), nbits=4, num_centroids=20, seed=3, query_moments=queries.numpy())
+    rotation, query_rotation = rotations_for(passages, 0.8 * queries + 0.2 * passages, seed=3)
+    torch.testing.assert_close(codec.rotation, rotation)
+    torch.testing.assert_close(codec.query_rotation, query_rotation)
 
 
 @pytest.mark.parametrize("num_vectors", [1, 2, 5])

@@ -313,6 +313,43 @@ class TestOtherFolders:
             with pytest.raises(ValueError, match=message):
                 LateInteractionIndex.load(tmp_path / "index")
 
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (
+                {"num_passages": 3},
+                r"states \{'num_passages': 3, .*its files have \{'num_passages': \d\d",
+            ),
+            ({"num_tokens": 3}, "its manifest states"),
+            ({"embedding_dim": 64}, "codec 0 is for 16 dimensions, the index has 64"),
+            ({"nbits": 7}, "`nbits`, the bits a dimension, must be one of"),
+            ({"seed": "one"}, "`seed` must be an integer"),
+            ({"codecs": None}, "lacks a field, or has an odd one .KeyError: 'codecs'"),
+            ({"codecs": []}, "lacks a field, or has an odd one .IndexError"),
+            (
+                {"codecs": [{"nbits": 2, "num_tokens": 1, "residual": 0.1}]},
+                "`records` of segment 0 has shape",
+            ),
+            ({"segments": [7]}, "lacks a field, or has an odd one .TypeError"),
+        ],
+    )
+    def test_a_manifest_that_does_not_fit(self, tmp_path, change, message):
+        changed_index().save(tmp_path)
+        manifest = json.loads((tmp_path / MANIFEST).read_text()) | change
+        manifest = {name: value for name, value in manifest.items() if value is not None}
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(ValueError, match=message):
+            LateInteractionIndex.load(tmp_path)
+
+    def test_segments_that_do_not_hold_each_passage_once(self, tmp_path):
+        changed_index().save(tmp_path)
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        last = len(manifest["segments"]) - 1
+        manifest["files"][f"rows-{last}.npy"] = manifest["files"].pop("rows-0.npy")
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(ValueError, match="contradicts itself"):
+            LateInteractionIndex.load(tmp_path)
+
 
 def test_devices():
     """On the CPU, named as a device; where there is a GPU, there, too."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import zlib
 
 import numpy as np
@@ -111,6 +112,21 @@ class TestFolderWriter:
                 mapped = map_array(read_folder(tmp_path, "arrays")[1]["values.npy"])
         assert mapped.tolist() == [1.0] * 5
         assert map_array(read_folder(tmp_path, "arrays")[1]["values.npy"]).tolist() == [2.0] * 5
+
+    @pytest.mark.parametrize("hours", [23, 25])
+    def test_what_a_killed_writer_left_goes_a_day_later(self, tmp_path, hours):
+        write(tmp_path, "old")
+        FolderWriter(tmp_path, "killed").file("a.txt").write_text("half")
+        FolderWriter(tmp_path, "going-on").file("a.txt").write_text("half")
+        (tmp_path / "manifest-my-own.txt").write_text("mine")
+        then = time.time() - hours * 3600
+        os.utime(tmp_path / "manifest-killed.json", (then, then))
+        write(tmp_path, "new")
+        left = ["a-going-on.txt", "manifest-going-on.json", "manifest-my-own.txt"]
+        left += ["a-killed.txt", "manifest-killed.json"] if hours == 23 else []
+        published = read_folder(tmp_path, "texts")[1]["a.txt"]
+        assert published.read_text() == "new"
+        assert names(tmp_path) == sorted([*left, MANIFEST, published.name])
 
     def test_adopted_files_stay_without_a_commit(self, tmp_path):
         grown = tmp_path / "grown.txt"
@@ -234,6 +250,14 @@ class TestReading:
             ("[1]", "is not a manifest of hf_xlir"),
             ('{"format": "texts", "version": 1}', "is not a manifest of hf_xlir"),
             ('{"format": "texts", "version": 2, "files": {}}', "has version 2 of its format.*upgrade hf_xlir"),
+            ('{"format": "texts", "version": "1", "files": {}}', "has version 1 of its format.*upgrade hf_xlir"),
+            ('{"format": "texts", "version": 1, "files": {"a": {}}}', "has no plain file name for `a`"),
+            ('{"format": "texts", "version": 1, "files": {"a": 3}}', "has no plain file name for `a`"),
+            ('{"format": "texts", "version": 1, "files": {"a": {"name": "../b"}}}', "has no plain file name for `a`"),
+            (
+                '{"format": "texts", "version": 1, "files": {"a": {"name": "manifest.json"}}}',
+                "odd one .KeyError",
+            ),
         ],
     )
     def test_foreign_manifests(self, tmp_path, text, message):
