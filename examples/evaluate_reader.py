@@ -9,6 +9,8 @@ Files are those of `examples/train_reader.py`. `results/predictions.jsonl` has a
 file, and `results/eval_results.json` the metrics, also by language where rows have a `lang`; questions without answers
 are answered, and do not count. `scores/dataset_wscores.jsonl` is the file again with the reader's `score` of each
 passage, in the place of any other: a retriever learns from it in `examples/train_biencoder.py --train_format reader`.
+`--write_likelihood_scores` writes the answer's log-likelihood given each passage alone instead, which that script
+learns from with `--reader_distillation perplexity` or `emdr2`.
 
 Memory does not grow with the file. On several processes, which share it:
 
@@ -45,7 +47,7 @@ def main(argv=None):
         processor,
         args.eval_file,
         args.output_dir,
-        write_scores=args.write_crossattention_scores,
+        scores=args.scores,
         batch_size=args.batch_size,
         on_error=args.on_error,
         overwrite=args.overwrite,
@@ -62,9 +64,10 @@ def parse_arguments(argv):
     parser.add_argument("--model_name_or_path", required=True, help="Folder or Hub name of a reader.")
     parser.add_argument("--eval_file", required=True, help="JSON lines, or a JSON array, of questions with passages.")
     parser.add_argument("--output_dir", required=True, help="Folder of the results.")
-    parser.add_argument(
-        "--write_crossattention_scores", action="store_true", help="Write the file again, with passages' scores."
-    )
+    written = parser.add_mutually_exclusive_group()
+    for name, kind in (("crossattention", "attention"), ("likelihood", "likelihood")):
+        text = f"Write the file again, with passages' scores by {kind}."
+        written.add_argument(f"--write_{name}_scores", dest="scores", action="store_const", const=kind, help=text)
     parser.add_argument("--text_maxlength", type=int, help="Most token ids of a passage; the reader's by default.")
     parser.add_argument("--answer_maxlength", type=int, help="Most token ids of an answer; the reader's by default.")
     parser.add_argument("--n_context", type=int, help="Passages that are read; the reader's by default.")

@@ -12,7 +12,8 @@ Each round is a folder, `OUTPUT_DIR/round_0` and so on, and keeps what each of i
 1. `train.jsonl`, `eval.jsonl`: the passages that the retriever finds (`examples/retrieve_passages.py`);
 2. `reader`: trained on them, from the reader of the round before (`examples/train_reader.py`);
 3. `answers`: its answers to the evaluation questions, and their exact match (`examples/evaluate_reader.py`);
-4. `scores`: how much it looked at each passage of the training questions (the same script);
+4. `scores`: how much it looked at each passage of the training questions (the same script), or with
+   `--reader_distillation perplexity` or `emdr2`, how likely each made the answer;
 5. `retriever`: trained on these scores, from the retriever before (`examples/train_biencoder.py`, or
    `examples/train_colbert.py`).
 
@@ -36,6 +37,7 @@ from transformers import AutoConfig
 
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data.writing import write_text
+from hf_xlir.training.losses import READER_DISTILLATIONS
 from hf_xlir.training.recipes import check_files
 
 
@@ -59,7 +61,8 @@ def main(argv=None):
             reader = str(reader)
         read(args, folder, "answers", reader, folder / "eval.jsonl")
         if not is_last:
-            scored = read(args, folder, "scores", reader, folder / "train.jsonl", "--write_crossattention_scores")
+            kind = "crossattention" if args.reader_distillation == "kl" else "likelihood"
+            scored = read(args, folder, "scores", reader, folder / "train.jsonl", f"--write_{kind}_scores")
             retriever = train_retriever(args, folder, retriever, scored / "dataset_wscores.jsonl", is_colbert)
         rows.append(metrics_of(folder))
         write_table(args.output_dir / "report.md", rows)
@@ -93,6 +96,7 @@ def train_retriever(args, folder, retriever, scored, is_colbert):
     """A retriever trained on a reader's scores."""
     given = ["--model_name_or_path", retriever, "--objective", "reader_distillation", "--seed", args.seed]
     given += ["--num_passages", args.n_context, "--output_dir", folder / "retriever"]
+    given += ["--reader_distillation", args.reader_distillation]
     given += ["--reader_examples", scored] if is_colbert else ["--train_format", "reader", "--train_file", scored]
     script = "train_colbert" if is_colbert else "train_biencoder"
     step(args, folder, "train_retriever", script, [*given, *shlex.split(args.retriever_arguments)])
@@ -159,6 +163,9 @@ def parse_arguments(argv):
     parser.add_argument("--rounds", type=int, default=1, help="How often the reader teaches the retriever.")
     parser.add_argument("--n_context", type=int, default=100, help="Passages that are read, and learnt from.")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 20, 100], help="Depths at which to measure retrieval.")
+    parser.add_argument(
+        "--reader_distillation", choices=READER_DISTILLATIONS, default="kl", help="How the reader teaches."
+    )
     parser.add_argument("--keep_reader", action="store_true", help="The reader is trained already: leave it as it is.")
     parser.add_argument("--reader_arguments", default="", help="More arguments of train_reader.py, in one string.")
     parser.add_argument("--retriever_arguments", default="", help="The same of train_biencoder or train_colbert.")

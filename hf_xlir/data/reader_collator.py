@@ -44,7 +44,7 @@ class ReaderCollator:
         Returns:
             `dict` of what [`FiDT5Processor`] returns; `labels` only if all rows have a target or answers.
         """
-        targets = [_target(row) for row in rows]
+        targets = [target_of(row) for row in rows]
         inputs = self.processor(
             [row["question"] for row in rows],
             passages=[row["ctxs"] for row in rows],
@@ -53,7 +53,8 @@ class ReaderCollator:
         return dict(inputs)
 
 
-def _target(row):
+def target_of(row):
+    """What the reader shall write: the row's `target`, or else the first of its `answers`, or `None`."""
     if row.get("target") is not None:
         return row["target"]
     return next(iter(row.get("answers") or ()), None)

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import torch
 
+from ..data.reader_collator import target_of
+from .answer_likelihood import answer_log_likelihoods
 from .answers import exact_match, f1_score
 
 
 ANSWER_LENGTH = 50  # token ids of an answer where the processor sets no limit
+SCORES = ("attention", "likelihood")
 
 
 class ReadAnswer(NamedTuple):
@@ -19,7 +22,7 @@ class ReadAnswer(NamedTuple):
         text (`str`):
             Its answer.
         scores (`list[float]`, *optional*):
-            How much it looked at each passage that it read.
+            What each passage that it read did for the answer.
     """
 
     text: str
@@ -27,7 +30,7 @@ class ReadAnswer(NamedTuple):
 
 
 @torch.no_grad()
-def read_answers(model, processor, examples, batch_size=8, output_reader_scores=False, **generation):
+def read_answers(model, processor, examples, batch_size=8, scores=None, **generation):
     r"""
     Let a reader answer questions from their passages. Questions whose passages are alike in number and length share a
     batch; what is read and written does not depend on it.
@@ -41,8 +44,11 @@ def read_answers(model, processor, examples, batch_size=8, output_reader_scores=
             With `question` and `ctxs`, a list of passages, best first. A question without is read alone.
         batch_size (`int`, *optional*, defaults to 8):
             Questions that are read at a time.
-        output_reader_scores (`bool`, *optional*, defaults to `False`):
-            Whether to return scores, too: see [`FiDT5ForConditionalGeneration.reader_scores`].
+        scores (`"attention"` or `"likelihood"`, *optional*):
+            Which scores of passages to return, too: how much the reader looked at each one
+            ([`FiDT5ForConditionalGeneration.reader_scores`]), or how likely each one, read alone, makes the example's
+            `target`, or else the first of its `answers` ([`~hf_xlir.evaluation.answer_likelihood.\
+answer_log_likelihoods`]); an example that has neither gets no scores then.
         generation:
             Arguments of `generate`. By default the answer is the greedy one, of the processor's `answer_maxlength`
             token ids at most, or of 50 if that is `None`.
@@ -60,6 +66,7 @@ def read_answers(model, processor, examples, batch_size=8, output_reader_scores=
 
     ```
     """
+    check_scores(scores)
     model.eval()
     if "max_length" not in generation:
         generation.setdefault("max_new_tokens", processor.answer_maxlength or ANSWER_LENGTH)
@@ -71,14 +78,38 @@ def read_answers(model, processor, examples, batch_size=8, output_reader_scores=
         questions = [examples[place]["question"] for place in places]
         passages = [examples[place]["ctxs"] for place in places]
         inputs = processor(questions, passages).to(model.device)
-        output = model.generate(**inputs, output_reader_scores=output_reader_scores, **generation)
+        output = model.generate(**inputs, output_reader_scores=scores == "attention", **generation)
         texts = processor.batch_decode(output.sequences, skip_special_tokens=True)
-        scores = output.reader_scores.tolist() if output_reader_scores else [None] * len(places)
-        for place, text, of_one, of_question in zip(places, texts, scores, passages, strict=True):
-            if output_reader_scores:
+        found = [None] * len(places)
+        if scores == "attention":
+            found = output.reader_scores.tolist()
+        elif scores == "likelihood":
+            targets = [target_of(examples[place]) for place in places]
+            found = _likelihoods(model, processor, questions, passages, targets)
+        for place, text, of_one, of_question in zip(places, texts, found, passages, strict=True):
+            if of_one is not None:
                 of_one = of_one[: len(of_question[: processor.n_context])]
             answers[place] = ReadAnswer(text.strip(), of_one)
     return answers
+
+
+def check_scores(scores):
+    """Raise a `ValueError` if there are no such scores."""
+    if scores is not None and scores not in SCORES:
+        raise ValueError(f"`scores` must be one of {SCORES} or `None`, got {scores!r}.")
+
+
+def _likelihoods(model, processor, questions, passages, targets):
+    """The passages' scores of each question, padded at the end; `None` where no answer is known."""
+    known = [place for place, target in enumerate(targets) if target is not None]
+    found = [None] * len(targets)
+    if known:
+        given = ([each[place] for place in known] for each in (questions, passages, targets))
+        inputs = processor(*given).to(model.device)
+        scores = answer_log_likelihoods(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        for place, row in zip(known, scores.tolist(), strict=True):
+            found[place] = row
+    return found
 
 
 def known_answers(example):

@@ -15,7 +15,7 @@ from ..data.building import blocks, download, resolve_file
 from ..data.reader_examples import read_reader_rows
 from ..data.reading import BLOCK_BYTES, RowErrors
 from ..index.unfinished import Processes, fingerprint_of
-from .reader import answer_metrics, judge_answer, known_answers, read_answers
+from .reader import answer_metrics, check_scores, judge_answer, known_answers, read_answers
 
 
 logger = logging.get_logger(__name__)
@@ -30,7 +30,7 @@ def evaluate_reader(
     processor,
     path,
     output_dir,
-    write_scores=False,
+    scores=None,
     batch_size=8,
     on_error="raise",
     overwrite=False,
@@ -43,10 +43,9 @@ def evaluate_reader(
     - `predictions.jsonl`: for each row of the file its `id`, `lang`, `question`, `prediction`, `answers`, and
       `exact_match` and `f1` by SQuAD's definitions, which are `null` for a row that has neither `answers` nor
       `target`;
-    - `dataset_wscores.jsonl`, with `write_scores`: each row as it was, whatever else it says, but for the `score` of
-      its passages. It is how much the reader looked at the passage ([`FiDT5ForConditionalGeneration.reader_scores`])
-      in the place of what was there, such as a retriever's, and `null` for passages beyond the processor's
-      `n_context`, which were not read;
+    - `dataset_wscores.jsonl`, with `scores`: each row as it was, whatever else it says, but for the `score` of its
+      passages, which takes the place of what was there, such as a retriever's. It is `null` for passages beyond the
+      processor's `n_context`, which were not read, and where likelihoods are asked for and no answer is known;
     - `eval_results.json`: the metrics of [`answer_metrics`], and how many questions there are and have known answers;
     - `run.json`: what decided about all that, by which a finished run is known.
 
@@ -65,8 +64,10 @@ def evaluate_reader(
             Path or URL of what [`load_reader_examples`] reads: JSON lines, or one JSON array.
         output_dir (`str` or `os.PathLike`):
             The folder. If it holds the finished results of the same call, nothing is computed.
-        write_scores (`bool`, *optional*, defaults to `False`):
-            Whether to write `dataset_wscores.jsonl`.
+        scores (`"attention"` or `"likelihood"`, *optional*):
+            What to write into `dataset_wscores.jsonl`: how much the reader looked at each passage, which
+            `reader_distillation="kl"` learns from, or how likely each makes the answer, for `"perplexity"` and
+            `"emdr2"`; see [`read_answers`].
         batch_size (`int`, *optional*, defaults to 8):
             Questions that are read at a time.
         on_error (`str`, *optional*, defaults to `"raise"`):
@@ -95,13 +96,14 @@ def evaluate_reader(
 
     ```
     """
+    check_scores(scores)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     folder, name = Path(output_dir), os.fspath(path)
     path = download(resolve_file(path))
     processes = Processes(model.device)
     num_questions = _count(path, name, on_error, report=processes.rank == 0)
-    arguments = {"write_scores": write_scores, "on_error": on_error, **generation}
+    arguments = {"scores": scores, "on_error": on_error, **generation}
     fingerprint = fingerprint_of(model, processor, _digest(path), arguments)
 
     with processes.meeting() as meet:
@@ -119,12 +121,12 @@ def evaluate_reader(
                     part = _part(folder, number)
                     if number % processes.count == processes.rank and not (part / PREDICTIONS).exists():
                         examples = [example for _, example in block]
-                        answers = read_answers(model, processor, examples, batch_size, write_scores, **generation)
-                        _write_part(part, block, answers, write_scores)
+                        answers = read_answers(model, processor, examples, batch_size, scores, **generation)
+                        _write_part(part, block, answers, scores)
                     shown.update(len(block))
             meet()
             if processes.rank == 0:
-                _merge(folder, num_questions, run["questions_per_block"], write_scores)
+                _merge(folder, num_questions, run["questions_per_block"], scores)
             meet()
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         meet()  # nobody overwrites what another is still reading
@@ -196,10 +198,10 @@ def _part(folder, number):
     return folder / UNFINISHED / f"{number:08d}"
 
 
-def _write_part(part, block, answers, write_scores):
+def _write_part(part, block, answers, scores):
     """The lines of a block, in a folder of their own; the predictions come last, and say that the block is done."""
     part.mkdir(exist_ok=True)
-    if write_scores:
+    if scores:
         scored = (_scored(row, answer.scores) for (row, _), answer in zip(block, answers, strict=True))
         _write(part / SCORED, scored)
     _write(
@@ -210,6 +212,7 @@ def _write_part(part, block, answers, write_scores):
 def _scored(row, scores):
     if not row.get("ctxs"):
         return row
+    scores = scores or []
     scores = scores + [None] * (len(row["ctxs"]) - len(scores))
     return {**row, "ctxs": [{**each, "score": score} for each, score in zip(row["ctxs"], scores, strict=True)]}
 
@@ -224,7 +227,7 @@ def _prediction(example, answer):
     }
 
 
-def _merge(folder, num_questions, questions_per_block, write_scores):
+def _merge(folder, num_questions, questions_per_block, scores):
     """Put the blocks together, in the order of the file; each result is renamed when it is whole, `run.json` last."""
     parts = [_part(folder, number) for number in range(math.ceil(num_questions / questions_per_block))]
     missing = [part.name for part in parts if not (part / PREDICTIONS).exists()]
@@ -233,7 +236,7 @@ def _merge(folder, num_questions, questions_per_block, write_scores):
             f"`{folder / UNFINISHED}` lacks {len(missing)} of {len(parts)} blocks, such as {missing[:3]}: the folder "
             "must be on a disk that all processes see."
         )
-    for name in [SCORED] * write_scores + [PREDICTIONS]:
+    for name in (SCORED, PREDICTIONS) if scores else (PREDICTIONS,):
         draft = folder / UNFINISHED / name
         with open(draft, "wb") as whole:
             for part in parts:

@@ -193,7 +193,7 @@ def reader_distillation_loss(retriever_scores, reader_scores, kind="kl"):
             - `"perplexity"`: the same divergence, of the log-likelihoods of the answer given each passage alone, which
               are the posterior of passages under a uniform prior (Atlas' perplexity distillation,
               https://huggingface.co/papers/2208.03299):
-              [`~hf_xlir.training.answer_likelihood.answer_log_likelihoods`].
+              [`~hf_xlir.evaluation.answer_likelihood.answer_log_likelihoods`].
             - `"emdr2"`: `-log(sum(softmax(retriever) * exp(reader)))` of the same log-likelihoods: the answer's
               likelihood with the passage as a latent variable (Atlas' EMDR2, first of
               https://huggingface.co/papers/2106.05346).

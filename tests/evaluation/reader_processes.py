@@ -29,7 +29,7 @@ def main(folder):
     write_part, parts = reader_runs._write_part, []
     reader_runs._write_part = lambda *args: parts.append(args[0].name) or write_part(*args)
     results = reader_runs.evaluate_reader(
-        *make_model(), folder / "examples.jsonl", folder / "two", write_scores=True, batch_size=2, progress=False
+        *make_model(), folder / "examples.jsonl", folder / "two", scores="attention", batch_size=2, progress=False
     )
     torch.save((results, parts), folder / f"{state.process_index}.pt")
 

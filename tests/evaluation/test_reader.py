@@ -37,12 +37,36 @@ def test_answers_and_scores_are_each_question_s_own(reader):
         expected.append((processor.decode(tokens[0], skip_special_tokens=True).strip(), scores))
     assert len({text for text, _ in expected}) > 1 and [len(scores) for _, scores in expected] == [2, 0, 1, 2, 2]
     for batch_size in (1, 2, 5):
-        answers = read_answers(model, processor, EXAMPLES, batch_size, output_reader_scores=True)
+        answers = read_answers(model, processor, EXAMPLES, batch_size, scores="attention")
         for answer, (text, scores) in zip(answers, expected, strict=True):
             assert answer.text == text and answer.scores == pytest.approx(scores, abs=1e-5)
     model.train()
     assert [answer.text for answer in read_answers(model, processor, EXAMPLES)] == [text for text, _ in expected]
     assert not model.training
+
+
+def test_likelihoods_of_the_answers(reader):
+    model, processor = reader
+    known = [{"target": "the rain"}, {"answers": ["Seoul", "rain"]}, {}, {"answers": ["the capital Seoul"]}, {}]
+    examples = [example | more for example, more in zip(EXAMPLES, known, strict=True)]
+    expected = [None] * 5
+    for place, answer in ((0, "the rain"), (1, "Seoul"), (3, "the capital Seoul")):
+        expected[place] = []
+        for passage in EXAMPLES[place]["ctxs"][:2]:
+            inputs = processor([EXAMPLES[place]["question"]], [[passage]], [answer])
+            logits = model(**inputs).logits[0].detach().log_softmax(dim=1)
+            expected[place].append(float(logits.gather(1, inputs["labels"].T).sum()))
+    for batch_size in (1, 3, 5):
+        answers = read_answers(model, processor, examples, batch_size, scores="likelihood")
+        for answer, scores in zip(answers, expected, strict=True):
+            assert answer.scores == (None if scores is None else pytest.approx(scores, abs=1e-4))
+    texts = [answer.text for answer in read_answers(model, processor, examples)]
+    assert [answer.text for answer in answers] == texts
+
+
+def test_no_such_scores(reader):
+    with pytest.raises(ValueError, match="`scores` must be one of .'attention', 'likelihood'. or `None`, got True"):
+        read_answers(*reader, EXAMPLES, scores=True)
 
 
 def test_what_is_generated_can_be_said(reader):

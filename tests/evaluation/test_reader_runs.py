@@ -56,7 +56,7 @@ def small_blocks(monkeypatch):
 
 def run(reader, file, folder, **given):
     return evaluate_reader(
-        *reader, file, folder, **{"write_scores": True, "batch_size": 2, "progress": False, **given}
+        *reader, file, folder, **{"scores": "attention", "batch_size": 2, "progress": False, **given}
     )
 
 
@@ -77,7 +77,7 @@ def test_what_is_written(reader, file, tmp_path):
     assert names_in(folder) == WHOLE
     model, processor = reader
     examples = [{"question": row["question"], "ctxs": row.get("ctxs", [])} for row in ROWS]
-    answers = read_answers(model, processor, examples, output_reader_scores=True)
+    answers = read_answers(model, processor, examples, scores="attention")
 
     predictions = lines_of(folder / "predictions.jsonl")
     assert [row["prediction"] for row in predictions] == [answer.text for answer in answers]
@@ -103,12 +103,24 @@ def test_what_is_written(reader, file, tmp_path):
     assert sum(len(row.get("ctxs", [])) > 2 for row in scored) == 2
 
 
+def test_likelihoods(reader, file, tmp_path):
+    run(reader, file, tmp_path / "out", scores="likelihood")
+    for row, of_row in zip(lines_of(tmp_path / "out" / "dataset_wscores.jsonl"), ROWS, strict=True):
+        found = [each["score"] for each in row.get("ctxs", [])]
+        has_answer = bool(of_row.get("answers") or of_row.get("target"))
+        assert [score is not None for score in found] == [has_answer and place < 2 for place in range(len(found))]
+        assert all(score < 0 for score in found if score is not None)
+    with pytest.raises(ValueError, match="`scores` must be one of"):
+        run(reader, file, tmp_path / "other", scores="retrieval")
+    assert not (tmp_path / "other").exists()
+
+
 def test_without_scores_and_from_an_array(reader, file, tmp_path):
     array = tmp_path / "examples.json"
     array.write_text(json.dumps(ROWS), encoding="utf-8")
-    results = run(reader, array, tmp_path / "array", write_scores=False)
+    results = run(reader, array, tmp_path / "array", scores=None)
     assert names_in(tmp_path / "array") == ["eval_results.json", "predictions.jsonl", "run.json"]
-    assert results == run(reader, file, tmp_path / "lines", write_scores=False, batch_size=3)
+    assert results == run(reader, file, tmp_path / "lines", scores=None, batch_size=3)
     predictions = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("array", "lines")]
     assert predictions[0] == predictions[1]
 
@@ -168,7 +180,7 @@ def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     run(reader, file, folder)
     before = {name: (folder / name).read_bytes() for name in WHOLE}
-    for given, differing in (({"num_beams": 2}, "num_beams"), ({"write_scores": False}, "write_scores")):
+    for given, differing in (({"num_beams": 2}, "num_beams"), ({"scores": "likelihood"}, "scores")):
         with pytest.raises(
             ValueError, match=rf"holds the results of another run, finished or not: `{differing}` differ"
         ):
@@ -183,7 +195,7 @@ def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`model` differ"):
         run((model, processor), file, folder)
     assert {name: (folder / name).read_bytes() for name in WHOLE} == before
-    assert run(reader, other, folder, overwrite=True, write_scores=False)["num_questions"] == 1
+    assert run(reader, other, folder, overwrite=True, scores=None)["num_questions"] == 1
     assert names_in(folder) == ["eval_results.json", "predictions.jsonl", "run.json"]
 
     killed(monkeypatch, "_write_part", 1)
@@ -271,7 +283,7 @@ for count in (40, 640):
             stream.write(json.dumps({{"question": "Who?", "answers": ["x"], "ctxs": ctxs}}) + "\\n")
     reader_runs.QUESTIONS_PER_BLOCK = 8
     results = reader_runs.evaluate_reader(
-        Model, None, path, f"{tmp_path}/out-{{count}}", write_scores=True, batch_size=1, progress=False
+        Model, None, path, f"{tmp_path}/out-{{count}}", scores="attention", batch_size=1, progress=False
     )
     assert results["exact_match"] == 1 and results["num_questions"] == count
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

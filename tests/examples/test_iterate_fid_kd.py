@@ -81,10 +81,13 @@ def test_rounds(load_script, smoke, tmp_path, capsys):
 def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
     out = tmp_path / "out"
     given = [*arguments(smoke, out, "colbert"), "--keep_reader"]
-    options = given.index("--retriever_arguments") + 1
-    given[options] += " --reader_distillation kl"
+    given += ["--reader_distillation", "perplexity"]
     reader = smoke["backbone"]
     load_script("iterate_fid_kd").main(given)
+    with open(out / "round_0" / "scores" / "dataset_wscores.jsonl") as lines:
+        scored = [json.loads(line) for line in lines]
+    assert all(passage["score"] < 0 for row in scored for passage in row["ctxs"])  # log-likelihoods
+    assert "perplexity" in json.loads((out / "round_0" / "train_retriever.done.json").read_text())["arguments"]
     steps = sorted(path.name.removesuffix(".done.json") for path in (out / "round_0").glob("*.done.json"))
     assert steps == ["answers", "retrieve_eval", "retrieve_train", "scores", "train_retriever"]
     done = json.loads((out / "round_1" / "answers.done.json").read_text())

@@ -144,7 +144,7 @@ def test_answers_and_scores(load_script, trained, tmp_path, capsys):
     model, processor = AutoModelForSeq2SeqLM.from_pretrained(trained), AutoProcessor.from_pretrained(trained)
     processor.n_context = 2
     rows, scored = lines_of(file), lines_of(folder / "dataset_wscores.jsonl")
-    answers = read_answers(model, processor, rows, output_reader_scores=True)
+    answers = read_answers(model, processor, rows, scores="attention")
     assert [row["prediction"] for row in lines_of(folder / "predictions.jsonl")] == [each.text for each in answers]
     for row, of_file, answer in zip(scored, rows, answers, strict=True):
         assert row["question"] == of_file["question"] and len(of_file["ctxs"]) == 3

@@ -33,7 +33,7 @@ def answer_log_likelihoods(model, input_ids, attention_mask, labels, passages_pe
     ```python
     >>> import torch
     >>> from hf_xlir import FiDT5Config, FiDT5ForConditionalGeneration
-    >>> from hf_xlir.training.answer_likelihood import answer_log_likelihoods
+    >>> from hf_xlir.evaluation.answer_likelihood import answer_log_likelihoods
 
     >>> config = FiDT5Config(vocab_size=100, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
     >>> model = FiDT5ForConditionalGeneration(config).eval()
