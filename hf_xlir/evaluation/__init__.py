@@ -3,12 +3,12 @@
 import importlib
 
 from .answers import answer_recall_at_k, exact_match, f1_score, has_answer
-from .retrieval import ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
+from .rankings import RankedPassages
+from .retrieval import average_precision, ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
 
 
 # Runs pull in torch and datasets, which those who only compute a metric should not wait for.
 _LAZY = {
-    "RankedPassages": ".runner",
     "load_ranking": ".ranking_files",
     "rank_by_bm25": ".bm25",
     "rank_passages": ".runner",
@@ -28,6 +28,7 @@ def __dir__():
 __all__ = [
     "RankedPassages",
     "answer_recall_at_k",
+    "average_precision",
     "exact_match",
     "f1_score",
     "has_answer",

@@ -1,5 +1,6 @@
 """Does a text hold the answer, and is an answer right? The definitions of DPR and of SQuAD."""
 
+import math
 import string
 import unicodedata
 from collections import Counter
@@ -78,26 +79,56 @@ def answer_recall_at_k(texts, answers, k=20):
     cutoffs = [k] if isinstance(k, int) else list(k)
     if not cutoffs or min(cutoffs) < 1:
         raise ValueError(f"`k` must be a positive integer or several, got {k!r}.")
+    ranks = first_answer_ranks(texts, answers, max(cutoffs))
+    recall = {cutoff: sum(rank <= cutoff for rank in ranks) / len(ranks) for cutoff in cutoffs}
+    return recall[k] if isinstance(k, int) else recall
+
+
+def first_answer_ranks(texts, answers, depth):
+    r"""
+    The rank of each question's first text that contains an answer.
+
+    Args:
+        texts (`list[list[str]]`):
+            The retrieved texts of each question, best first.
+        answers (`list[list[str]]`):
+            The answers of each question, see [`has_answer`].
+        depth (`int`):
+            How many texts to look at.
+
+    Returns:
+        `list[float]`: From 1; infinite where none of the first `depth` texts does.
+
+    Raises:
+        ValueError: If there are no questions, or the lists differ in length.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation.answers import first_answer_ranks
+
+    >>> first_answer_ranks([["Rome", "On the Seine."], ["Oslo"]], [["Seine"], ["Bergen"]], depth=10)
+    [2, inf]
+
+    ```
+    """
     if not texts or len(texts) != len(answers):
         raise ValueError(
             f"`texts` and `answers` need one entry a question, at least one, got {len(texts)} and {len(answers)}."
         )
     lines = {}  # questions share passages, and tokenizing them is most of the work
-    first_hits = []
+    ranks = []
     for retrieved, accepted in zip(texts, answers, strict=True):
         if isinstance(retrieved, str):
             raise ValueError("`texts` must have a list of texts for each question, got a string: put it in a list.")
         accepted = [_token_line(answer) for answer in _checked(accepted)]
-        first_hit = max(cutoffs)
-        for rank, text in enumerate(retrieved[: max(cutoffs)]):
+        ranks.append(math.inf)
+        for rank, text in enumerate(retrieved[:depth], start=1):
             if text not in lines:
                 lines[text] = _token_line(text)
             if _contains(lines[text], accepted):
-                first_hit = rank
+                ranks[-1] = rank
                 break
-        first_hits.append(first_hit)
-    recall = {cutoff: sum(hit < cutoff for hit in first_hits) / len(first_hits) for cutoff in cutoffs}
-    return recall[k] if isinstance(k, int) else recall
+    return ranks
 
 
 def exact_match(prediction, answers):
@@ -189,4 +220,4 @@ def _word_f1(prediction, answer):
     return 2 * shared / (len(prediction) + len(answer))
 
 
-__all__ = ["answer_recall_at_k", "exact_match", "f1_score", "has_answer"]
+__all__ = ["answer_recall_at_k", "exact_match", "f1_score", "first_answer_ranks", "has_answer"]

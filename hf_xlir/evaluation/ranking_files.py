@@ -7,7 +7,7 @@ from transformers.utils import logging
 
 from ..data.building import resolve_file
 from ..data.reading import RowErrors, read_lines
-from .runner import RankedPassages
+from .rankings import RankedPassages
 
 
 logger = logging.get_logger(__name__)

@@ -2,6 +2,8 @@
 
 import math
 
+from .rankings import by_query, ranked_ids
+
 
 def recall_at_k(rankings, relevance, k, per_query=False):
     r"""
@@ -11,7 +13,7 @@ def recall_at_k(rankings, relevance, k, per_query=False):
     `success_at_k`, or [`answer_recall_at_k`], under the name of recall.
 
     Args:
-        rankings (`dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+        rankings (`dict[str, list[str]]`, `dict[str, dict[str, float]]` or `RankedPassages`):
             For each query's id, passages' ids best first, or each passage's score, higher is better; equal scores are
             ranked by id.
         relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
@@ -49,7 +51,7 @@ def success_at_k(rankings, relevance, k, per_query=False):
     The share of queries with at least one relevant passage among the first `k`: what DPR-style tables print.
 
     Args:
-        rankings (`dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+        rankings (`dict[str, list[str]]`, `dict[str, dict[str, float]]` or `RankedPassages`):
             As for [`recall_at_k`].
         relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
             As for [`recall_at_k`].
@@ -78,7 +80,7 @@ def reciprocal_rank(rankings, relevance, k=None, per_query=False):
     1 / rank of a query's first relevant passage, 0 if there is none among the first `k`; the mean over queries (MRR).
 
     Args:
-        rankings (`dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+        rankings (`dict[str, list[str]]`, `dict[str, dict[str, float]]` or `RankedPassages`):
             As for [`recall_at_k`].
         relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
             As for [`recall_at_k`].
@@ -108,7 +110,7 @@ def ndcg_at_k(rankings, relevance, k, per_query=False):
     that an ideal ranking reaches; the mean over queries. As `trec_eval` has it: the gain is the grade itself.
 
     Args:
-        rankings (`dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+        rankings (`dict[str, list[str]]`, `dict[str, dict[str, float]]` or `RankedPassages`):
             As for [`recall_at_k`].
         relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
             As for [`recall_at_k`]; ids without grades have grade 1.
@@ -132,29 +134,85 @@ def ndcg_at_k(rankings, relevance, k, per_query=False):
     return _evaluate("nDCG", rankings, relevance, k, per_query)
 
 
+def average_precision(rankings, relevance, k=None, per_query=False):
+    r"""
+    The precision at the rank of each relevant passage, summed over those among the first `k` and divided by the number
+    of all relevant passages; the mean over queries (MAP).
+
+    Args:
+        rankings (`dict[str, list[str]]`, `dict[str, dict[str, float]]` or `RankedPassages`):
+            As for [`recall_at_k`].
+        relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
+            As for [`recall_at_k`].
+        k (`int`, *optional*):
+            How many passages of a ranking to look at, all by default.
+        per_query (`bool`, *optional*, defaults to `False`):
+            Whether to return each query's value instead of the mean.
+
+    Returns:
+        `float`, or `dict[str, float]` with `per_query=True`: Between 0 and 1.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation import average_precision
+
+    >>> average_precision({"q1": ["b", "a", "d", "c"]}, {"q1": ["b", "d", "x", "y"]})  # (1/1 + 2/3) / 4
+    0.4166666666666667
+
+    ```
+    """
+    return _evaluate("AP", rankings, relevance, k, per_query)
+
+
+WITHOUT_CUTOFF = ("AP", "RR")  # defined on a whole ranking, too
+
+
 def _evaluate(name, rankings, relevance, k, per_query):
+    if not (name in WITHOUT_CUTOFF and k is None) and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise ValueError(f"`k` must be a positive integer, got {k!r}.")
+    (values,) = measure_queries(rankings, relevance, [(name, k)])
+    return values if per_query else math.fsum(values.values()) / len(values)
+
+
+def measure_queries(rankings, relevance, measures):
+    r"""
+    Each query's value by several measures, of rankings that are put in order once.
+
+    Args:
+        rankings (`dict[str, list[str]]`, `dict[str, dict[str, float]]` or `RankedPassages`):
+            As for [`recall_at_k`].
+        relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
+            As for [`recall_at_k`].
+        measures (`list[tuple[str, int or None]]`):
+            Names of `ir_measures`, `"R"`, `"Success"`, `"RR"`, `"nDCG"` or `"AP"`, and how many passages count.
+
+    Returns:
+        `list[dict[str, float]]`: For each measure the value of each judged query.
+    """
     import ir_measures
 
-    whole_ranking = name == "RR" and k is None
-    if not whole_ranking and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise ValueError(f"`k` must be a positive integer, got {k!r}.")
     judgements = {query: _grades(query, judged) for query, judged in relevance.items()}
     if not judgements:
         raise ValueError("`relevance` is empty: give the relevant passages of at least one query.")
-    ranked = {query: _ranked_ids(query, rankings[query]) for query in judgements if query in rankings}
+    rankings = by_query(rankings)
+    ranked = {query: ranked_ids(query, rankings[query]) for query in judgements if query in rankings}
     if rankings and not ranked:
         raise ValueError(
             f"No ranking is of a judged query: rankings are of {list(rankings)[:3]}, judgements of "
             f"{list(judgements)[:3]}. Use the same ids in both."
         )
-    # trec_eval sorts by score itself, in float32 and with ties by id from z to a, so it gets distinct small numbers
-    run = {query: {id: float(len(ids) - i) for i, id in enumerate(ids[:k])} for query, ids in ranked.items() if ids}
-    values = dict.fromkeys(judgements, 0.0)
-    if run:
-        measure = getattr(ir_measures, name)
-        measure = measure if name == "RR" else measure @ k
-        values.update((query, value) for query, _, value in ir_measures.iter_calc([measure], judgements, run))
-    return values if per_query else math.fsum(values.values()) / len(values)
+    results = []
+    for name, k in measures:
+        # trec_eval sorts by score itself, in float32 and with ties by id from z to a, so it gets distinct small
+        # numbers; and no more than count, so that a measure of whole rankings is one of their first `k`
+        run = {query: {id: len(ids) - i for i, id in enumerate(ids[:k])} for query, ids in ranked.items() if ids}
+        values = dict.fromkeys(judgements, 0.0)
+        if run:
+            measure = getattr(ir_measures, name)
+            measure = measure if name in WITHOUT_CUTOFF else measure @ k
+            values.update((query, value) for query, _, value in ir_measures.iter_calc([measure], judgements, run))
+        results.append(values)
+    return results
 
 
 def _grades(query, judged):
@@ -168,18 +226,4 @@ def _grades(query, judged):
     return grades
 
 
-def _ranked_ids(query, ranking):
-    if isinstance(ranking, str):
-        raise ValueError(f"The ranking of query `{query}` must be a list of ids, got {ranking!r}.")
-    if isinstance(ranking, dict):
-        if any(math.isnan(score) for score in ranking.values()):
-            raise ValueError(f"The ranking of query `{query}` has a score that is NaN.")
-        return sorted(ranking, key=lambda id: (-ranking[id], id))
-    ids = list(ranking)
-    if len(set(ids)) < len(ids):
-        twice = next(id for i, id in enumerate(ids) if id in ids[:i])
-        raise ValueError(f"The ranking of query `{query}` names the passage `{twice}` twice.")
-    return ids
-
-
-__all__ = ["ndcg_at_k", "recall_at_k", "reciprocal_rank", "success_at_k"]
+__all__ = ["average_precision", "ndcg_at_k", "recall_at_k", "reciprocal_rank", "success_at_k"]

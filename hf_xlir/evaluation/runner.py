@@ -1,7 +1,5 @@
 """Runs of retrieval: from questions and passages to rankings, for the metrics and for hard-negative mining."""
 
-from typing import NamedTuple
-
 import torch
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -9,25 +7,11 @@ from transformers.utils import logging
 from ..index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, embed_passages, embed_queries
 from ..index.checks import check_dim, check_k
 from ..index.scoring import TopK
+from .rankings import RankedPassages
 
 
 QUESTIONS_PER_BLOCK = 1024  # embedded and searched at once: all passages are read once a block
 PASSAGES_PER_BLOCK = 4096
-
-
-class RankedPassages(NamedTuple):
-    r"""
-    What [`rank_passages`] returns.
-
-    Args:
-        rankings (`dict[str, list[str]]`):
-            For each question's id the passages' ids, best first.
-        scores (`dict[str, list[float]]`):
-            The scores of those passages, falling.
-    """
-
-    rankings: dict[str, list[str]]
-    scores: dict[str, list[float]]
 
 
 def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64, device=None, progress=True):
@@ -132,4 +116,4 @@ def search_exactly(passages, queries, k):
     return best
 
 
-__all__ = ["RankedPassages", "rank_passages"]
+__all__ = ["rank_passages"]

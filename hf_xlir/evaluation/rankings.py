@@ -1,0 +1,83 @@
+"""What a ranking is, and the one order of it: by score, and of equal scores by the passage's id."""
+
+import math
+from typing import NamedTuple
+
+
+class RankedPassages(NamedTuple):
+    r"""
+    What [`rank_passages`] returns.
+
+    Args:
+        rankings (`dict[str, list[str]]`):
+            For each question's id the passages' ids, best first.
+        scores (`dict[str, list[float]]`):
+            The scores of those passages, falling; empty where there are none.
+    """
+
+    rankings: dict[str, list[str]]
+    scores: dict[str, list[float]]
+
+
+def by_query(rankings):
+    r"""
+    Rankings of any form as one dictionary.
+
+    Args:
+        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+            Ids best first, or scores.
+
+    Returns:
+        `dict[str, list[str]]` or `dict[str, dict[str, float]]`: The latter if there are scores.
+
+    Raises:
+        ValueError: If a query has not as many scores as passages, or a passage twice.
+    """
+    if not isinstance(rankings, RankedPassages):
+        return rankings
+    if not rankings.scores:
+        return rankings.rankings
+    return {query: _scored(query, ids, rankings.scores.get(query, [])) for query, ids in rankings.rankings.items()}
+
+
+def ranked_ids(query, ranking):
+    r"""
+    The passages of one query, best first.
+
+    Args:
+        query (`str`):
+            Its id, for messages.
+        ranking (`list[str]` or `dict[str, float]`):
+            Ids, best first; or the score of each id, of which equal ones are ordered by id as text.
+
+    Returns:
+        `list[str]`
+
+    Raises:
+        ValueError: If it names a passage twice, has a score that is NaN, or is a single string.
+    """
+    if isinstance(ranking, str):
+        raise ValueError(f"The ranking of query `{query}` must be a list of ids, got {ranking!r}.")
+    if isinstance(ranking, dict):
+        if any(math.isnan(score) for score in ranking.values()):
+            raise ValueError(f"The ranking of query `{query}` has a score that is NaN.")
+        return sorted(ranking, key=lambda id: (-ranking[id], id))
+    ids = list(ranking)
+    _check_distinct(query, ids)
+    return ids
+
+
+def _scored(query, ids, scores):
+    if len(ids) != len(scores):
+        raise ValueError(f"The ranking of query `{query}` has {len(ids)} passages, but {len(scores)} scores.")
+    _check_distinct(query, ids)
+    return dict(zip(ids, scores, strict=True))
+
+
+def _check_distinct(query, ids):
+    if len(set(ids)) < len(ids):
+        twice = next(id for i, id in enumerate(ids) if id in ids[:i])
+        raise ValueError(f"The ranking of query `{query}` names the passage `{twice}` twice.")
+
+
+__all__ = ["RankedPassages", "by_query", "ranked_ids"]
