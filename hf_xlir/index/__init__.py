@@ -1,5 +1,6 @@
 """Embeddings on disk, and the indexes that search them."""
 
+from .bm25 import BM25Index
 from .dense import add_dense_index
 from .dense_index import DenseIndex
 from .embed import embed_passages, embed_queries
@@ -12,6 +13,7 @@ from .retrieval import retrieve
 check_distributions()  # now, and not when an index is built after hours of embedding
 
 __all__ = [
+    "BM25Index",
     "DenseEmbeddings",
     "DenseIndex",
     "LateInteractionIndex",

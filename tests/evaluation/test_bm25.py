@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_xlir.evaluation import rank_by_bm25
-from hf_xlir.evaluation.bm25 import words
+from hf_xlir.index.bm25 import words
 
 
 TEXT = st.lists(st.sampled_from("north south river hill Nile 1876".split()), min_size=1, max_size=6).map(" ".join)
