@@ -109,7 +109,8 @@ def dpr_rows(records, num_negatives=1, seed=0):
 def reader_rows(records, num_passages=None):
     r"""
     Rows of reader distillation (https://huggingface.co/papers/2012.04584): a question, the passages that a reader had,
-    and its scores of them.
+    and its scores of them. Questions without a scored passage are left out, and a log line says how many: those that
+    were read without passages, and where likelihoods are the scores, those without a known answer.
 
     Args:
         records (`datasets.Dataset`):
@@ -121,16 +122,20 @@ def reader_rows(records, num_passages=None):
         [`EpochRows`] of `query`, `documents` and `reader_scores`.
 
     Raises:
-        ValueError: If a question has no passage, or the first one's have no score.
+        ValueError: If no question is left.
     """
-    empty = np.flatnonzero(_list_lengths(records, "ctxs") == 0)
-    if len(empty):
-        raise ValueError(f"The question `{records[int(empty[0])]['id']}` has no passages: leave it out.")
-    if all(passage["score"] is None for passage in records[0]["ctxs"]):
+    usable = np.flatnonzero(_have_scores(records, num_passages))
+    if not len(usable):
         raise ValueError(
-            f"The passages of the question `{records[0]['id']}` have no `score`: write a reader's scores of them into "
-            "the examples first."
+            f"No passage of the {len(records)} questions has a `score`: write a reader's scores of them into the "
+            "examples first."
         )
+    if len(usable) < len(records):
+        logger.warning(
+            f"{len(records) - len(usable)} of {len(records)} questions are left out, since they have no passage with "
+            "a score."
+        )
+        records = records.select(usable)
     return EpochRows(records, partial(_reader_row, num_passages))
 
 
@@ -152,8 +157,26 @@ def _reader_row(num_passages, record, generator):
 
 def _list_lengths(records, name):
     """How many items each record's list has, without making objects of them."""
-    tables = records.select_columns(name).with_format("arrow").iter(RECORDS_PER_READ)
-    return np.concatenate([pc.list_value_length(table[name]).to_numpy() for table in tables])
+    return np.concatenate([pc.list_value_length(table[name]).to_numpy() for table in _tables(records, name)])
+
+
+def _have_scores(records, num_passages):
+    """Whether one of each record's first passages has a score."""
+    found = []
+    for table in _tables(records, "ctxs"):
+        passages = table["ctxs"].combine_chunks()
+        lengths = pc.list_value_length(passages).to_numpy()
+        of_record = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.arange(len(of_record)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        counts = pc.struct_field(passages.flatten(), "score").is_valid().to_numpy(zero_copy_only=False)
+        if num_passages is not None:
+            counts &= place < num_passages
+        found.append(np.bincount(of_record[counts], minlength=len(lengths)) > 0)
+    return np.concatenate(found)
+
+
+def _tables(records, name):
+    return records.select_columns(name).with_format("arrow").iter(RECORDS_PER_READ)
 
 
 __all__ = ["EpochRows", "dpr_rows", "reader_rows"]

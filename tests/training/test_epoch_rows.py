@@ -97,12 +97,32 @@ def test_a_row_of_a_reader():
     row = at_epoch(reader_rows(examples, num_passages=2), 0)[0]
     assert (len(row["documents"]), row["reader_scores"]) == (2, [2.5, None])
 
-    without = Dataset.from_list([{**common, "ctxs": [{**scored[0], "score": None}]}], features=READER_EXAMPLE_FEATURES)
-    with pytest.raises(ValueError, match="passages of the question `7` have no `score`"):
-        reader_rows(without)
-    empty = Dataset.from_list([{**common, "ctxs": scored}, {**common, "id": "8", "ctxs": []}])
-    with pytest.raises(ValueError, match="The question `8` has no passages"):
-        reader_rows(empty.cast(READER_EXAMPLE_FEATURES))
+
+def test_questions_without_a_score_are_left_out(log, monkeypatch):
+    """They are found before training begins, wherever they are."""
+    monkeypatch.setattr(epoch_rows, "RECORDS_PER_READ", 2)
+    scores = {"a": [None, 1.0], "none": [None, None], "b": [0.0], "empty": [], "c": [None, None, 2.0], "d": [3.0]}
+    examples = Dataset.from_list(
+        [
+            {
+                **{"id": name, "question": name, "target": None, "answers": [], "lang": ""},
+                "ctxs": [{**passages("p")[0], "score": score} for score in of_one],
+            }
+            for name, of_one in scores.items()
+        ],
+        features=READER_EXAMPLE_FEATURES,
+    )
+
+    def questions(examples, num_passages=None):
+        rows = at_epoch(reader_rows(examples, num_passages), 0)
+        return [row["query"] for row in rows.__getitems__(range(len(rows)))]
+
+    assert questions(examples) == ["a", "b", "c", "d"]
+    assert log == ["2 of 6 questions are left out, since they have no passage with a score."]
+    assert questions(examples, 2) == ["a", "b", "d"] and questions(examples, 1) == ["b", "d"]
+    assert questions(examples.select([5, 3, 4])) == ["d", "c"]
+    with pytest.raises(ValueError, match="No passage of the 2 questions has a `score`: write a reader's scores"):
+        reader_rows(examples.select([1, 3]))
 
 
 def test_what_cannot_be():
