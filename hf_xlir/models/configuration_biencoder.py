@@ -18,6 +18,13 @@ class BiEncoderConfig(RetrieverConfig):
         embedding_dim (`int`, *optional*):
             Size of an embedding after a linear projection and LayerNorm (the retriever of
             https://huggingface.co/papers/2012.04584). `None`, the default, is the encoder's hidden size without them.
+        projection_norm (`bool`, *optional*, defaults to `True`):
+            Whether LayerNorm follows the projection. DPR and sentence-transformers project without.
+        projection_activation (`"tanh"`, `"relu"` or `"gelu"`, *optional*):
+            Function between the projection and what follows it, as some sentence-transformers models have.
+        project_tokens (`bool`, *optional*, defaults to `False`):
+            Whether each token is projected before the pooling, as in the retrievers that the FiD repository released.
+            Otherwise the pooled vector is.
         share_encoders (`bool`, *optional*, defaults to `True`):
             Whether queries and documents go through one tower. DPR's released models use two.
         pooling (`"cls"`, `"mean"` or `"last4_mean"`, *optional*, defaults to `"cls"`):
@@ -29,11 +36,16 @@ class BiEncoderConfig(RetrieverConfig):
             Most token ids of a query, special tokens included.
         document_length (`int`, *optional*, defaults to 256):
             Most token ids of a document, special tokens included; 256 as in DPR.
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
+            Text put in front of every query or document, as some models were trained with (`"query: "`).
     """
 
     model_type = "biencoder"
 
     embedding_dim: int | None = None
+    projection_norm: bool = True
+    projection_activation: Literal["tanh", "relu", "gelu"] | None = None
+    project_tokens: bool = False
     share_encoders: bool = True
     pooling: Literal["cls", "mean", "last4_mean"] = "cls"
     normalize: bool = False

@@ -20,7 +20,9 @@ class ColBERTXLMRConfig(RetrieverConfig):
         encoder_config (`dict` or `PreTrainedConfig`, *optional*):
             The encoder, any family that `AutoModel` builds. Defaults to XLM-R base.
         embedding_dim (`int`, *optional*, defaults to 128):
-            Size of a token embedding, after a linear projection without bias.
+            Size of a token embedding, after a linear projection.
+        projection_bias (`bool`, *optional*, defaults to `False`):
+            Whether the projection has a bias, as that of BGE-M3.
         query_length (`int`, *optional*, defaults to 32):
             Token ids of a query: `<s>`, marker, pieces, `</s>`, then expansion.
         document_length (`int`, *optional*, defaults to 180):
@@ -28,6 +30,8 @@ class ColBERTXLMRConfig(RetrieverConfig):
         query_marker_id, document_marker_id (`int`, *optional*):
             Ids put behind `<s>` to tell queries from documents. `None` stands for the published 9748 and 9749 or, in
             a vocabulary that is too small for them, for its two last ordinary pieces.
+        use_markers (`bool`, *optional*, defaults to `True`):
+            Whether there are markers at all. BGE-M3 has none.
         query_expansion (`"pad"`, `"mask"` or `"none"`, *optional*, defaults to `"pad"`):
             How a short query is filled up to `query_length`: with scored padding (DR.DECR), with scored mask tokens
             (ColBERT), or not at all.
@@ -36,6 +40,10 @@ class ColBERTXLMRConfig(RetrieverConfig):
         skip_punctuation (`bool`, *optional*, defaults to `True`):
             Whether document tokens that are one ASCII punctuation mark, alone or behind a word boundary, are left out
             of the scores, as in the published systems. Other marks (`。`, `،`) count.
+        skip_ids, query_skip_ids (`list[int]`, *optional*):
+            Further token ids that are left out of the scores, in documents and in queries.
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
+            Text put in front of every query or document, behind the marker.
         mask_id_zero (`bool`, *optional*, defaults to `False`):
             Reproduces the published DR.DECR code, whose mask tests for id 0: in XLM-R that is `<s>`, which then never
             counts, while document padding does, so that vectors kept for a document depend on its batch. Only for
@@ -56,11 +64,15 @@ class ColBERTXLMRConfig(RetrieverConfig):
     model_type = "colbert_xlmr"
 
     embedding_dim: int = 128
+    projection_bias: bool = False
+    use_markers: bool = True
     query_marker_id: int | None = None
     document_marker_id: int | None = None
     query_expansion: Literal["pad", "mask", "none"] = "pad"
     attend_to_expansion: bool = False
     skip_punctuation: bool = True
+    skip_ids: list[int] | None = None
+    query_skip_ids: list[int] | None = None
     mask_id_zero: bool = False
 
 

@@ -33,6 +33,8 @@ class RetrieverConfig(PreTrainedConfig):
             Length of a query in token ids, special tokens included.
         document_length (`int`, *optional*, defaults to 180):
             Most token ids a document keeps, special tokens included.
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
+            Text put in front of every query or document, as some models were trained with (`"query: "`).
 
     Raises:
         ValueError: If a size is too small, or a keyword is no field.
@@ -48,6 +50,8 @@ class RetrieverConfig(PreTrainedConfig):
     embedding_dim: int | None = None
     query_length: int = 32
     document_length: int = 180
+    query_prompt: str = ""
+    document_prompt: str = ""
 
     def __post_init__(self, **kwargs):
         known = {field.name for field in fields(self)}

@@ -10,17 +10,21 @@ from .configuration_biencoder import BiEncoderConfig
 from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel, check_positions
 
 
+ACTIVATIONS = {None: nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+
+
 class BiEncoderHead(nn.Module):
     """Linear projection and LayerNorm, the small embedding of https://huggingface.co/papers/2012.04584."""
 
-    def __init__(self, hidden_size, embedding_dim):
+    def __init__(self, config):
         super().__init__()
-        self.linear = nn.Linear(hidden_size, embedding_dim)
-        self.LayerNorm = nn.LayerNorm(embedding_dim)
+        self.linear = nn.Linear(config.encoder_config.hidden_size, config.embedding_dim)
+        self.activation = ACTIVATIONS[config.projection_activation]()
+        self.LayerNorm = nn.LayerNorm(config.embedding_dim) if config.projection_norm else nn.Identity()
 
-    def forward(self, pooled):
-        """Map `(batch_size, hidden_size)` to `(batch_size, embedding_dim)`."""
-        return self.LayerNorm(self.linear(pooled))
+    def forward(self, vectors):
+        """Map `(..., hidden_size)` to `(..., embedding_dim)`."""
+        return self.LayerNorm(self.activation(self.linear(vectors)))
 
 
 class BiEncoderModel(RetrieverPreTrainedModel):
@@ -35,9 +39,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
 
     def __init__(self, config):
         super().__init__(config)
-        hidden_size = config.encoder_config.hidden_size
         self.encoder = self.build_encoder(config.encoder_config)
-        self.head = BiEncoderHead(hidden_size, config.embedding_dim) if config.embedding_dim else nn.Identity()
+        self.head = BiEncoderHead(config) if config.embedding_dim else nn.Identity()
         if not config.share_encoders:
             self.document_encoder = self.build_encoder(copy.deepcopy(config.encoder_config))
             self.document_head = copy.deepcopy(self.head)
@@ -142,7 +145,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
             output_hidden_states=output_hidden_states or self.config.pooling == "last4_mean",
             output_attentions=output_attentions,
         )
-        embeddings = head(self._pool(encoded, attention_mask))  # (batch_size, embedding_dim)
+        embeddings = self._pool(encoded, attention_mask, head)  # (batch_size, embedding_dim)
         if self.config.normalize:
             embeddings = nn.functional.normalize(embeddings, dim=-1)
         output = RetrieverOutput(
@@ -152,15 +155,18 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         )
         return output.to_tuple() if return_dict is False else output
 
-    def _pool(self, encoded, attention_mask):
+    def _pool(self, encoded, attention_mask, head):
         if self.config.pooling == "cls":
-            return encoded.last_hidden_state[:, 0]
+            return head(encoded.last_hidden_state[:, 0])
         if self.config.pooling == "mean":
             states = encoded.last_hidden_state
         else:
             states = torch.stack(encoded.hidden_states[-4:]).mean(dim=0)  # (batch_size, sequence_length, hidden_size)
+        if self.config.project_tokens:
+            states = head(states)
         weights = attention_mask[..., None].to(states.dtype)
-        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        return pooled if self.config.project_tokens else head(pooled)
 
     def word_vectors(
         self,

@@ -9,7 +9,7 @@ from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel, check
 
 class ColBERTXLMRModel(RetrieverPreTrainedModel):
     r"""
-    Encoder, linear projection without bias, L2 norm per token (ColBERT, https://huggingface.co/papers/2004.12832;
+    Encoder, linear projection, L2 norm per token (ColBERT, https://huggingface.co/papers/2004.12832;
     DR.DECR, https://huggingface.co/papers/2112.08185).
 
     `from_pretrained` takes a folder of this family or of a bare encoder; then `linear.weight` alone is new.
@@ -34,7 +34,7 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.encoder = self.build_encoder(config.encoder_config)
-        self.linear = nn.Linear(config.encoder_config.hidden_size, config.embedding_dim, bias=False)
+        self.linear = nn.Linear(config.encoder_config.hidden_size, config.embedding_dim, bias=config.projection_bias)
         check_positions(self)
         self.post_init()
 

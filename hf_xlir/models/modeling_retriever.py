@@ -155,14 +155,7 @@ def check_positions(model):
     Raises:
         ValueError: If texts may get longer than the encoder has learnt positions for.
     """
-    most = min(
-        (
-            module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
-        ),
-        default=None,
-    )
+    most = num_positions(model)
     for name in ("query_length", "document_length"):
         length = getattr(model.config, name)
         if most is not None and length > most:
@@ -170,6 +163,27 @@ def check_positions(model):
                 f"`{name}` is {length} token ids, but the encoder has positions for {most}: set `{name}` to at most "
                 f"{most}."
             )
+
+
+def num_positions(model):
+    """
+    How many token ids a text may have.
+
+    Args:
+        model (`PreTrainedModel`):
+            A model with a transformer; that may number positions from `padding_idx + 1` on, as XLM-R does.
+
+    Returns:
+        `int`, or `None` where positions are not learnt.
+    """
+    return min(
+        (
+            module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+        ),
+        default=None,
+    )
 
 
 def _bare_encoder_key_mapping(model_type, prefix):
@@ -188,4 +202,4 @@ def _check_embedding_dim(path, saved, config, kwargs):
         )
 
 
-__all__ = ["RetrieverOutput", "RetrieverPreTrainedModel", "check_positions"]
+__all__ = ["RetrieverOutput", "RetrieverPreTrainedModel", "check_positions", "num_positions"]

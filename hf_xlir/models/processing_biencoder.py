@@ -20,9 +20,11 @@ class BiEncoderProcessor(RetrieverProcessor):
             Most token ids of a query.
         document_length (`int`, *optional*, defaults to 256):
             Most token ids of a document.
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
+            Text put in front of every query, or of every document and its title.
 
     Raises:
-        TypeError: If a length is no integer.
+        TypeError: If a length is no integer, or a prompt no string.
         ValueError: If a length is too small or too large, or the tokenizer lacks a special token.
 
     Example:
@@ -39,10 +41,10 @@ class BiEncoderProcessor(RetrieverProcessor):
     """
 
     config_class = BiEncoderConfig
-    settings = ("query_length", "document_length")
+    settings = ("query_length", "document_length", "query_prompt", "document_prompt")
 
-    def __init__(self, tokenizer=None, query_length=64, document_length=256):
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer=None, query_length=64, document_length=256, query_prompt="", document_prompt=""):
+        super().__init__(tokenizer, query_prompt, document_prompt)
         self.query_length = query_length
         self.document_length = document_length
         self._check_lengths()
@@ -121,9 +123,14 @@ class BiEncoderProcessor(RetrieverProcessor):
         return [*self.tokenizer.model_input_names, "text_type"]
 
     def _encode(self, texts, titles, length, text_type, return_offsets_mapping, warn=True):
-        encoded = self._pieces(texts, text_type, return_offsets_mapping)
-        title_pieces, frames = {}, {False: self._frame(texts[0], paired=False)}
         titled = [] if titles is None else [position for position, title in enumerate(titles) if title]
+        prompt = getattr(self, f"{text_type}_prompt")
+        prompts = [prompt] * len(texts)
+        for position in titled:
+            prompts[position] = ""  # it stands in front of the title
+        prompted = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        encoded = self._pieces(prompted, text_type, return_offsets_mapping)
+        title_pieces, frames = {}, {False: self._frame(texts[0], paired=False)}
         if titled:
             frames[True] = self._frame(texts[0], paired=True)
             if frames[True].room(length) < 1:
@@ -131,7 +138,7 @@ class BiEncoderProcessor(RetrieverProcessor):
                     f"`document_length`={length} leaves no room beside the special tokens of a title and a text: "
                     "raise it, or leave the titles out."
                 )
-            rows = self._pieces([titles[position] for position in titled])["input_ids"]
+            rows = self._pieces([prompt + titles[position] for position in titled])["input_ids"]
             title_pieces = dict(zip(titled, rows, strict=True))
 
         names = ["input_ids", "attention_mask"]
@@ -152,7 +159,7 @@ class BiEncoderProcessor(RetrieverProcessor):
             row["token_type_ids"] = frame.segments(len(title), len(text))
             if return_offsets_mapping:
                 before = len(frame.start) + len(title) + len(frame.middle)
-                offsets = encoded["offset_mapping"][position][: len(text)]
+                offsets = _shifted(encoded["offset_mapping"][position][: len(text)], len(prompts[position]))
                 row["offset_mapping"] = [*[(0, 0)] * before, *offsets, *[(0, 0)] * len(frame.end)]
             for name in names:
                 fields[name].append(row[name])
@@ -188,6 +195,11 @@ class BiEncoderProcessor(RetrieverProcessor):
             name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
             for name, rows in fields.items()
         }
+
+
+def _shifted(offsets, start):
+    """Characters counted from `start`; pieces in front of it get an empty range."""
+    return [(max(first - start, 0), max(last - start, 0)) for first, last in offsets]
 
 
 class _Frame(NamedTuple):

@@ -11,7 +11,6 @@ from .processing_retriever import RetrieverProcessor, kept_of_title
 
 
 PUBLISHED_MARKER_IDS = (9748, 9749)  # of the released DR.DECR checkpoints
-FRAME = 3  # places that <s>, marker and </s> take
 
 
 class ColBERTXLMRProcessor(RetrieverProcessor):
@@ -27,6 +26,8 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         query_marker_id, document_marker_id (`int`, *optional*):
             Ids put behind `<s>`. Default to the published 9748 and 9749 or, in a vocabulary that is too small for
             them, to its two last ordinary pieces.
+        use_markers (`bool`, *optional*, defaults to `True`):
+            Whether there are markers at all. BGE-M3 has none.
         query_length (`int`, *optional*, defaults to 32):
             Token ids of a query.
         document_length (`int`, *optional*, defaults to 180):
@@ -38,6 +39,10 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         skip_punctuation (`bool`, *optional*, defaults to `True`):
             Whether document tokens that are one ASCII punctuation mark, alone or behind a word boundary, are left out
             of the scores, as in the published systems. Other marks (`。`, `،`) count.
+        skip_ids, query_skip_ids (`list[int]`, *optional*):
+            Further token ids that are left out of the scores, in documents and in queries.
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
+            Text put in front of every query or document, behind the marker.
         mask_id_zero (`bool`, *optional*, defaults to `False`):
             Count exactly the tokens whose id is not 0, as the published DR.DECR code does: see
             [`ColBERTXLMRConfig`].
@@ -63,11 +68,16 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
     settings = (
         "query_marker_id",
         "document_marker_id",
+        "use_markers",
         "query_length",
         "document_length",
         "query_expansion",
         "attend_to_expansion",
         "skip_punctuation",
+        "skip_ids",
+        "query_skip_ids",
+        "query_prompt",
+        "document_prompt",
         "mask_id_zero",
     )
 
@@ -82,8 +92,13 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         attend_to_expansion=False,
         skip_punctuation=True,
         mask_id_zero=False,
+        use_markers=True,
+        skip_ids=None,
+        query_skip_ids=None,
+        query_prompt="",
+        document_prompt="",
     ):
-        super().__init__(tokenizer)
+        super().__init__(tokenizer, query_prompt, document_prompt)
         default_query_marker, default_document_marker = _default_marker_ids(tokenizer)
         self.query_marker_id = default_query_marker if query_marker_id is None else query_marker_id
         self.document_marker_id = default_document_marker if document_marker_id is None else document_marker_id
@@ -93,6 +108,9 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         self.attend_to_expansion = attend_to_expansion
         self.skip_punctuation = skip_punctuation
         self.mask_id_zero = mask_id_zero
+        self.use_markers = use_markers
+        self.skip_ids = [] if skip_ids is None else skip_ids
+        self.query_skip_ids = [] if query_skip_ids is None else query_skip_ids
         self._check_settings()
 
     def process_queries(self, texts, warn=True):
@@ -113,9 +131,10 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
             ValueError: If the list or a text is empty.
         """
         texts, _ = self._check_texts(texts, "query")
-        rows = self._pieces(texts, "query")["input_ids"]
+        rows = self._pieces([self.query_prompt + text for text in texts], "query")["input_ids"]
         if warn:
-            self._warn_if_cut([len(row) > self.query_length - FRAME for row in rows], "query")
+            room = self._room(self.query_length)
+            self._warn_if_cut([len(row) > room for row in rows], "query")
         rows = self._framed(rows, self.query_marker_id, self.query_length)
         expansion_id, length = self.tokenizer.pad_token_id, self.query_length
         if self.query_expansion == "mask":
@@ -126,6 +145,8 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         counts = real if self.query_expansion == "none" else torch.ones_like(real)
         if self.mask_id_zero:
             counts = input_ids != 0
+        if self.query_skip_ids:
+            counts = counts & ~torch.isin(input_ids, torch.tensor(self.query_skip_ids))
         attended = torch.ones_like(real) if self.attend_to_expansion and self.query_expansion != "none" else real
         return BatchFeature(
             {"input_ids": input_ids, "attention_mask": attended.long(), "embedding_mask": counts},
@@ -152,13 +173,14 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         texts, titles = self._check_texts(texts, "document", titles)
         if titles is not None:
             texts = [f"{title} {text}" if title else text for title, text in zip(titles, texts, strict=True)]
-        rows = self._pieces(texts, "document")["input_ids"]
-        room = self.document_length - FRAME
+        rows = self._pieces([self.document_prompt + text for text in texts], "document")["input_ids"]
+        room = self._room(self.document_length)
         cut = [len(row) > room for row in rows]
         self._warn_if_cut(cut, "document")
         titled = [i for i in range(len(rows)) if cut[i] and titles is not None and titles[i]]
         if titled:
-            for i, title in zip(titled, self._pieces([titles[i] for i in titled])["input_ids"], strict=True):
+            fronts = self._pieces([self.document_prompt + titles[i] for i in titled])["input_ids"]
+            for i, title in zip(titled, fronts, strict=True):
                 kept = kept_of_title(len(title), len(rows[i]) - len(title), room)
                 rows[i] = rows[i][:kept] + rows[i][len(title) :]
         rows = self._framed(rows, self.document_marker_id, self.document_length)
@@ -166,6 +188,8 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         counts = input_ids != 0 if self.mask_id_zero else real
         if self.skip_punctuation:
             counts = counts & ~torch.isin(input_ids, self._punctuation_ids())
+        if self.skip_ids:
+            counts = counts & ~torch.isin(input_ids, torch.tensor(self.skip_ids))
         return BatchFeature({"input_ids": input_ids, "attention_mask": real.long(), "embedding_mask": counts})
 
     def score(self, queries, documents):
@@ -189,9 +213,13 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         """Names of the model's inputs."""
         return ["input_ids", "attention_mask", "embedding_mask"]
 
+    def _room(self, length):
+        """How many pieces fit beside `<s>`, marker and `</s>`."""
+        return length - 2 - self.use_markers
+
     def _framed(self, rows, marker_id, length):
-        start, end = [self.tokenizer.cls_token_id, marker_id], [self.tokenizer.sep_token_id]
-        return [start + row[: length - FRAME] + end for row in rows]
+        start, end = [self.tokenizer.cls_token_id, marker_id][: 1 + self.use_markers], [self.tokenizer.sep_token_id]
+        return [start + row[: self._room(length)] + end for row in rows]
 
     def _punctuation_ids(self):
         """Ids of pieces that are one ASCII punctuation mark, with or without a word boundary in front."""
@@ -209,7 +237,7 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         if self.query_expansion == "mask" and self.tokenizer.mask_token_id is None:
             raise ValueError('`query_expansion="mask"` needs a tokenizer with a `mask_token`.')
         self._check_lengths()
-        for name in ("attend_to_expansion", "skip_punctuation", "mask_id_zero"):
+        for name in ("attend_to_expansion", "skip_punctuation", "mask_id_zero", "use_markers"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"`{name}` must be `True` or `False`, got {getattr(self, name)!r}.")
         for name in ("query_marker_id", "document_marker_id"):
@@ -220,6 +248,10 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
                     f"`{name}` must be an id of the tokenizer's {len(self.tokenizer)} pieces, got "
                     f"{getattr(self, name)}."
                 )
+        for name in ("skip_ids", "query_skip_ids"):
+            ids = getattr(self, name)
+            if not isinstance(ids, list) or not all(isinstance(each, int) for each in ids):
+                raise TypeError(f"`{name}` must be a list of token ids, got {ids!r}.")
 
 
 def _default_marker_ids(tokenizer):

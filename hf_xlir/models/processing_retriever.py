@@ -18,8 +18,12 @@ class RetrieverProcessor(TextProcessor):
     # Set by subclasses: arguments of `__init__` that are also fields of the model's configuration
     settings: tuple[str, ...] = ()
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, query_prompt, document_prompt):
         super().__init__(tokenizer)
+        self.query_prompt, self.document_prompt = query_prompt, document_prompt
+        for name in ("query_prompt", "document_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"`{name}` must be a string, got {getattr(self, name)!r}.")
         for name, token_id in (
             ("cls_token", tokenizer.cls_token_id),
             ("sep_token", tokenizer.sep_token_id),

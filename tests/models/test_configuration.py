@@ -20,6 +20,12 @@ COLBERT_FIELDS = {
     "attend_to_expansion": True,
     "skip_punctuation": False,
     "mask_id_zero": True,
+    "projection_bias": True,
+    "use_markers": False,
+    "skip_ids": [3, 4],
+    "query_skip_ids": [0],
+    "query_prompt": "query: ",
+    "document_prompt": "passage: ",
 }
 BIENCODER_FIELDS = {
     "embedding_dim": 24,
@@ -28,6 +34,11 @@ BIENCODER_FIELDS = {
     "normalize": True,
     "query_length": 20,
     "document_length": 50,
+    "projection_norm": False,
+    "projection_activation": "tanh",
+    "project_tokens": True,
+    "query_prompt": "query: ",
+    "document_prompt": "passage: ",
 }
 
 
@@ -49,6 +60,12 @@ class TestDefaults:
             "attend_to_expansion": False,
             "skip_punctuation": True,
             "mask_id_zero": False,
+            "projection_bias": False,
+            "use_markers": True,
+            "skip_ids": None,
+            "query_skip_ids": None,
+            "query_prompt": "",
+            "document_prompt": "",
         }
 
     def test_biencoder(self):
@@ -61,6 +78,11 @@ class TestDefaults:
             "normalize": False,
             "query_length": 64,
             "document_length": 256,
+            "projection_norm": True,
+            "projection_activation": None,
+            "project_tokens": False,
+            "query_prompt": "",
+            "document_prompt": "",
         }
 
     @BOTH
@@ -164,6 +186,7 @@ class TestMistakes:
             (ColBERTXLMRConfig, {"query_expansion": "padding"}, "one of .'pad', 'mask', 'none'., got padding"),
             (BiEncoderConfig, {"pooling": "max"}, "one of .'cls', 'mean', 'last4_mean'., got max"),
             (BiEncoderConfig, {"share_encoders": "no"}, "'share_encoders' expected bool, got str"),
+            (BiEncoderConfig, {"projection_activation": "swish"}, "'tanh', 'relu', 'gelu'"),
         ],
     )
     def test_types(self, config_class, fields, message):

@@ -21,6 +21,7 @@ TEXTS = [
 IDS = torch.tensor([[0, 9, 10, 11, 12, 2], [0, 13, 14, 2, 1, 1]])
 MASK = (IDS != 1).long()
 POOLINGS = ["cls", "mean", "last4_mean"]
+HEAD_BIAS = "head.linear.bias"
 HEAD = {"head.linear.weight", "head.linear.bias", "head.LayerNorm.weight", "head.LayerNorm.bias"}
 CHECKPOINTS = [
     *("XLMRobertaModel", "XLMRobertaForMaskedLM", "BertModel", "BertForMaskedLM", "BertForPreTraining"),
@@ -54,6 +55,11 @@ def apply_head(pooled, head):
         vector = centred / (centred.pow(2).mean() + 1e-5).sqrt()
         rows.append(vector * head.LayerNorm.weight.double() + head.LayerNorm.bias.double())
     return torch.stack(rows)
+
+
+def apply_dense(vectors, head, function):
+    """A linear layer and a function by their definitions, in float64, of vectors in rows."""
+    return function(vectors.double() @ head.linear.weight.double().T + head.linear.bias.double())
 
 
 def bare_copy(encoder):
@@ -102,6 +108,34 @@ class TestEmbeddings:
         assert largest(out.embeddings - expected) < 2e-6
         if normalize:
             assert largest(out.embeddings.norm(dim=-1) - 1) < 1e-6
+
+    @pytest.mark.parametrize(
+        "activation, function",
+        [
+            (None, lambda x: x),
+            ("tanh", lambda x: 1 - 2 / (torch.exp(2 * x) + 1)),
+            ("relu", lambda x: x * (x > 0)),
+            ("gelu", lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2),
+        ],
+    )
+    @torch.no_grad()
+    def test_a_projection_without_norm(self, make_biencoder, activation, function):
+        model = make_biencoder(
+            embedding_dim=8, pooling="mean", projection_norm=False, projection_activation=activation
+        )
+        randomize(model.head)
+        assert {name for name in model.state_dict() if name.startswith("head.")} == {"head.linear.weight", HEAD_BIAS}
+        expected = apply_dense(pool([model.encoder(IDS, MASK).last_hidden_state], MASK, "mean"), model.head, function)
+        assert largest(model(IDS, MASK).embeddings - expected) < 2e-6
+
+    @pytest.mark.parametrize("pooling", ["mean", "cls"])
+    @torch.no_grad()
+    def test_tokens_may_be_projected_before_they_are_pooled(self, make_biencoder, pooling):
+        model = make_biencoder(embedding_dim=8, pooling=pooling, project_tokens=True)
+        randomize(model.head)
+        states = model.encoder(IDS, MASK).last_hidden_state
+        projected = torch.stack([apply_head(row, model.head) for row in states])
+        assert largest(model(IDS, MASK).embeddings - pool([projected], MASK, pooling)) < 2e-6
 
     @torch.no_grad()
     def test_poolings_differ(self, make_biencoder, make_encoder_config):

@@ -88,6 +88,15 @@ class TestEmbeddings:
         assert largest(out.embeddings.norm(dim=-1) - kept.float()) < 1e-6
 
     @torch.no_grad()
+    def test_a_projection_with_bias(self, make_colbert):
+        model = make_colbert(projection_bias=True)
+        torch.nn.init.normal_(model.linear.bias)
+        vectors = model.encoder(IDS, MASK).last_hidden_state.double() @ model.linear.weight.double().T
+        vectors = vectors + model.linear.bias.double()
+        expected = vectors / vectors.pow(2).sum(-1, keepdim=True).sqrt() * MASK[..., None]
+        assert largest(model(IDS, MASK).embeddings - expected) < 1e-6
+
+    @torch.no_grad()
     def test_default_masks(self, tiny_colbert):
         everything = tiny_colbert(IDS, torch.ones_like(IDS), torch.ones(2, 6, dtype=torch.bool))
         out = tiny_colbert(IDS)

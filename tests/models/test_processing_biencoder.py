@@ -162,6 +162,32 @@ class TestOffsets:
         assert inputs["offset_mapping"].tolist() == [[[0, 0]] * 4 + [[0, 5], [6, 8], [9, 12], [0, 0]]]
 
 
+class TestPrompts:
+    def test_stand_in_front(self, tiny_tokenizer):
+        processor = BiEncoderProcessor(tiny_tokenizer, query_prompt="Who: ", document_prompt="The ")
+        plain = BiEncoderProcessor(tiny_tokenizer)
+        titles = ["Nile", None]
+        found = processor.process_documents([NILE, NILE], titles=titles)
+        expected = plain.process_documents([NILE, "The " + NILE], titles=["The Nile", None])
+        assert found["input_ids"].tolist() == expected["input_ids"].tolist()
+        found = processor.process_queries(["invented"])["input_ids"]
+        assert found.tolist() == plain.process_queries(["Who: invented"])["input_ids"].tolist()
+
+    def test_offsets_are_those_of_the_text(self, tiny_tokenizer):
+        processor, plain = (
+            BiEncoderProcessor(tiny_tokenizer, document_prompt="Who: "),
+            BiEncoderProcessor(tiny_tokenizer),
+        )
+        offsets = processor.process_documents([NILE, NILE], titles=[None, "Nile"], return_offsets_mapping=True)
+        expected = plain.process_documents([NILE], return_offsets_mapping=True)["offset_mapping"][0].tolist()
+        prompt = len(tiny_tokenizer("Who: ", add_special_tokens=False)["input_ids"])
+        found = offsets["offset_mapping"][0].tolist()
+        assert found[: prompt + 1] == [[0, 0]] * (prompt + 1)  # <s> and the prompt
+        assert found[prompt + 1 : prompt + len(expected)] == expected[1:]
+        titled = plain.process_documents([NILE], titles=["Who: Nile"], return_offsets_mapping=True)["offset_mapping"]
+        assert offsets["offset_mapping"][1].tolist()[: titled.shape[1]] == titled[0].tolist()
+
+
 class TestScore:
     def test_inner_products(self, tiny):
         queries = RetrieverOutput(embeddings=torch.tensor([[1.0, 2.0], [0.5, -1.0]]))

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import pickle
+import re
 import string
 
 import pytest
@@ -28,6 +29,11 @@ CHANGED = {
     "attend_to_expansion": True,
     "skip_punctuation": False,
     "mask_id_zero": True,
+    "use_markers": False,
+    "skip_ids": [7, 8],
+    "query_skip_ids": [0],
+    "query_prompt": "Who ",
+    "document_prompt": "The ",
 }
 
 
@@ -175,6 +181,53 @@ class TestDocuments:
         queries = processor.process_queries(texts)
         for name, value in queries.items():
             assert torch.equal(value, torch.cat([processor.process_queries([text])[name] for text in texts])), name
+
+
+class TestSettingsOfOtherLibraries:
+    def test_without_markers(self, tiny_tokenizer):
+        processor = ColBERTXLMRProcessor(
+            tiny_tokenizer, use_markers=False, query_expansion="none", query_length=6, document_length=6
+        )
+        pieces = tiny_tokenizer(NILE, add_special_tokens=False)["input_ids"]
+        for inputs in (processor.process_queries([NILE]), processor.process_documents([NILE])):
+            assert inputs["input_ids"].tolist() == [[0, *pieces[:4], 2]]
+
+    def test_skipped_ids(self, tiny_tokenizer):
+        nile = tiny_tokenizer.convert_tokens_to_ids("▁Nile")
+        processor = ColBERTXLMRProcessor(tiny_tokenizer, skip_ids=[nile, 0], query_skip_ids=[nile], query_length=20)
+        ordinary = ColBERTXLMRProcessor(tiny_tokenizer, query_length=20)
+        for name, skipped in (("process_documents", (nile, 0)), ("process_queries", (nile,))):
+            ids, mask = (getattr(processor, name)([NILE, "Who"])[key] for key in ("input_ids", "embedding_mask"))
+            before = getattr(ordinary, name)([NILE, "Who"])["embedding_mask"]
+            expected = [[old and each not in skipped for each, old in zip(*row, strict=True)]
+                        for row in zip(ids.tolist(), before.tolist(), strict=True)]  # fmt: skip
+            assert mask.tolist() == expected and nile in ids
+
+    def test_prompts(self, tiny_tokenizer):
+        processor = ColBERTXLMRProcessor(tiny_tokenizer, query_prompt="Who: ", document_prompt="The ")
+        ordinary = ColBERTXLMRProcessor(tiny_tokenizer)
+        for found, expected in (
+            (processor.process_queries(["invented"]), ordinary.process_queries(["Who: invented"])),
+            (processor.process_documents([NILE]), ordinary.process_documents(["The " + NILE])),
+            (processor.process_documents([NILE], ["Nile"]), ordinary.process_documents(["The Nile " + NILE])),
+        ):
+            assert found["input_ids"].tolist() == expected["input_ids"].tolist()
+        # A title that is cut keeps the prompt in front of it
+        processor, ordinary = (
+            ColBERTXLMRProcessor(tiny_tokenizer, document_length=13, document_prompt=prompt) for prompt in ("The ", "")
+        )
+        found = processor.process_documents(["Seoul " * 9], ["Nile " * 40])["input_ids"]
+        assert (
+            found.tolist() == ordinary.process_documents(["Seoul " * 9], ["The " + "Nile " * 40])["input_ids"].tolist()
+        )
+
+    def test_room_is_left_for_what_is_there(self, tiny_tokenizer, caplog):
+        text = "Nile " * 5
+        with caplog.at_level(logging.WARNING, logger="hf_xlir"):
+            ColBERTXLMRProcessor(tiny_tokenizer, use_markers=False, query_length=7).process_queries([text])
+            assert not caplog.text
+            ColBERTXLMRProcessor(tiny_tokenizer, query_length=7).process_queries([text])
+            assert "1 of 1 texts were truncated" in caplog.text
 
 
 class TestTruncationWarnings:
@@ -329,7 +382,8 @@ class TestSettings:
         processor.check_config(ColBERTXLMRConfig(**{**CHANGED, "query_marker_id": None}))
         for name, value in ColBERTXLMRProcessor(tiny_tokenizer).to_dict().items():
             if name in CHANGED:
-                with pytest.raises(ValueError, match=f"processor has {name}={CHANGED[name]!r}.*{name}={value!r}"):
+                message = f"processor has {name}={CHANGED[name]!r}, the model's configuration {name}={value!r}"
+                with pytest.raises(ValueError, match=re.escape(message)):
                     processor.check_config(ColBERTXLMRConfig(**{**CHANGED, name: value}))
 
     def test_names(self, tiny):

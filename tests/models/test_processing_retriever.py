@@ -175,6 +175,11 @@ class TestSettings:
             ("mask_id_zero", None, "must be `True` or `False`, got None"),
             ("query_marker_id", 5.0, "must be an integer or `None`, got 5.0"),
             ("document_marker_id", "5", "must be an integer or `None`, got '5'"),
+            ("use_markers", 0, "must be `True` or `False`, got 0"),
+            ("skip_ids", (3,), r"must be a list of token ids, got \(3,\)"),
+            ("query_skip_ids", ["3"], r"must be a list of token ids, got \['3'\]"),
+            ("query_prompt", None, "must be a string, got None"),
+            ("document_prompt", 5, "must be a string, got 5"),
         ],
     )
     def test_types(self, tiny_tokenizer, name, value, message):
