@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from datasets.search import BaseIndex
 
-from .contents import added, check_vectors, compacted, merged, query_moments, rebuilt, removed, settled, updated
+from .contents import added, check_vectors, compacted, merged, rebuilt, removed, settled, updated
 from .index_files import load_contents, save_contents
+from .query_sample import query_moments
 from .token_pooling import pool_tokens
 
 
@@ -153,7 +154,7 @@ class ChangingIndex(BaseIndex):
                 Original vectors of all passages of the index, in any order; further passages are ignored. Without
                 them the compressed vectors are decoded and rounded a second time.
             queries ([`QueryEmbeddings`], *optional*):
-                As for [`LateInteractionIndex.build`]. By default, those given there count.
+                As for [`LateInteractionIndex.build`]. By default, what counted there does.
 
         Raises:
             ValueError: If a passage of the index is not in `embeddings`, or vectors are of another size or not finite.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from transformers.utils import logging
 
-from .checks import check_queries, rows_of_ids
-from .clustering import SAMPLE_PER_CENTROID, second_moments
-from .embeddings import QueryEmbeddings, TokenEmbeddings
+from .checks import rows_of_ids
+from .clustering import SAMPLE_PER_CENTROID
+from .embeddings import TokenEmbeddings
 from .exact_tokens import ranges
 from .residual_codec import check_nbits
 from .segments import Segment, compressed_segment, exact_segment, joined, mean_residual, stored_embeddings, train
@@ -101,25 +101,6 @@ class Contents:
             if len(places):
                 return segment, int(places[0])
         raise IndexError(f"There is no row {row} among {len(self.ids)}.")
-
-
-def query_moments(queries, embedding_dim):
-    r"""
-    Mean outer product of queries' vectors with themselves: float64 of shape `(embedding_dim, embedding_dim)`.
-
-    Args:
-        queries ([`QueryEmbeddings`]):
-            Of a model with one vector a token.
-        embedding_dim (`int`):
-            What the index has.
-
-    Raises:
-        ValueError: If these are not such embeddings, or they have a NaN or infinite value.
-    """
-    if not isinstance(queries, QueryEmbeddings):
-        raise ValueError(f"`queries` must be `QueryEmbeddings`, as of `embed_queries`, got {type(queries).__name__}.")
-    embeddings, mask = check_queries(queries.embeddings, queries.mask, embedding_dim, single=False)
-    return second_moments(embeddings[mask]).numpy()
 
 
 def added(contents, embeddings):
@@ -335,7 +316,6 @@ __all__ = [
     "check_vectors",
     "compacted",
     "merged",
-    "query_moments",
     "rebuilt",
     "removed",
     "settled",

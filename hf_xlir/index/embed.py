@@ -13,6 +13,7 @@ from ..models.pairing import check_processor
 from ..models.processing_text import fault_of
 from .embeddings import (
     DENSE_FORMAT,
+    QUERY_MOMENTS,
     TOKEN_FORMAT,
     DenseEmbeddings,
     QueryEmbeddings,
@@ -21,6 +22,7 @@ from .embeddings import (
 )
 from .encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, device_of, embed_blocks, encoding
 from .passages import check_passages
+from .query_sample import moments_of_pieces
 from .storage import MANIFEST, FolderWriter, check_replaceable
 from .unfinished import Part, Processes, discard_published, fingerprint_of, is_published
 
@@ -92,6 +94,7 @@ def embed_passages(
 
     Returns:
         [`TokenEmbeddings`] from a model with one vector a token, [`DenseEmbeddings`] from one with one vector a text.
+        The former also say what queries are like, by up to a hundred pieces of passages that are embedded as such.
 
     Raises:
         ValueError: If the processor is not the model's, there is no passage, one has no id, no text or keeps no token,
@@ -133,9 +136,12 @@ def embed_passages(
                 *(block_size, batch_size, max_tokens_per_batch, np.dtype(stored_dtype), bar),
             )
 
+        def query_moments():
+            return moments_of_pieces(encode, processor, passages)
+
         if output_dir is None:
             with _bar(len(ids), progress) as bar:
-                return _in_memory(blocks(range(len(starts)), bar), ids)
+                return _in_memory(blocks(range(len(starts)), bar), ids, query_moments)
         processes = Processes(device_of(model))
         fingerprint = fingerprint_of(
             model,
@@ -154,7 +160,7 @@ def embed_passages(
         folder = Path(output_dir)
         check_replaceable(folder, TOKEN_FORMAT, DENSE_FORMAT)
         if not (resume and is_published(folder, fingerprint)):
-            _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress)
+            _write(blocks, ids, query_moments, folder, fingerprint, processes, starts, resume, progress)
         elif processes.rank == 0:
             discard_published(folder, fingerprint)
         return _load(folder)
@@ -227,14 +233,14 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, dtyp
     return QueryEmbeddings(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
 
 
-def _in_memory(blocks, ids):
+def _in_memory(blocks, ids, query_moments):
     values, lengths = zip(*blocks, strict=True)
     if lengths[0] is None:
         return DenseEmbeddings(np.concatenate(values), ids)
-    return TokenEmbeddings(np.concatenate(values), np.concatenate(lengths), ids)
+    return TokenEmbeddings(np.concatenate(values), np.concatenate(lengths), ids, query_moments())
 
 
-def _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress):
+def _write(blocks, ids, query_moments, folder, fingerprint, processes, starts, resume, progress):
     """Write this process's share of the blocks, wait for the others, and put the whole together."""
     own = processes.share(range(len(starts)))
     with processes.meeting() as meet, Part(folder, processes, fingerprint, resume) as part:
@@ -254,11 +260,11 @@ def _write(blocks, ids, folder, fingerprint, processes, starts, resume, progress
             for rank in range(1, processes.count):
                 part.absorb(rank)
             part.close()
-            _publish(part, ids)
+            _publish(part, ids, query_moments)
         meet()
 
 
-def _publish(part, ids):
+def _publish(part, ids, query_moments):
     sizes = {"num_passages": len(ids), "embedding_dim": part.state["row_shape"][0], "fingerprint": part.fingerprint}
     with FolderWriter(part.folder, part.state["tag"]) as folder:  # names that a kill here leaves to the next call
         folder.adopt("values.npy", part.data("values"))
@@ -267,6 +273,8 @@ def _publish(part, ids):
             folder.commit(DENSE_FORMAT, **sizes)
         else:
             folder.adopt("lengths.npy", part.data("lengths"))
+            if (moments := query_moments()) is not None:
+                np.save(folder.file(QUERY_MOMENTS), moments)
             folder.commit(TOKEN_FORMAT, num_tokens=part.state["rows"], **sizes)
     discard_published(part.folder, part.fingerprint)
 

@@ -13,6 +13,7 @@ from .storage import FolderWriter, check_replaceable, load_folder, map_array
 
 TOKEN_FORMAT = "hf_xlir.token_embeddings"
 DENSE_FORMAT = "hf_xlir.dense_embeddings"
+QUERY_MOMENTS = "query_moments.npy"
 IDS_PER_WRITE = 100_000
 
 
@@ -28,6 +29,9 @@ class TokenEmbeddings:
             Number of vectors of each passage, at least 1.
         ids (`list[str]`):
             The passages' ids, each one once.
+        query_moments (`numpy.ndarray` of float64 and shape `(embedding_dim, embedding_dim)`, *optional*):
+            What the same model's queries are like, for [`LateInteractionIndex.build`]: the mean outer product of
+            their vectors with themselves.
 
     Raises:
         ValueError: If the parts do not fit together, a passage has no vector, or an id appears twice.
@@ -47,6 +51,7 @@ class TokenEmbeddings:
     values: np.ndarray
     lengths: np.ndarray
     ids: list[str]
+    query_moments: np.ndarray | None = None
 
     def __post_init__(self):
         _check_vectors(self.values, "(number of tokens, embedding_dim)")
@@ -63,6 +68,9 @@ class TokenEmbeddings:
             raise ValueError(f"Passage `{passage}` keeps no token, so that nothing could match it: leave it out.")
         if self.offsets[-1] != len(self.values):
             raise ValueError(f"`lengths` sum to {self.offsets[-1]}, but `values` has {len(self.values)} rows.")
+        expected = (self.embedding_dim, self.embedding_dim)
+        if self.query_moments is not None and self.query_moments.shape != expected:
+            raise ValueError(f"`query_moments` must have shape {expected}, got {self.query_moments.shape}.")
 
     def __len__(self):
         return len(self.lengths)
@@ -197,6 +205,8 @@ def save_tokens(embeddings, path, kind, **fields):
     with FolderWriter(path) as folder:
         np.save(folder.file("values.npy"), embeddings.values)
         np.save(folder.file("lengths.npy"), embeddings.lengths)
+        if embeddings.query_moments is not None:
+            np.save(folder.file(QUERY_MOMENTS), embeddings.query_moments)
         write_ids(folder, embeddings.ids)
         folder.commit(
             kind,
@@ -211,7 +221,8 @@ def load_tokens(path, kind, verify=False):
     """[`TokenEmbeddings`] from a folder of the format `kind`, memory-mapped."""
 
     def open_files(_, files):
-        return TokenEmbeddings(map_array(files["values.npy"]), np.load(files["lengths.npy"]), read_ids(files))
+        moments = np.load(files[QUERY_MOMENTS]) if QUERY_MOMENTS in files else None
+        return TokenEmbeddings(map_array(files["values.npy"]), np.load(files["lengths.npy"]), read_ids(files), moments)
 
     return load_folder(path, kind, open_files, verify)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .compressed_tokens import CompressedTokens
 from .contents import Contents, Settings
-from .embeddings import read_ids, write_ids
+from .embeddings import QUERY_MOMENTS, read_ids, write_ids
 from .exact_tokens import ExactTokens
 from .residual_codec import ResidualCodec
 from .segments import Segment, Training
@@ -17,7 +17,6 @@ from .storage import MANIFEST, FolderWriter, check_replaceable, load_folder, map
 
 
 CODEC_ARRAYS = ("centroids", "rotation", "query_rotation")
-QUERY_MOMENTS = "query_moments.npy"
 INDEX_FORMAT = "hf_xlir.late_interaction_index"
 
 

@@ -12,7 +12,8 @@ from transformers.utils import logging
 from .attached_index import AttachedIndex
 from .changing_index import ChangingIndex
 from .checks import check_k, check_queries
-from .contents import Contents, Settings, added, check_vectors, query_moments, settled
+from .contents import Contents, Settings, added, check_vectors, settled
+from .query_sample import query_moments
 from .scoring import TopK
 from .search_limits import search_limits
 from .token_pooling import pool_tokens
@@ -118,10 +119,10 @@ was compressed is rounded a second time |
             queries ([`QueryEmbeddings`], *optional*):
                 A sample of what will be searched for, such as a hundred training questions, from [`embed_queries`].
                 Precision goes to the directions that queries have most of: the more they differ from passages, as
-                those filled up with `[MASK]` do, the better the same bytes find what exact search finds. Where no
-                questions are at hand, pieces of ten words or so from a hundred passages, embedded as queries, do
-                nearly as well. Other queries are still served, less well. By default queries are taken to be as
-                passages are.
+                those filled up with `[MASK]` do, the better the same bytes find what exact search finds. Other
+                queries are still served, less well. By default the pieces of passages count that
+                [`embed_passages`] embedded as queries, which do nearly as well; without these, queries are taken to be
+                as passages are.
 
         Returns:
             [`LateInteractionIndex`].
@@ -135,7 +136,9 @@ was compressed is rounded a second time |
         if not len(embeddings):
             raise ValueError("`embeddings` has no passages: there is nothing to index.")
         embeddings = pool_tokens(embeddings, settings.pooling_factor)
-        moments = None if queries is None else query_moments(queries, embeddings.embedding_dim)
+        moments = embeddings.query_moments
+        if queries is not None:
+            moments = query_moments(queries, embeddings.embedding_dim)
         contents = added(Contents([], (), embeddings.embedding_dim, moments), embeddings)
         return cls(settled(contents, settings), settings)
 

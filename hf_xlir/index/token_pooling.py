@@ -45,7 +45,7 @@ def pool_tokens(embeddings, pooling_factor, progress=True):
     for row in passages:
         pooled = _pooled(np.asarray(embeddings[row], dtype=np.float64), int(lengths[row]))
         values[ends[row] - lengths[row] : ends[row]] = pooled
-    return TokenEmbeddings(values, lengths, embeddings.ids)
+    return TokenEmbeddings(values, lengths, embeddings.ids, embeddings.query_moments)
 
 
 def _pooled(vectors, num_clusters):

@@ -96,7 +96,8 @@ class TestTokenEmbeddings:
         low = embed_passages(tiny_colbert, processor, passages, dtype=dtype, progress=False)
         wide = embed_passages(tiny_colbert, processor, passages, dtype=dtype, stored_dtype="float32", progress=False)
         hook.remove()
-        assert types == [torch.float32, getattr(torch, dtype), getattr(torch, dtype)]
+        # passages, then a piece of one as a query
+        assert types == [torch.float32] * 2 + [getattr(torch, dtype)] * 4
         assert full.values.dtype == wide.values.dtype == np.float32 and low.values.dtype == np.float16
         assert (full.values * wide.values).sum(axis=1).min() > 0.999
         assert not np.array_equal(full.values, wide.values)
@@ -182,7 +183,7 @@ class TestOnDisk:
         (tmp_path / "notes.txt").write_text("mine")
         embed_passages(WordModel(), WordProcessor(), random_passages(9, seed=1), tmp_path, progress=False)
         assert len(TokenEmbeddings.load(tmp_path)) == 9
-        assert len(list(tmp_path.iterdir())) == 5  # three arrays, the manifest, the notes
+        assert len(list(tmp_path.iterdir())) == 6  # four arrays, the manifest, the notes
         assert np.array_equal(first.values, kept)  # the old mapping stays readable
 
     def test_damaged_and_foreign_folders(self, tmp_path):

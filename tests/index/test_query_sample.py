@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from hf_xlir.index import LateInteractionIndex, QueryEmbeddings, TokenEmbeddings
+from hf_xlir import ColBERTXLMRProcessor
+from hf_xlir.index import LateInteractionIndex, QueryEmbeddings, TokenEmbeddings, embed_passages, embed_queries
+from hf_xlir.index.query_sample import pieces_of
 
 
 DIM, NUM_PASSAGES, LENGTH = 64, 400, 12
@@ -168,3 +171,59 @@ def test_what_is_no_sample_is_refused(queries, message):
     index = LateInteractionIndex.build(passages(10), 4)
     with pytest.raises(ValueError, match=message):
         index.rebuild(queries=queries)
+
+
+class TestPieces:
+    """Where no sample is given: pieces of passages, which are embedded as queries beside them."""
+
+    def test_what_they_are(self):
+        texts = ["one two three", "  " + " ".join(f"w{i}" for i in range(50)), "語" * 90]
+        passages = [{"id": str(row), "text": texts[row % 3]} for row in range(1500)]
+        pieces = pieces_of(passages)
+        assert len(pieces) == 100 and pieces == pieces_of(passages) != pieces_of(passages, seed=1)
+        assert {piece for piece in pieces if piece.startswith("o")} == {"one two three"}
+        words = [piece.split() for piece in pieces if piece.startswith("w")]
+        assert {len(each) for each in words} == set(range(5, 15))
+        assert all(each == [f"w{int(each[0][1:]) + i}" for i in range(len(each))] for each in words)
+        assert len({each[0] for each in words}) > 15
+        assert all(10 <= len(piece) <= 40 for piece in pieces if piece.startswith("語"))
+        assert len(pieces_of(passages[:1000])) == 100 and len(pieces_of(passages[:41])) == 5
+
+    def test_they_are_embedded_as_queries(self, tiny_colbert, tiny_tokenizer, tmp_path):
+        processor = ColBERTXLMRProcessor(tiny_tokenizer, query_length=16, document_length=40)
+        rows = [{"id": str(row), "text": f"The river {row} flows to the sea, and no further."} for row in range(95)]
+        embeddings = embed_passages(tiny_colbert, processor, rows, progress=False)
+        queries = embed_queries(tiny_colbert, processor, pieces_of(rows))
+        kept = queries.embeddings[queries.mask].double()
+        assert len(queries.embeddings) == 10
+        np.testing.assert_allclose(embeddings.query_moments, kept.T @ kept / len(kept), atol=1e-6)
+        on_disk = embed_passages(tiny_colbert, processor, rows, tmp_path / "embeddings", progress=False)
+        np.testing.assert_allclose(on_disk.query_moments, embeddings.query_moments, atol=1e-9)
+        embeddings.save(tmp_path / "saved")
+        loaded = TokenEmbeddings.load(tmp_path / "saved")
+        np.testing.assert_array_equal(loaded.query_moments, embeddings.query_moments)
+
+        index = LateInteractionIndex.build(loaded, 4, pooling_factor=2)
+        assert is_stretched(index)
+        np.testing.assert_array_equal(index.contents.query_moments, loaded.query_moments)
+        sampled = LateInteractionIndex.build(loaded, 4, queries=embed_queries(tiny_colbert, processor, ["A river?"]))
+        assert not np.array_equal(sampled.contents.query_moments, loaded.query_moments)
+        assert not is_stretched(LateInteractionIndex.build(replace(loaded, query_moments=None), 4))
+
+    def test_a_model_that_cannot_embed_queries(self, tiny_colbert, tiny_tokenizer, monkeypatch):
+        processor = ColBERTXLMRProcessor(tiny_tokenizer, query_length=16, document_length=40)
+        forward = tiny_colbert.forward
+
+        def no_queries(input_ids, **inputs):
+            output = forward(input_ids, **inputs)
+            if input_ids.shape[1] == 16:
+                output.embeddings[:] = torch.nan
+            return output
+
+        monkeypatch.setattr(tiny_colbert, "forward", no_queries)
+        rows = [{"id": "a", "text": "Seoul, Helsinki. " * 20}]
+        assert embed_passages(tiny_colbert, processor, rows, progress=False).query_moments is None
+
+    def test_moments_of_another_size(self):
+        with pytest.raises(ValueError, match=r"`query_moments` must have shape \(64, 64\), got \(3, 3\)"):
+            replace(passages(2), query_moments=np.eye(3))

@@ -76,7 +76,7 @@ def test_only_the_rest_is_encoded(tmp_path):
     assert [len(texts) for texts, _ in processor.calls] == [10]
     assert np.array_equal(embeddings.values, expected.values) and embeddings.ids == expected.ids
     assert np.array_equal(embeddings.lengths, expected.lengths)
-    assert names(tmp_path) == ["ids", "lengths", "manifest.json", "values"]
+    assert names(tmp_path) == ["ids", "lengths", "manifest.json", "query_moments", "values"]
 
 
 def test_a_finished_call_returns_at_once(tmp_path):
@@ -121,7 +121,7 @@ def test_other_calls_are_refused(tmp_path, change, named):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     again = embed(tmp_path, resume=False, **options)
     assert np.array_equal(again.values, embed(None, **options).values)
-    assert names(tmp_path) == ["ids", "lengths", "manifest.json", "values"]
+    assert names(tmp_path) == ["ids", "lengths", "manifest.json", "query_moments", "values"]
 
 
 def test_the_last_call_s_padding_does_not_count(tmp_path):
@@ -137,7 +137,7 @@ def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path):
     loaded = TokenEmbeddings.load(tmp_path, verify=True)
     assert np.array_equal(loaded.values, old.values) and len(loaded) == 9
     assert len(embed(tmp_path)) == 50 and np.isfinite(old.values).all()
-    assert names(tmp_path) == ["ids", "lengths", "manifest.json", "values"]
+    assert names(tmp_path) == ["ids", "lengths", "manifest.json", "query_moments", "values"]
 
 
 def test_what_cannot_be_embedded_leaves_nothing(tmp_path):

@@ -56,12 +56,15 @@ class WordProcessor(RetrieverProcessor):
         length = max(map(len, rows))
         ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
         features = {"input_ids": ids, "attention_mask": (ids != 0).long()}
-        extra = {"text_type": text_type} if self.dense else {"embedding_mask": ids > 1}
-        return BatchFeature({**features, **extra})
+        extra = {} if self.dense else {"embedding_mask": ids > 1}
+        return BatchFeature({**features, **extra, "text_type": text_type})
 
 
 class WordModel(torch.nn.Module):
-    """A vector for each word id, plus a share of the text's mean, so that a token outside the text would show."""
+    """
+    A vector for each word id, plus a share of the text's mean, so that a token outside the text would show. `shapes`
+    are those of its documents' batches.
+    """
 
     def __init__(self, dense=False):
         super().__init__()
@@ -80,8 +83,9 @@ class WordModel(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask, embedding_mask=None, text_type=None):
         assert not self.training and not self.dropout.training
-        assert self.dense == (text_type in ("document", "query"))
-        self.shapes.append(tuple(input_ids.shape))
+        assert text_type in ("document", "query")
+        if text_type == "document":
+            self.shapes.append(tuple(input_ids.shape))
         vectors = self.dropout(self.table(input_ids))
         weights = attention_mask[:, :, None].to(vectors.dtype)
         mean = (vectors * weights).sum(dim=1) / weights.sum(dim=1)
