@@ -12,7 +12,7 @@ the same token vectors and equally many threads.
 - size: bytes a token of the index's files that a search and its rerank need, and of all that are stored; memory that
   loading and searching adds to the process, mapped files included;
 - queries: `--query_sample` further ones are given to our builds as the sample that precision is fitted to; the index
-  of the first of `--nbits` is also built without;
+  of the first of `--nbits` is also built without, and with the pieces of passages that `embed_passages` takes instead;
 - search: single queries (median and 95th percentile) and all at once (throughput, CPU time), and how many of the 10
   and the 100 best passages of exact MaxSim are among the 10 and the 100 found (R@10, R@100), at several operating
   points: of ours `n_probe`, `n_tokens`, `n_rerank`; of the peers their defaults, and others;
@@ -181,7 +181,8 @@ def array_files(folder):
     """Paths of the arrays, which peers read without this package."""
     passages = folder / "passages"
     names = json.loads((passages / "manifest.json").read_text(encoding="utf-8"))["files"]
-    files = {name: str(passages / names[f"{name}.npy"]["name"]) for name in ("values", "lengths")}
+    wanted = [name for name in ("values", "lengths", "query_moments") if f"{name}.npy" in names]
+    files = {name: str(passages / names[f"{name}.npy"]["name"]) for name in wanted}
     return files | {name: str(folder / f"{name}.npy") for name in ("queries", "query_mask")}
 
 
@@ -190,6 +191,9 @@ def our_engines(args):
     sample = {"query_sample": args.query_sample} if args.query_sample else {}
     indexes = {f"ours, {nbits} bits": {"nbits": nbits} | sample for nbits in args.nbits}
     if sample:
+        pieces = array_files(Path(args.embeddings)).get("query_moments")
+        if pieces:
+            indexes[f"ours, {args.nbits[0]} bits, pieces"] = {"nbits": args.nbits[0], "query_moments": pieces}
         indexes[f"ours, {args.nbits[0]} bits, no sample"] = {"nbits": args.nbits[0]}
     for factor in args.pooling_factors:
         pooled = {"nbits": args.nbits[0], "pooling_factor": factor}

@@ -44,6 +44,7 @@ class Ours:
         from hf_xlir import index
 
         self.library, self.folder, self.options, self.index = index, folder, dict(options), None
+        self.query_moments = self.options.pop("query_moments", None)
         if self.options.pop("query_sample", 0):
             self.options["queries"] = index.QueryEmbeddings(*sample)
 
@@ -51,7 +52,8 @@ class Ours:
         """Build and save."""
         segments = importlib.import_module("hf_xlir.index.segments")
         ids = [str(row) for row in range(len(passages.lengths))]
-        embeddings = self.library.TokenEmbeddings(passages.values, passages.lengths, ids)
+        moments = self.query_moments and np.load(self.query_moments)
+        embeddings = self.library.TokenEmbeddings(passages.values, passages.lengths, ids, moments)
         trained = clock.calls("centroids", segments, "train_codec")
         with trained, clock.calls("codes", segments.CompressedTokens, "build"):
             index = self.library.LateInteractionIndex.build(embeddings, **self.options)

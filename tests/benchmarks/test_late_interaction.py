@@ -60,7 +60,8 @@ def embeddings(tmp_path):
     folder = tmp_path / "embeddings"
     folder.mkdir()
     ids = [str(row) for row in range(150)]
-    TokenEmbeddings(unit(lengths.sum(), 16).astype(np.float16), lengths, ids).save(folder / "passages")
+    values = unit(lengths.sum(), 16).astype(np.float16)
+    TokenEmbeddings(values, lengths, ids, np.diag(np.arange(1.0, 17))).save(folder / "passages")
     np.save(folder / "queries.npy", unit(6, 6, 16))
     np.save(folder / "query_mask.npy", np.arange(6)[None] < np.array([[6], [3], [2], [4], [6], [5]]))
     return folder
@@ -89,7 +90,7 @@ def test_smoke_run(tmp_path, embeddings):
     assert truth["R@10"] == truth["R@100"] == 1
     assert peer["points"]["default"]["R@100"] == 1  # the same tokens of the same queries and passages
     assert peer["points"]["default"]["throughput_ratio"] == 1 and set(peer["build_parts_s"]) == {"centroids"}
-    ours_too = ["ours, 4 bits", "ours, 4 bits, no sample", "ours, 4 bits, pooled 2"]
+    ours_too = ["ours, 4 bits", "ours, 4 bits, pieces", "ours, 4 bits, no sample", "ours, 4 bits, pooled 2"]
     assert list(result["engines"]) == ["exact", *ours_too, "fast-plaid"]
     assert list(ours["points"]) == ["fast", "2,0,20", "exact"] and ours["points"]["exact"]["R@10"] > 0.7
     assert set(ours["build_parts_s"]) == {"centroids", "codes", "save"} and ours["bytes_per_token"] > 8 + 2 + 2
