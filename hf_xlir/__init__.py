@@ -12,6 +12,7 @@ from .models.modeling_fid_t5 import FiDT5ForConditionalGeneration
 from .models.processing_biencoder import BiEncoderProcessor
 from .models.processing_colbert_xlmr import ColBERTXLMRProcessor
 from .models.processing_fid_t5 import FiDT5Processor
+from .pipeline import QuestionAnsweringPipeline, RetrievalPipeline
 
 
 __version__ = "0.1.0"
@@ -40,6 +41,8 @@ __all__ = [
     "FiDT5Config",
     "FiDT5ForConditionalGeneration",
     "FiDT5Processor",
+    "QuestionAnsweringPipeline",
+    "RetrievalPipeline",
     "RetrieverTrainer",
     "RetrieverTrainingArguments",
     "register_for_hub_export",

@@ -35,6 +35,7 @@ CONTRACT = [
     *("BiEncoderConfig", "BiEncoderModel", "BiEncoderProcessor"),
     *("FiDT5Config", "FiDT5ForConditionalGeneration", "FiDT5Processor"),
     *("RetrieverTrainingArguments", "RetrieverTrainer"),
+    *("RetrievalPipeline", "QuestionAnsweringPipeline"),
 ]
 
 
@@ -259,7 +260,7 @@ class TestImportCost:
         allowed = {"hf_xlir", "transformers", *sys.stdlib_module_names}
         assert [name for name in imported if name.partition(".")[0] not in allowed] == []
         layers = {name.split(".")[1] for name in imported if name.startswith("hf_xlir.")}
-        assert layers == {"models"}
+        assert layers == {"models", "pipeline"}
 
 
 class _FencedParser(doctest.DocTestParser):

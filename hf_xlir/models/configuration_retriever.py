@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 
-HF_XLIR_MODEL_TYPES = ("colbert_xlmr", "biencoder", "fid_t5")
+HF_XLIR_MODEL_TYPES = ("colbert_xlmr", "biencoder", "fid_t5", "xlir_system")
 # Where XLM-R base differs from the defaults of `XLMRobertaConfig`, which are those of BERT
 XLMR_BASE = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 

@@ -1,0 +1,82 @@
+"""From what a user gives to the parts of a system."""
+
+import os
+from pathlib import Path
+
+from datasets import load_from_disk
+
+from ..data.passages import load_passages
+from .model_part import ModelPart
+from .reranker import Reranker
+from .retrieval import RetrievalPipeline
+from .retriever import Retriever, load_index
+from .system import RetrievalSystem
+from .system_folder import check_is_repository, is_system, open_system
+
+
+def load_model(path, with_reader=False, dtype=None, trust_remote_code=False, **hub_arguments):
+    r"""
+    What a folder or repository holds, for the argument `model` of a pipeline.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Folder or repository of a system, or of a retriever.
+        with_reader (`bool`, *optional*, defaults to `False`):
+            Whether to take a system's reader along.
+        dtype (`str` or `torch.dtype`, *optional*):
+            Type of the weights.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether a retriever's repository may run code of its own.
+        hub_arguments:
+            `revision`, `token`, `cache_dir` and `local_files_only`.
+
+    Returns:
+        [`RetrievalSystem`] or, of a retriever alone, [`ModelPart`].
+    """
+    if not os.path.isdir(path):
+        check_is_repository(path)
+    if is_system(path, **hub_arguments):
+        return open_system(path, with_reader, dtype, **hub_arguments)
+    return ModelPart.open(path, "retriever", dtype, trust_remote_code=trust_remote_code, **hub_arguments)
+
+
+def build_system(model, processor, index, passages, retrievers, fusion, reranker, reranker_processor, with_reader):
+    """The [`RetrievalSystem`] of a [`RetrievalPipeline`]'s arguments."""
+    if isinstance(model, str | os.PathLike):
+        raise TypeError(f"`model` must be a model, got {str(model)!r}: load it with `from_pretrained`.")
+    reranker = None if reranker is None else Reranker(*given(reranker, reranker_processor, "reranker"))
+    if isinstance(model, RetrievalPipeline | RetrievalSystem):
+        if not all(each is None for each in (processor, index, passages, retrievers)):
+            raise ValueError("A whole system has its own `processor`, `index` and `passages`: leave them out.")
+        defaults = model._forward_params if isinstance(model, RetrievalPipeline) else model.defaults
+        system = model.model if isinstance(model, RetrievalPipeline) else model
+        reader = system.reader if with_reader else None
+        reranker = reranker or system.reranker
+        return RetrievalSystem(system.passages, system.retrievers, system.fusion, reranker, reader, defaults)
+    if passages is None:
+        raise ValueError("There are no `passages`: give those that the index was built over.")
+    if retrievers is None:
+        if index is None:
+            raise ValueError("There is no `index`: give one, or several in `retrievers`.")
+        index = load_index(index) if isinstance(index, str | os.PathLike) else index
+        retrievers = {"retriever": Retriever(index, model, processor)}
+    elif not all(each is None for each in (model, processor, index)):
+        raise ValueError("Give `retrievers`, or `model`, `processor` and `index`: not both.")
+    fusion = {name: value for name, value in fusion.items() if value is not None}
+    return RetrievalSystem(_loaded(passages), dict(retrievers), fusion, reranker)
+
+
+def given(model, processor, kind):
+    """A model and its processor as they are, or in the place of both the [`ModelPart`] of a folder or repository."""
+    if isinstance(model, str | os.PathLike):
+        return ModelPart.open(model, kind), None
+    return model, processor
+
+
+def _loaded(passages):
+    if not isinstance(passages, str | os.PathLike):
+        return passages
+    return load_from_disk(str(passages)) if Path(passages).is_dir() else load_passages(passages)
+
+
+__all__ = ["build_system", "given", "load_model"]

@@ -1,0 +1,121 @@
+"""A model of a system with what prepares its inputs: given, or in a folder and read at first use."""
+
+import shutil
+import threading
+
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer
+
+from ..models.modeling_fid_t5 import FiDT5ForConditionalGeneration
+from ..models.pairing import check_processor
+from ..models.processing_fid_t5 import FiDT5Processor
+
+
+RETRIEVER_TYPES = ("colbert_xlmr", "biencoder")
+
+
+class ModelPart:
+    r"""
+    A model and its processor. Of those in a folder, only the configuration is read before they are used.
+
+    Attributes:
+        config (`PreTrainedConfig`):
+            The model's configuration.
+        key (`int`):
+            The same for parts with the same model.
+
+    Args:
+        config (`PreTrainedConfig`):
+            The model's configuration.
+        load (`Callable[[], tuple]`):
+            Returns the model and its processor or tokenizer. It is called once.
+        copy (`Callable[[Path], None]`, *optional*):
+            Writes both to a folder as they are, without loading them.
+    """
+
+    def __init__(self, config, load, copy=None):
+        self.config, self.key = config, id(self)
+        self._load, self._copy, self._loaded, self._lock = load, copy, None, threading.Lock()
+
+    @classmethod
+    def of(cls, model, processor, what):
+        """A model and a processor as objects. `what` is what the processor is called in messages."""
+        if processor is None:
+            raise ValueError(f"`{type(model).__name__}` needs its processor: give `{what}`, too.")
+        if model.config.model_type in RETRIEVER_TYPES:
+            check_processor(processor, model)
+        part = cls(model.config, None)
+        part._loaded, part.key = (model, processor), id(model)
+        return part
+
+    @classmethod
+    def open(cls, path, kind, dtype=None, unchanged=None, **hub_arguments):
+        r"""
+        What a folder or repository holds.
+
+        Args:
+            path (`str` or `os.PathLike`):
+                The folder, or the repository's id.
+            kind (`"retriever"`, `"reranker"` or `"reader"`):
+                What it must hold.
+            dtype (`str` or `torch.dtype`, *optional*):
+                Type of the weights; by default that of the files.
+            unchanged (`Callable[[], None]`, *optional*):
+                Raises if the folder is not any more what it was. Without it, everything is read at once.
+            hub_arguments:
+                As `from_pretrained` takes them: `revision`, `token`, `cache_dir`, `trust_remote_code` ...
+        """
+        hub_arguments.setdefault("trust_remote_code", False)  # left open, transformers would ask at the terminal
+        config = AutoConfig.from_pretrained(path, **hub_arguments)
+        if kind == "retriever" and config.model_type not in RETRIEVER_TYPES:
+            raise ValueError(
+                f"`{path}` holds a model of type {config.model_type!r}, expected a retriever: one of "
+                f"{', '.join(map(repr, RETRIEVER_TYPES))}."
+            )
+        if kind == "reader":
+            model_class, processor_class = FiDT5ForConditionalGeneration, FiDT5Processor
+        elif config.model_type in RETRIEVER_TYPES:
+            model_class, processor_class = AutoModel, AutoProcessor
+        else:
+            model_class, processor_class = AutoModelForSequenceClassification, AutoTokenizer
+
+        def load():
+            given = hub_arguments if dtype is None else {**hub_arguments, "dtype": dtype}
+            model = model_class.from_pretrained(path, **given)
+            processor = processor_class.from_pretrained(path, **hub_arguments)
+            if config.model_type in RETRIEVER_TYPES:
+                check_processor(processor, model)
+            if unchanged is not None:
+                unchanged()
+            return model, processor
+
+        def copy(folder):
+            shutil.copytree(path, folder)
+            unchanged()
+
+        part = cls(config, load, None if unchanged is None else copy)
+        if unchanged is None:
+            part.get()
+        return part
+
+    def get(self, device=None):
+        """The model, on a device and in evaluation mode, and its processor."""
+        with self._lock:  # a server's threads ask at once
+            if self._loaded is None:
+                self._loaded = self._load()
+            model, processor = self._loaded
+            if model.training:
+                model.eval()
+            if device is not None and model.device != device:
+                model.to(device)
+        return model, processor
+
+    def save(self, folder):
+        """Write both to a folder that does not exist; what was never used is copied as it is."""
+        if self._loaded is None and self._copy is not None:
+            self._copy(folder)
+        else:
+            for each in self.get():
+                each.save_pretrained(folder)
+
+
+__all__ = ["RETRIEVER_TYPES", "ModelPart"]

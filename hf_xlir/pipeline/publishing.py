@@ -1,0 +1,84 @@
+"""Upload of a whole system to the Hub."""
+
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from ..data.writing import write_text
+
+
+CARD = """\
+---
+library_name: hf_xlir
+pipeline_tag: {pipeline_tag}
+tags:
+- {task}
+---
+
+# {title}
+
+{description}
+
+```python
+import hf_xlir  # registers the task
+from transformers import pipeline
+
+ask = pipeline("{task}", model="{repo_id}")
+{usage}
+```
+"""
+DESCRIPTIONS = {
+    "xlir-retrieval": (
+        "text-ranking",
+        "Ranks {num_passages:,} passages for questions, by {kinds}.",
+        'print(ask("{question}", k=3))',
+    ),
+    "xlir-question-answering": (
+        "question-answering",
+        "Answers questions from {num_passages:,} passages, which it finds by {kinds}, with a FiD reader.",
+        'print(ask("{question}", n_context=5)["answer"])',
+    ),
+}
+KINDS = {"late_interaction": "late interaction of tokens", "dense": "one vector a text", "bm25": "BM25"}
+
+
+def push_system(pipeline, repo_id, private, token, revision, commit_message, card):
+    """See [`RetrievalPipeline.push_to_hub`]."""
+    api = HfApi(token=token, library_name="hf_xlir")
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        if card is None and not api.file_exists(repo_id, "README.md", revision=revision):
+            card = system_card(pipeline, repo_id)
+        if card is not None:
+            write_text(Path(folder, "README.md"), card)
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            # In the same commit: the parts of a system that was there before
+            delete_patterns=[f"{part}*/*" for part in ("passages", "index", "retriever", "reranker", "reader")],
+        )
+
+
+def system_card(pipeline, repo_id):
+    """A short model card: what the system is, and usage that runs."""
+    system = pipeline.model
+    pipeline_tag, description, usage = DESCRIPTIONS[pipeline.default_task]
+    kinds = " and ".join(dict.fromkeys(KINDS[each.kind] for each in system.retrievers.values()))
+    title = system.passages[0].get("title") or system.passages[0]["id"]
+    return CARD.format(
+        pipeline_tag=pipeline_tag,
+        task=pipeline.default_task,
+        title=repo_id.rpartition("/")[2],
+        description=description.format(num_passages=len(system.passages), kinds=kinds),
+        repo_id=repo_id,
+        usage=usage.format(question=f"{title}?".replace("\\", "").replace('"', "")),
+    )
+
+
+__all__ = ["push_system", "system_card"]

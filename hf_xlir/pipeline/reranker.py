@@ -1,0 +1,115 @@
+"""A second look at the passages that were found, by a model that reads them."""
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..index import TokenEmbeddings, embed_queries
+from ..index.encoding import TOKENS_PER_BATCH_ON_CPU, embed_blocks, encoding
+from ..models.late_interaction import maxsim_scores
+from .model_part import ModelPart
+
+
+PAIRS_PER_BATCH = 32
+MOST_TOKENS = 512  # of a question and a passage, where the tokenizer sets no limit
+
+
+class Reranker:
+    r"""
+    Scores passages for a question: a ColBERT by MaxSim over the texts, any other model as a cross-encoder that reads
+    question and passage together, with one output (its logit is the score) or two labels (the second one's log-odds).
+
+    Args:
+        model (`PreTrainedModel`):
+            A [`ColBERTXLMRModel`], or what `AutoModelForSequenceClassification` loads.
+        processor ([`ColBERTXLMRProcessor`] or `PreTrainedTokenizerBase`):
+            Its processor or tokenizer. A cross-encoder reads no more of a pair than the tokenizer's
+            `model_max_length`, or 512 token ids if that sets no limit; the longer text of the two is cut.
+
+    Raises:
+        ValueError: If the model is neither.
+    """
+
+    def __init__(self, model, processor=None):
+        self.model = model if isinstance(model, ModelPart) else ModelPart.of(model, processor, "reranker_processor")
+        config = self.model.config
+        self.is_colbert = config.model_type == "colbert_xlmr"
+        if not self.is_colbert and (hasattr(config, "encoder_config") or config.num_labels not in (1, 2)):
+            raise ValueError(
+                f"A reranker is a ColBERT or a sequence classifier with one or two labels, got a model of type "
+                f"{config.model_type!r} with {config.num_labels} labels."
+            )
+
+    def score(self, texts, passages, device=None):
+        r"""
+        Score each question's passages.
+
+        Args:
+            texts (`list[str]`):
+                The questions.
+            passages (`list[list[dict]]`):
+                Each question's passages.
+            device (`torch.device`, *optional*):
+                Where the model shall be.
+
+        Returns:
+            `list[list[float]]`: Higher is better.
+        """
+        model, processor = self.model.get(device)
+        if self.is_colbert:
+            return self._by_maxsim(model, processor, texts, passages)
+        return self._by_reading(model, processor, texts, passages)
+
+    @staticmethod
+    def _by_maxsim(model, processor, texts, passages):
+        distinct = {passage["id"]: passage for of_one in passages for passage in of_one}
+        if not distinct:
+            return [[] for _ in texts]
+        queries = embed_queries(model, processor, texts)
+        with encoding(model, None, "float32") as encode:
+            limits = len(distinct), PAIRS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, np.dtype("float32"), tqdm(disable=True)
+            [(values, lengths)] = embed_blocks(encode, processor, list(distinct.values()), [0], *limits)
+        embeddings = TokenEmbeddings(values, lengths, list(distinct))
+        places = {id: place for place, id in enumerate(distinct)}
+        scores = []
+        for query, mask, of_one in zip(queries.embeddings, queries.mask, passages, strict=True):
+            if not of_one:
+                scores.append([])
+                continue
+            found = [torch.from_numpy(embeddings[places[passage["id"]]]) for passage in of_one]
+            lengths = torch.tensor([len(vectors) for vectors in found])
+            documents = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+            real = torch.arange(documents.shape[1]) < lengths[:, None]
+            scores.append(maxsim_scores(query[None], documents, mask[None], real)[0].tolist())
+        return scores
+
+    @staticmethod
+    def _by_reading(model, tokenizer, texts, passages):
+        pairs = [
+            (text, f"{passage.get('title') or ''} {passage['text']}".strip())
+            for text, of_one in zip(texts, passages, strict=True)
+            for passage in of_one
+        ]
+        longest_first = sorted(range(len(pairs)), key=lambda place: -len("".join(pairs[place])))
+        most = tokenizer.model_max_length
+        scores = [0.0] * len(pairs)
+        for start in range(0, len(pairs), PAIRS_PER_BATCH):
+            batch = longest_first[start : start + PAIRS_PER_BATCH]
+            inputs = tokenizer(
+                [pairs[place][0] for place in batch],
+                [pairs[place][1] for place in batch],
+                truncation=True,
+                max_length=most if most < 10**9 else MOST_TOKENS,
+                padding=True,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                logits = model(**inputs.to(model.device)).logits.float()
+            values = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+            for place, value in zip(batch, values.tolist(), strict=True):
+                scores[place] = value
+        values = iter(scores)
+        return [[next(values) for _ in of_one] for of_one in passages]
+
+
+__all__ = ["Reranker"]

@@ -1,0 +1,279 @@
+"""Folders and repositories with a whole system: they appear at once, and are read as they are used."""
+
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from datasets import Dataset, load_from_disk
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from transformers import PreTrainedConfig
+from transformers.utils import CONFIG_NAME
+
+from ..data.writing import write_text
+from ..index.bm25 import BM25Index, words
+from ..index.storage import ABANDONED
+from ..models.configuration_system import FORMAT_VERSION, RetrievalSystemConfig
+from .model_part import ModelPart
+from .reader import Reader
+from .reranker import Reranker
+from .retriever import KINDS, Retriever
+from .system import RetrievalSystem
+
+
+TAGGED = re.compile(r"(passages|retriever|index|reranker|reader)(-\w+)?-[0-9a-f]{12}")
+
+
+def is_system(path, **hub_arguments):
+    """Whether a folder or repository holds a whole system rather than one model."""
+    return PreTrainedConfig.get_config_dict(path, **hub_arguments)[0].get("model_type") == "xlir_system"
+
+
+def save_system(system, path, task, defaults):
+    r"""
+    Write a system to a folder, all at once: until the end, readers of one already there see the old one.
+
+    Each part gets a folder of its own, of a name that is not taken yet, and `config.json` names them. Replacing that
+    file is the one step that publishes everything; then the old parts go.
+
+    Args:
+        system ([`RetrievalSystem`]):
+            The system.
+        path (`str` or `os.PathLike`):
+            The folder, made if absent. What is in it otherwise is left alone.
+        task (`str`):
+            What the system is for.
+        defaults (`dict`):
+            Arguments of a call, numbers and strings.
+
+    Raises:
+        ValueError: If the folder holds a model or something else with a `config.json`, or a part cannot be saved.
+        OSError: If the folder cannot be written to, or is full; what it held is unchanged.
+    """
+    path, tag = Path(path), uuid.uuid4().hex[:12]
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"`{path}` is a file: give a folder.")
+    before = _replaceable(path)
+    for name, each in system.retrievers.items():
+        if isinstance(each.index, BM25Index) and each.index.tokenize is not words:
+            raise ValueError(
+                f"The BM25 index of `{name}` has a `tokenize` of its own, and a function is not saved: build it with "
+                "the default one, or save the parts apart."
+            )
+    for name, value in defaults.items():
+        if not isinstance(value, str | int | float | bool | list | dict | None):
+            raise ValueError(
+                f"The default of `{name}` is a `{type(value).__name__}`, which is not saved: leave it out."
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    written, folders = [], {}
+
+    def write(part, save, key=None):
+        """Write a part to a folder of its own, once, and return the name of that folder."""
+        if key is None or key not in folders:
+            name = part if not (path / part).exists() else f"{part}-{tag}"
+            written.append(path / name)
+            save(path / name)
+            folders[key] = name
+        return folders[key]
+
+    try:
+        several = len(system.retrievers) > 1
+        retrievers = []
+        for name, each in system.retrievers.items():
+            suffix = f"-{name}" if several else ""
+            entry = {
+                "name": name,
+                "kind": each.kind,
+                "index": write(f"index{suffix}", each.index.save, id(each.index)),
+            }
+            if each.model is not None:
+                entry["model"] = write(f"retriever{suffix}", each.model.save, each.model.key)
+            retrievers.append(entry)
+        reranker, reader = system.reranker, system.reader
+        config = RetrievalSystemConfig(
+            task=task,
+            passages=write("passages", lambda folder: _save_passages(system, folder), "passages"),
+            retrievers=retrievers,
+            fusion=system.fusion,
+            reranker=None if reranker is None else write("reranker", reranker.model.save, reranker.model.key),
+            reader=None if reader is None else write("reader", reader.model.save, reader.model.key),
+            defaults=defaults,
+        )
+        write_text(path / CONFIG_NAME, json.dumps(config.parts(), indent=2))
+    except BaseException:
+        for folder in written:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _remove_what_was_replaced(path, before, config)
+
+
+def open_system(path, with_reader=True, dtype=None, revision=None, token=None, cache_dir=None, local_files_only=False):
+    r"""
+    A system that [`save_system`] wrote. Indexes and passages are memory-mapped; of models, only
+    the configurations are read, and weights when they are used first.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Folder, or id of a repository, whose parts are downloaded now.
+        with_reader (`bool`, *optional*, defaults to `True`):
+            Whether to take the reader along if there is one.
+        dtype (`str` or `torch.dtype`, *optional*):
+            Type of all models' weights; by default that of the files.
+        revision, token, cache_dir, local_files_only (*optional*):
+            As for `from_pretrained`.
+
+    Returns:
+        [`RetrievalSystem`].
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no system or one of a later version, a part is missing or damaged, or parts do not fit
+            together.
+    """
+    hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    if os.path.isdir(path):
+        folder = Path(path)
+    else:
+        check_is_repository(path)
+        folder = Path(hf_hub_download(str(path), CONFIG_NAME, revision=revision, **hub)).parent
+        patterns = [CONFIG_NAME, *(f"{name}/*" for name in _parts(_config(folder, path), with_reader))]
+        # Named by its commit, whatever was pushed meanwhile
+        snapshot_download(str(path), allow_patterns=patterns, revision=folder.name, **hub)
+    while True:
+        if not (folder / CONFIG_NAME).exists():
+            raise ValueError(f"`{path}` has no {CONFIG_NAME}: no system was saved there, or not to the end.")
+        unchanged = _Unchanged(folder / CONFIG_NAME)
+        try:
+            config = _config(folder, path)
+            system = _open_parts(folder, path, config, with_reader, dtype, unchanged)
+            unchanged()
+            return system
+        except (OSError, ValueError):
+            if not unchanged.was_replaced():  # nobody saved there meanwhile: the fault is the folder's
+                raise
+
+
+def check_is_repository(path):
+    """Raise for a path that is no folder and cannot be a repository's id."""
+    try:
+        validate_repo_id(str(path))
+    except HFValidationError as error:
+        raise FileNotFoundError(f"There is no folder `{path}`, and no repository has such an id.") from error
+
+
+class _Unchanged:
+    """Raises when another system was saved in the folder since: its parts do not belong to those read before."""
+
+    def __init__(self, file):
+        self.file, self.before = file, file.read_bytes()
+
+    def was_replaced(self):
+        """Whether the folder has another configuration by now."""
+        return self.file.exists() and self.file.read_bytes() != self.before
+
+    def __call__(self):
+        if self.was_replaced() or not self.file.exists():
+            raise ValueError(
+                f"`{self.file.parent}` was removed or saved anew since this pipeline was loaded from there: load it "
+                "again."
+            )
+
+
+def _parts(config, with_reader):
+    """Names of the folders that are wanted."""
+    return [name for name in config.folders() if with_reader or name != config.reader]
+
+
+def _open_parts(folder, path, config, with_reader, dtype, unchanged):
+    missing = [name for name in _parts(config, with_reader) if not (folder / name).is_dir()]
+    if missing:
+        raise ValueError(f"`{path}` lacks {missing}, which its {CONFIG_NAME} names: copy or download it again, whole.")
+    opened = {}
+
+    def model(name, kind):
+        if name not in opened:
+            opened[name] = ModelPart.open(folder / name, kind, dtype, unchanged)
+        return opened[name]
+
+    retrievers = {}
+    for entry in config.retrievers:
+        index = KINDS[entry["kind"]][0].load(folder / entry["index"])
+        retrievers[entry["name"]] = Retriever(index, model(entry["model"], "retriever") if "model" in entry else None)
+    return RetrievalSystem(
+        load_from_disk(str(folder / config.passages)),
+        retrievers,
+        config.fusion,
+        None if config.reranker is None else Reranker(model(config.reranker, "reranker")),
+        None if config.reader is None or not with_reader else Reader(model(config.reader, "reader")),
+        config.defaults,
+    )
+
+
+def _config(folder, path):
+    """The configuration of a system, checked."""
+    values, _ = PreTrainedConfig.get_config_dict(folder)
+    if values.get("model_type") != "xlir_system":
+        raise ValueError(
+            f"`{path}` holds a model of type {values.get('model_type')!r}, not a whole system: give its `index` and "
+            "`passages`, too."
+        )
+    if values.get("format_version", 0) > FORMAT_VERSION:
+        raise ValueError(
+            f"`{path}` has version {values['format_version']} of its layout, this hf_xlir reads up to "
+            f"{FORMAT_VERSION}: upgrade hf_xlir."
+        )
+    config = RetrievalSystemConfig.from_pretrained(folder)
+    whole = config.passages is not None and config.retrievers
+    if not whole or not all(
+        {"name", "kind", "index"} <= entry.keys() and entry["kind"] in KINDS for entry in config.retrievers
+    ):
+        raise ValueError(f"The {CONFIG_NAME} of `{path}` is damaged: it does not name the parts of a system.")
+    outside = [name for name in config.folders() if not re.fullmatch(r"[\w-]+", name)]
+    if outside:
+        raise ValueError(f"The {CONFIG_NAME} of `{path}` names {outside}, which are no folders in it.")
+    return config
+
+
+def _save_passages(system, folder):
+    """The columns that results have, without vectors, which are in the index."""
+    passages = system.passages.select_columns(system.columns)
+    Dataset.save_to_disk(without_indexes(passages), str(folder))
+
+
+def without_indexes(dataset):
+    """The dataset alone: with an index attached it cannot be saved."""
+    for name in dataset.list_indexes():
+        dataset.drop_index(name)
+    return dataset
+
+
+def _replaceable(path):
+    """The configuration of the system that is in a folder already, or `None`; raises for anything else."""
+    if not (path / CONFIG_NAME).exists():
+        return None
+    values, _ = PreTrainedConfig.get_config_dict(path)
+    if values.get("model_type") != "xlir_system":
+        raise ValueError(
+            f"`{path}` holds a model of type {values.get('model_type')!r}, whose {CONFIG_NAME} would be overwritten: "
+            "give another folder."
+        )
+    return RetrievalSystemConfig.from_pretrained(path)
+
+
+def _remove_what_was_replaced(path, before, config):
+    """The parts of the system that was there, and those of writers that were killed a day ago or earlier."""
+    old = set() if before is None else {name for name in before.folders() if re.fullmatch(r"[\w-]+", name)}
+    for folder in path.iterdir():
+        if TAGGED.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > ABANDONED:
+            old.add(folder.name)
+    for name in old - set(config.folders()):
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+__all__ = ["check_is_repository", "is_system", "open_system", "save_system"]
