@@ -166,7 +166,7 @@ class Objective:
     def _reader_distillation(self, outputs, inputs):
         if "reader_scores" not in inputs:
             raise ValueError("Reader distillation needs rows with `reader_scores`, and a collator that reads them.")
-        reader_scores, queries = inputs["reader_scores"], outputs["queries"]
+        reader_scores, queries = inputs["reader_scores"] * self.args.teacher_score_scale, outputs["queries"]
         scores = pair_scores(queries, outputs["documents"], reader_scores > -torch.inf) * self.args.score_scale
         if queries.embedding_mask is None:  # section 3.3 of the paper
             scores = scores / math.sqrt(queries.embeddings.shape[1])

@@ -163,7 +163,8 @@ def test_margin_mse_of_stored_scores(make_trainer):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reader_distillation_by_hand(make_trainer, family):
     rows = make_reader_rows(6)
-    trainer = make_trainer(family, "reader_distillation", rows, teacher=False, score_scale=0.5)
+    scales = {"score_scale": 0.5, "teacher_score_scale": 0.25}
+    trainer = make_trainer(family, "reader_distillation", rows, teacher=False, **scales)
     processor, model, terms = trainer.processing_class, trainer.model.eval(), []
     numbers = set()
     for row in rows:
@@ -173,7 +174,7 @@ def test_reader_distillation_by_hand(make_trainer, family):
         scores = processor.score(model(**processor.process_queries([row["query"]])), documents) * 0.5
         if family == "biencoder":
             scores = scores / 4  # the square root of 16 dimensions
-        reader = torch.tensor([[row["reader_scores"][i] for i in read]]).softmax(dim=1)
+        reader = (torch.tensor([[row["reader_scores"][i] for i in read]]) * 0.25).softmax(dim=1)
         terms.append((reader * (reader.log() - scores.log_softmax(dim=1))).sum())
         numbers.add((len(read), len(row["documents"])))
     assert len(numbers) > 2 and any(read < given for read, given in numbers)
