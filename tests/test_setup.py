@@ -14,7 +14,7 @@ SETUP = ast.parse((ROOT / "setup.py").read_text("utf-8"))
 # The wheels that provide `faiss` are exclusive; the CPU's is the default
 OF_MODULE = {"faiss": ["faiss-cpu"]}
 # Modules that only an extra brings, imported where they are used: what lacks them names the extra
-OF_EXTRA = {"MeCab": "japanese", "unidic_lite": "japanese"}
+OF_EXTRA = {"MeCab": "japanese", "unidic_lite": "japanese", "matplotlib": "plot"}
 
 
 def bounds(requirements):

@@ -1,26 +1,34 @@
-"""Rankings of other systems, from the files that they write."""
+"""Rankings from and to files: TREC runs, ColBERT's tables, JSON lines."""
 
+import json
 import math
 import os
 
 from transformers.utils import logging
 
-from ..data.building import resolve_file
-from ..data.reading import RowErrors, read_lines
-from .rankings import RankedPassages
+from ..data.building import check_choice, resolve_file
+from ..data.json_reading import read_json_objects
+from ..data.reading import RowErrors, peek, read_lines
+from ..data.writing import write_text
+from .rankings import in_order
 
 
 logger = logging.get_logger(__name__)
 
+FORMATS = ("trec", "colbert", "jsonl")
+
 
 def load_ranking(path, on_error="raise"):
     r"""
-    Read a ranking. The format is recognised by the first line, gzipped or not:
+    Read a ranking. The format is recognised by content, gzipped or not:
 
     - ColBERT's: query, passage, rank and perhaps score, with tabs between;
-    - a TREC run: query, `Q0`, passage, rank, score and the run's name, with white space between.
+    - a TREC run: query, `Q0`, passage, rank, score and the run's name, with white space between;
+    - JSON lines, or one JSON array, of `{"id": query, "ctxs": [{"id": passage, "score": score}, ...]}`, perhaps
+      without scores; what else there is in an object is left aside, so that a reader's examples can be read.
 
-    Passages are ordered by score, and of equal scores or without scores by rank.
+    Passages are ordered by score, and of equal scores by id as text, whatever the ranks say. Without scores they are
+    ordered by rank, or stay in the order of the JSON list.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -33,9 +41,9 @@ def load_ranking(path, on_error="raise"):
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If there is no row, or one is blank, is not UTF-8, has another number of columns than the first, a
-            rank that is no whole number, a score that is no number, or names a passage twice for a query; the message
-            names file, line and reason.
+        ValueError: If there is no row, or one is blank, is not UTF-8, has other columns than the first, a rank that is
+            no whole number, a score that is no number, or names a passage twice for a query; the message names file,
+            line and reason.
 
     Example:
     ```python
@@ -51,14 +59,110 @@ def load_ranking(path, on_error="raise"):
     ```
     """
     name, errors = os.fspath(path), RowErrors(on_error)
-    split, has_scores, of_query = None, False, {}  # for each query, (-score, rank) of each passage
-    for number, line in read_lines(resolve_file(path), name, errors):
+    file = resolve_file(path)
+    start = peek(file, name)  # of a table, an id may begin with a bracket, too
+    first_line = start.partition(b"\n")[0].decode("utf-8", "replace")
+    is_json = start.lstrip()[:1] in (b"{", b"[") and _split_of(first_line) is None
+    rankings = (_read_objects if is_json else _read_table)(file, name, errors)
+    if errors.count:
+        logger.warning(errors.report())
+    if not rankings:
+        raise ValueError(f"`{name}` has no ranking.")
+    return in_order(rankings)
+
+
+def save_ranking(path, rankings, format="trec", run_name="hf_xlir"):
+    r"""
+    Write a ranking as [`load_ranking`] reads it, in its order: what is read again is the same, to the last digit of a
+    score.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file, which is whole or not there.
+        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+            For each query the passages' ids, best first, or their scores, of which equal ones are ordered by id.
+        format (`str`, *optional*, defaults to `"trec"`):
+            `"trec"`, a TREC run, whose score is the negated rank where there are no scores; `"colbert"`, a table; or
+            `"jsonl"`. Only the last keeps queries for which nothing was found.
+        run_name (`str`, *optional*, defaults to `"hf_xlir"`):
+            The last column of a TREC run.
+
+    Raises:
+        ValueError: If there is no passage at all, the format is unknown, an id or the name is one that the format
+            cannot hold, a passage is there twice for a query, or a score is NaN or infinite; the file is not touched.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hf_xlir.evaluation import save_ranking
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_ranking(Path(folder, "run.trec"), {"q1": {"b": 8.5, "a": 7.5}}, run_name="bm25")
+    ...     print(Path(folder, "run.trec").read_text())
+    q1 Q0 b 1 8.5 bm25
+    q1 Q0 a 2 7.5 bm25
+    <BLANKLINE>
+
+    ```
+    """
+    check_choice("format", format, FORMATS)
+    rankings, scores = in_order(rankings)
+    if not any(rankings.values()):
+        raise ValueError("`rankings` has no passage.")
+    for query, ids in rankings.items():
+        for id in (query, *ids):
+            _check_id(id, format, f"The ranking of query {query!r} has the id")
+    _check_id(run_name, format, "`run_name` is")
+    for query, values in scores.items():
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"The ranking of query `{query}` has a score that is infinite, which files cannot hold.")
+    lines = {"trec": _trec_lines, "colbert": _colbert_lines, "jsonl": _json_lines}[format]
+    write_text(path, "".join(lines(rankings, scores, run_name)))
+
+
+def _check_id(id, format, what):
+    if not isinstance(id, str) or not id.strip():
+        raise ValueError(f"{what} {id!r}: ids are strings, not empty.")
+    if format == "trec" and id.split() != [id]:
+        raise ValueError(f"{what} {id!r}, with white space, which a TREC run cannot hold: take another format.")
+    if format == "colbert" and any(character in id for character in "\t\n\r"):
+        raise ValueError(f"{what} {id!r}, with a tab or a new line, which a table cannot hold: take another format.")
+
+
+def _trec_lines(rankings, scores, run_name):
+    for query, ids in rankings.items():
+        for rank, id in enumerate(ids, 1):
+            score = scores[query][rank - 1] if scores else -rank
+            yield f"{query} Q0 {id} {rank} {score!r} {run_name}\n"
+
+
+def _colbert_lines(rankings, scores, _):
+    for query, ids in rankings.items():
+        for rank, id in enumerate(ids, 1):
+            score = f"\t{scores[query][rank - 1]!r}" if scores else ""
+            yield f"{query}\t{id}\t{rank}{score}\n"
+
+
+def _json_lines(rankings, scores, _):
+    for query, ids in rankings.items():
+        if scores:
+            ctxs = [{"id": id, "score": score} for id, score in zip(ids, scores[query], strict=True)]
+        else:
+            ctxs = [{"id": id} for id in ids]
+        yield json.dumps({"id": query, "ctxs": ctxs}, ensure_ascii=False) + "\n"
+
+
+def _read_table(file, name, errors):
+    """For each query the passages by rank, or with their scores."""
+    split, has_scores, of_query = None, False, {}  # for each query, the score or the rank of each passage
+    for number, line in read_lines(file, name, errors):
         if split is None:
-            split = _split_trec if _split_trec(line) is not None else _split_tabs(line)
+            split = _split_of(line)
             if split is None:
                 raise ValueError(
                     f"`{name}`, line {number}: expected query, passage, rank and perhaps score with tabs between, or "
-                    f"a TREC run's query, Q0, passage, rank, score and name, got {line[:80]!r}."
+                    f"a TREC run's query, Q0, passage, rank, score and name, or JSON, got {line[:80]!r}."
                 )
         fields = split(line)
         if fields is None:
@@ -72,15 +176,15 @@ def load_ranking(path, on_error="raise"):
             errors.bad(name, number, reason)
             continue
         has_scores = score is not None
-        of_query.setdefault(query, {})[passage] = (-float(score) if has_scores else 0.0, int(rank))
-    if errors.count:
-        logger.warning(errors.report())
-    if not of_query:
-        raise ValueError(f"`{name}` has no ranking.")
+        of_query.setdefault(query, {})[passage] = float(score) if has_scores else int(rank)
+    if has_scores:
+        return of_query
+    return {query: sorted(ranks, key=lambda id, ranks=ranks: (ranks[id], id)) for query, ranks in of_query.items()}
 
-    rankings = {query: sorted(places, key=places.get) for query, places in of_query.items()}
-    scores = {query: [-of_query[query][id][0] for id in ids] for query, ids in rankings.items()} if has_scores else {}
-    return RankedPassages(rankings, scores)
+
+def _split_of(first_line):
+    """A function that splits lines into query, passage, rank and score as the first one, or `None` if it is no row."""
+    return _split_trec if _split_trec(first_line) is not None else _split_tabs(first_line)
 
 
 def _split_trec(line):
@@ -108,12 +212,51 @@ def _fault(query, passage, rank, score):
         return "it has no query, or no passage"
     if not rank.strip().isdecimal():
         return f"the rank {rank!r} is no whole number"
+    return None if score is None else _fault_of_score(score)
+
+
+def _fault_of_score(score):
     try:
-        if score is not None and math.isnan(float(score)):
-            return "the score is NaN"
-    except ValueError:
+        if isinstance(score, bool) or not isinstance(score, str | int | float):
+            raise ValueError
+        return "the score is NaN" if math.isnan(float(score)) else None
+    except (ValueError, OverflowError):
         return f"the score {score!r} is no number"
-    return None
 
 
-__all__ = ["load_ranking"]
+def _read_objects(file, name, errors):
+    """For each query the passages in the list's order, or with their scores."""
+    of_query, has_scores = {}, None
+    for number, row in read_json_objects(file, name, errors):
+        query, ctxs = _text_of_id(row.get("id")), row.get("ctxs")
+        if query is None or not isinstance(ctxs, list) or not all(isinstance(each, dict) for each in ctxs):
+            errors.bad(name, number, "it has no `id`, or no list `ctxs` of objects")
+            continue
+        ids, scores = [_text_of_id(each.get("id")) for each in ctxs], [each.get("score") for each in ctxs]
+        scored = scores[0] is not None if has_scores is None and scores else has_scores
+        reason = None
+        if None in ids:
+            reason = "one of `ctxs` has no `id`"
+        elif len(set(ids)) < len(ids):
+            reason = f"the passage `{next(id for i, id in enumerate(ids) if id in ids[:i])}` is there twice"
+        elif query in of_query:
+            reason = f"the query `{query}` has occurred before"
+        elif any((score is not None) != scored for score in scores):
+            reason = "some passages of the file have a `score` and others have none"
+        elif scored:
+            reason = next(filter(None, map(_fault_of_score, scores)), None)
+        if reason is not None:
+            errors.bad(name, number, reason)
+            continue
+        has_scores = scored
+        of_query[query] = dict(zip(ids, map(float, scores), strict=True)) if scored else ids
+    return of_query
+
+
+def _text_of_id(id):
+    """An id as text, or `None` if it is none."""
+    id = str(id) if type(id) is int else id
+    return id if isinstance(id, str) and id.strip() else None
+
+
+__all__ = ["load_ranking", "save_ranking"]

@@ -40,6 +40,69 @@ def by_query(rankings):
     return {query: _scored(query, ids, rankings.scores.get(query, [])) for query, ids in rankings.rankings.items()}
 
 
+def in_order(rankings):
+    r"""
+    Rankings of any form, put in order: by score, equal scores by the passage's id as text; without scores as they are.
+
+    Args:
+        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+            Ids best first, or scores.
+
+    Returns:
+        [`RankedPassages`]
+
+    Raises:
+        ValueError: If some queries have scores and others do not, or as [`ranked_ids`] raises.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation.rankings import in_order
+
+    >>> in_order({"q": {"c": 1.0, "b": 1.0, "a": 0.5}})
+    RankedPassages(rankings={'q': ['b', 'c', 'a']}, scores={'q': [1.0, 1.0, 0.5]})
+
+    ```
+    """
+    rankings = by_query(rankings)
+    ids = {query: ranked_ids(query, ranking) for query, ranking in rankings.items()}
+    with_scores = {isinstance(ranking, dict): query for query, ranking in rankings.items() if ranking}
+    if len(with_scores) == 2:
+        raise ValueError(
+            f"The query `{with_scores[True]}` has scores, but `{with_scores[False]}` has none: give all or none."
+        )
+    if True not in with_scores:
+        return RankedPassages(ids, {})
+    return RankedPassages(ids, {query: [float(rankings[query][id]) for id in ids[query]] for query in ids})
+
+
+def drop_own_ids(rankings):
+    r"""
+    Rankings without the passage, if there is one, that has the query's own id.
+
+    Args:
+        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+            Ids best first, or scores.
+
+    Returns:
+        `dict[str, list[str]]` or `dict[str, dict[str, float]]`
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation.rankings import drop_own_ids
+
+    >>> drop_own_ids({"7": ["7", "12"]})
+    {'7': ['12']}
+
+    ```
+    """
+    return {
+        query: {id: score for id, score in ranking.items() if id != query}
+        if isinstance(ranking, dict)
+        else [id for id in ranking if id != query]
+        for query, ranking in by_query(rankings).items()
+    }
+
+
 def ranked_ids(query, ranking):
     r"""
     The passages of one query, best first.
@@ -80,4 +143,4 @@ def _check_distinct(query, ids):
         raise ValueError(f"The ranking of query `{query}` names the passage `{twice}` twice.")
 
 
-__all__ = ["RankedPassages", "by_query", "ranked_ids"]
+__all__ = ["RankedPassages", "by_query", "drop_own_ids", "in_order", "ranked_ids"]

@@ -1,13 +1,16 @@
 """Rankings from files, tidy and untidy."""
 
 import gzip
+import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hf_xlir.evaluation import load_ranking, ranking_files
+from hf_xlir.evaluation import RankedPassages, load_ranking, ranking_files, save_ranking
 
 
-TREC = "q1 Q0 a 1 9.5 run\nq2\tQ0\tb\t1\t0.5\trun\nq1 Q0 c 3 9.5 run\nq1 q0 b 2 10 run\n"
+TREC = "q1 Q0 c 1 9.5 run\nq2\tQ0\tb\t1\t0.5\trun\nq1 Q0 a 3 9.5 run\nq1 q0 b 2 10 run\n"
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def write(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_trec_run(write, pack):
     ranking = load_ranking(write(pack(TREC.encode())))
-    assert ranking.rankings == {"q1": ["b", "a", "c"], "q2": ["b"]}  # by score, then by rank
+    assert ranking.rankings == {"q1": ["b", "a", "c"], "q2": ["b"]}  # by score, then by id, whatever the rank
     assert ranking.scores == {"q1": [10.0, 9.5, 9.5], "q2": [0.5]}
 
 
@@ -36,6 +39,130 @@ def test_colberts_file(write):
 def test_without_scores_by_rank(write):
     ranking = load_ranking(write("7\tb c\t10\n7\ta\t9\nNA\tnull\t1\n"))
     assert ranking == ({"7": ["a", "b c"], "NA": ["null"]}, {})
+
+
+JSON_ROW = {"id": "q1", "question": "Who?", "ctxs": [{"id": 7, "score": 1}, {"id": "a", "score": "2.5", "text": "-"}]}
+NOTHING = {"id": "q2", "ctxs": []}
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_json(write, as_array):
+    lines = [json.dumps(JSON_ROW), json.dumps(NOTHING)]
+    ranking = load_ranking(write(f"[{','.join(lines)}]" if as_array else "\n".join(lines)))
+    assert ranking == ({"q1": ["a", "7"], "q2": []}, {"q1": [2.5, 1.0], "q2": []})
+
+
+def test_json_without_scores(write):
+    rows = [NOTHING, {"id": 5, "ctxs": [{"id": "b"}, {"id": "a", "score": None}]}]
+    assert load_ranking(write("\n".join(map(json.dumps, rows)))) == ({"q2": [], "5": ["b", "a"]}, {})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"ctxs": []}, "it has no `id`, or no list `ctxs` of objects"),
+        ({"id": "q"}, "it has no `id`, or no list `ctxs` of objects"),
+        ({"id": "q", "ctxs": ["a"]}, "it has no `id`, or no list `ctxs` of objects"),
+        ({"id": " ", "ctxs": []}, "it has no `id`, or no list `ctxs` of objects"),
+        ({"id": "q", "ctxs": [{"score": 1}]}, "one of `ctxs` has no `id`"),
+        ({"id": "q", "ctxs": [{"id": "a", "score": 2}, {"id": "a", "score": 1}]}, "the passage `a` is there twice"),
+        ({"id": "q1", "ctxs": []}, "the query `q1` has occurred before"),
+        ({"id": "q", "ctxs": [{"id": "a"}]}, "some passages of the file have a `score` and others have none"),
+        ({"id": "q", "ctxs": [{"id": "a", "score": float("nan")}]}, "the score is NaN"),
+        ({"id": "q", "ctxs": [{"id": "a", "score": "x"}]}, "the score 'x' is no number"),
+        ({"id": "q", "ctxs": [{"id": "a", "score": [1]}]}, r"the score \[1\] is no number"),
+        ({"id": "q", "ctxs": [{"id": "a", "score": True}]}, "the score True is no number"),
+        ({"id": "q", "ctxs": [{"id": "a", "score": 10**400}]}, "is no number"),
+        ([], "expected a JSON object"),
+    ],
+)
+def test_bad_rows_of_json(write, row, message):
+    path = write("\n".join([json.dumps(JSON_ROW), json.dumps(row), json.dumps(NOTHING)]))
+    with pytest.raises(ValueError, match=f"ranking.tsv`, line 2: .*{message}"):
+        load_ranking(path)
+    assert load_ranking(path, on_error="skip").rankings == {"q1": ["a", "7"], "q2": []}
+
+
+def test_an_id_may_begin_with_a_bracket(write):
+    assert load_ranking(write("[1]\ta\t1\n")).rankings == {"[1]": ["a"]}
+    assert load_ranking(write("{1} Q0 [a] 1 2 run\n")).rankings == {"{1}": ["[a]"]}
+
+
+RANKED = {"q1": {"b": 1.0, "a": 1.0, "c": -2.1}, "q 2": {"ä ö": 1e300}}
+WRITTEN = {
+    "trec": "q1 Q0 a 1 1.0 bm25\nq1 Q0 b 2 1.0 bm25\nq1 Q0 c 3 -2.1 bm25\n",
+    "colbert": "q1\ta\t1\t1.0\nq1\tb\t2\t1.0\nq1\tc\t3\t-2.1\nq 2\tä ö\t1\t1e+300\n",
+    "jsonl": '{"id": "q1", "ctxs": [{"id": "a", "score": 1.0}, {"id": "b", "score": 1.0}, {"id": "c", "score": -2.1}]}'
+    '\n{"id": "q 2", "ctxs": [{"id": "ä ö", "score": 1e+300}]}\n',
+}
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_what_is_written(tmp_path, format):
+    ranked = {query: RANKED[query] for query in RANKED if format != "trec" or query == "q1"}
+    save_ranking(tmp_path / "new" / "file", ranked, format, run_name="bm25")
+    assert (tmp_path / "new" / "file").read_text("utf-8") == WRITTEN[format]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_without_scores(tmp_path):
+    ranked = {"q1": ["b", "a"], "q2": []}
+    for format, expected in (
+        ("trec", ({"q1": ["b", "a"]}, {"q1": [-1.0, -2.0]})),
+        ("colbert", ({"q1": ["b", "a"]}, {})),
+        ("jsonl", (ranked, {})),
+    ):
+        save_ranking(tmp_path / format, ranked, format)
+        assert load_ranking(tmp_path / format) == expected
+
+
+IDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
+SCORES = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize("format", ranking_files.FORMATS)
+@given(ranked=st.dictionaries(IDS, st.dictionaries(IDS, SCORES, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
+    file = tmp_path_factory.mktemp("rankings") / "file"
+    save_ranking(file, ranked, format)
+    again = load_ranking(file)
+    assert again.rankings == {
+        query: sorted(scores, key=lambda id, scores=scores: (-scores[id], id)) for query, scores in ranked.items()
+    }
+    assert again.scores == {query: sorted(scores.values(), reverse=True) for query, scores in ranked.items()}
+    first = file.read_bytes()
+    save_ranking(file, again, format)
+    assert file.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("ranked", "format", "message"),
+    [
+        ({"q": ["a"]}, "csv", "`format` is 'csv'. Choose one of 'trec', 'colbert', 'jsonl'"),
+        ({}, "trec", "`rankings` has no passage"),
+        ({"q": []}, "jsonl", "`rankings` has no passage"),
+        ({"q": ["a b"]}, "trec", "query 'q' has the id 'a b', with white space"),
+        ({"q 1": ["a"]}, "trec", "query 'q 1' has the id 'q 1', with white space"),
+        ({"q": ["a\tb"]}, "colbert", "with a tab or a new line"),
+        ({"q\n": ["a"]}, "colbert", "with a tab or a new line"),
+        ({"q": [7]}, "jsonl", "has the id 7: ids are strings"),
+        ({"q": [" "]}, "colbert", "has the id ' ': ids are strings, not empty"),
+        ({"q": {"a": float("inf")}}, "trec", "has a score that is infinite"),
+        ({"q": {"a": float("nan")}}, "trec", "has a score that is NaN"),
+        ({"q": ["a", "a"]}, "trec", "names the passage `a` twice"),
+        ({"q": ["a"], "p": {"a": 1.0}}, "trec", "The query `p` has scores, but `q` has none"),
+        (RankedPassages({"q": ["a", "b"]}, {"q": [1.0]}), "trec", "has 2 passages, but 1 scores"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path, ranked, format, message):
+    with pytest.raises(ValueError, match=message):
+        save_ranking(tmp_path / "file", ranked, format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_run_is_one_word(tmp_path):
+    with pytest.raises(ValueError, match="`run_name` is 'my run', with white space"):
+        save_ranking(tmp_path / "file", {"q": ["a"]}, run_name="my run")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.evaluation import ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
+from hf_xlir.evaluation import (
+    RankedPassages,
+    average_precision,
+    ndcg_at_k,
+    recall_at_k,
+    reciprocal_rank,
+    success_at_k,
+)
 
 
 RANKINGS = {"q1": ["a", "b", "c", "d"], "q2": ["x", "y"], "unjudged": ["a"]}
@@ -38,6 +45,19 @@ def test_ndcg():
     assert graded == pytest.approx((1 + 3 / math.log2(3)) / (3 + 2 / math.log2(3)))
 
 
+def test_average_precision():
+    values = {"q1": (1 / 2 + 2 / 4) / 3, "q2": 1, "q3": 0}
+    assert average_precision(RANKINGS, RELEVANCE, per_query=True) == pytest.approx(values)
+    assert average_precision(RANKINGS, RELEVANCE) == pytest.approx((1 / 3 + 1) / 3)
+    assert average_precision(RANKINGS, RELEVANCE, k=2) == pytest.approx((1 / 6 + 1) / 3)
+
+
+def test_ranked_passages_are_ordered_by_their_scores():
+    ranked = RankedPassages({"q": ["b", "a", "c"]}, {"q": [1.0, 1.0, 0.5]})
+    assert reciprocal_rank(ranked, {"q": ["a"]}) == 1
+    assert reciprocal_rank(RankedPassages(ranked.rankings, {}), {"q": ["a"]}) == 1 / 2
+
+
 def test_equal_scores_are_ranked_by_id():
     rankings = {"q": {"c": 1.0, "a": 1.0, "b": 1.0, "z": 2.0}}
     assert reciprocal_rank(rankings, {"q": ["a"]}) == 1 / 2
@@ -60,7 +80,7 @@ def test_grades_of_zero_are_not_relevant():
 
 
 def test_no_ranking_at_all_is_zero():
-    for metric in (recall_at_k, success_at_k, reciprocal_rank, ndcg_at_k):
+    for metric in (recall_at_k, success_at_k, reciprocal_rank, ndcg_at_k, average_precision):
         assert metric({}, RELEVANCE, k=5) == 0
         assert metric({"q1": [], "q2": {}}, RELEVANCE, k=5, per_query=True) == {"q1": 0, "q2": 0, "q3": 0}
 
@@ -83,7 +103,7 @@ def test_all_equal_their_definitions(rankings, relevance, k):
     def ideal(grades):
         return sum(g / math.log2(i + 2) for i, g in enumerate(sorted(grades, reverse=True)[:k]))
 
-    expected = {name: [] for name in ("recall", "success", "rr", "ndcg")}
+    expected = {name: [] for name in ("recall", "success", "rr", "ndcg", "ap")}
     for query, grades in relevance.items():
         top = rankings.get(query, [])[:k]
         hits = [i for i, id in enumerate(top) if id in grades]
@@ -91,11 +111,14 @@ def test_all_equal_their_definitions(rankings, relevance, k):
         expected["success"].append(float(bool(hits)))
         expected["rr"].append(1 / (hits[0] + 1) if hits else 0)
         expected["ndcg"].append(sum(grades[top[i]] / math.log2(i + 2) for i in hits) / ideal(grades.values()))
+        expected["ap"].append(sum((n + 1) / (i + 1) for n, i in enumerate(hits)) / len(grades))
     means = {name: sum(values) / len(values) for name, values in expected.items()}
     assert recall_at_k(rankings, relevance, k) == pytest.approx(means["recall"])
     assert success_at_k(rankings, relevance, k) == pytest.approx(means["success"])
     assert reciprocal_rank(rankings, relevance, k) == pytest.approx(means["rr"])
     assert ndcg_at_k(rankings, relevance, k) == pytest.approx(means["ndcg"])
+    assert average_precision(rankings, relevance, k) == pytest.approx(means["ap"])
+    assert average_precision(rankings, relevance, 10) == pytest.approx(average_precision(rankings, relevance))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,272 @@
+"""Benchmarks of retrieval: questions, passages and what is to be found, ready to be ranked and measured."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+from transformers.utils import logging
+
+from ..data.building import check_choice, official_file
+from ..data.features import JUDGED_QUESTION_FEATURES
+from ..data.mini_world import load_mini_world
+from ..data.natural_questions import load_natural_questions
+from ..data.passages import load_passages
+from ..data.queries import load_queries
+from ..data.reading import RowErrors
+from ..data.xor_tydi import load_xor_tydi
+from ..data.xquad import XQUAD_LANGUAGES, load_xquad
+from .qrels import read_qrels, with_relevant
+
+
+logger = logging.get_logger(__name__)
+
+NO_SPANS = ("yes", "no", "unknown")  # answers of XOR-TyDi that are in no passage
+# What each built-in benchmark takes beside `cache_dir`; a folder takes `split` and `on_error`
+OPTIONS = {
+    "xquad-r": ("data_dir", "languages", "passage_language"),
+    "xor-retrieve": ("data_dir", "languages", "passages", "split", "on_error"),
+    "nq": ("data_dir", "passages", "on_error"),
+    "mini-world": ("languages", "split"),
+}
+
+
+class Benchmark(NamedTuple):
+    r"""
+    What [`load_benchmark`] returns. The fields are arguments of [`rank_passages`], [`rank_by_bm25`] and
+    [`evaluate_rankings`].
+
+    Args:
+        name (`str`):
+            What it is called in a report.
+        questions (`datasets.Dataset`):
+            `id` and `question`, and whatever else there is.
+        passages (`datasets.Dataset`):
+            `id`, `title` and `text`.
+        relevance (`dict[str, list[str]]` or `dict[str, dict[str, int]]`, *optional*):
+            For each question's id, its relevant passages, where they are known.
+        answers (`dict[str, list[str]]`, *optional*):
+            For each question's id, short answers in the passages' language, where there are some.
+        groups (`dict[str, str]`, *optional*):
+            For each question's id its language, or the pair of its and the passages' one, such as `"ar-en"`.
+        without_own_id (`bool`):
+            Whether a passage that has the id of the question is left out of its ranking, by [`drop_own_ids`]: BEIR's
+            evaluation does so, since some of its questions are passages themselves.
+    """
+
+    name: str
+    questions: Dataset
+    passages: Dataset
+    relevance: dict | None = None
+    answers: dict | None = None
+    groups: dict | None = None
+    without_own_id: bool = False
+
+
+def load_benchmark(
+    name,
+    data_dir=None,
+    *,
+    split=None,
+    languages=None,
+    passage_language=None,
+    passages=None,
+    on_error=None,
+    cache_dir=None,
+):
+    r"""
+    Load a benchmark of retrieval.
+
+    - `"xquad-r"`: XQuAD's 1,190 questions, of each of `languages`, on its 240 paragraphs in `passage_language`: the
+      one that answers a question is to be found. A question's id is XQuAD's, a hyphen and its language.
+    - `"xor-retrieve"`: XOR-TyDi's questions in seven languages on passages of the English Wikipedia. A passage with
+      an answer is to be found; questions that are answered by yes or no have none.
+    - `"nq"`: Natural Questions, open: NQ-open's 3,610 questions, or DPR's same ones where the folder has
+      `nq-test.qa.csv` and not `NQ-open.dev.jsonl`. A passage with an answer is to be found.
+    - `"mini-world"`: the built-in questions, in eight languages, on English passages.
+    - a folder as BEIR has them (https://huggingface.co/papers/2104.08663): `corpus.jsonl`, `queries.jsonl` and
+      `qrels/<split>.tsv`, gzipped or not.
+
+    Args:
+        name (`str` or `os.PathLike`):
+            One of these names, or a folder.
+        data_dir (`str` or `os.PathLike`, *optional*):
+            The folder with the official files, or one with a folder `xquad`, `xor_tydi` or `nq_open` that has them. By
+            default they are downloaded.
+        split (`str`, *optional*):
+            For `"xor-retrieve"` `"validation"` by default, for `"mini-world"` and folders `"test"`.
+        languages (`list[str]`, *optional*):
+            Languages of the questions. All by default: of XQuAD those that the folder has.
+        passage_language (`str`, *optional*):
+            For `"xquad-r"`, the paragraphs' language; `"en"` by default.
+        passages (`str`, `os.PathLike` or `datasets.Dataset`, *optional*):
+            For `"xor-retrieve"` and `"nq"`, which have none: a collection, or its file for [`load_passages`].
+        on_error (`str`, *optional*):
+            `"raise"`, the default, or `"skip"`, which leaves out bad rows, and logs how many and the first of them.
+        cache_dir (`str`, *optional*):
+            Where Arrow files and downloads go.
+
+    Returns:
+        [`Benchmark`]
+
+    Raises:
+        FileNotFoundError: If a folder or a file does not exist.
+        ConnectionError: If a file cannot be downloaded.
+        ValueError: If there is no such benchmark, it does not take an argument or lacks one, or a row cannot be read:
+            the message names file and line, also of a judgement whose query or passage there is not.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation import evaluate_rankings, load_benchmark, rank_by_bm25
+
+    >>> benchmark = load_benchmark("mini-world", languages=["en", "fi"])
+    >>> ranked = rank_by_bm25(benchmark.questions, benchmark.passages, k=5, progress=False)
+    >>> values = evaluate_rankings(ranked, benchmark.relevance, ["R@5"], benchmark.groups)["R@5"]
+    >>> values["en"] > values["fi"]
+    True
+
+    ```
+    """
+    given = {
+        "data_dir": data_dir,
+        "split": split,
+        "languages": languages,
+        "passage_language": passage_language,
+        "passages": passages,
+        "on_error": on_error,
+    }
+    given = {option: value for option, value in given.items() if value is not None}
+    if isinstance(languages, str):
+        raise ValueError(f"`languages` is the string {languages!r}. Pass a list, such as {[languages]!r}.")
+    if languages is not None and not len(languages):
+        raise ValueError("`languages` is empty: give one, or leave it out for all.")
+    is_folder = name not in OPTIONS
+    if is_folder and not Path(name).expanduser().is_dir():
+        raise ValueError(
+            f"`{os.fspath(name)}` is no folder, and no benchmark either: choose one of "
+            f"{', '.join(map(repr, OPTIONS))}, or a folder with corpus.jsonl, queries.jsonl and qrels/."
+        )
+    not_taken = [option for option in given if option not in (("split", "on_error") if is_folder else OPTIONS[name])]
+    if not_taken:
+        raise ValueError(f"The benchmark `{os.fspath(name)}` does not take `{not_taken[0]}`: leave it out.")
+    if is_folder:
+        return _load_beir(Path(name).expanduser(), cache_dir=cache_dir, **given)
+    loaders = {"xquad-r": _load_xquad, "xor-retrieve": _load_xor, "nq": _load_nq, "mini-world": _load_mini_world}
+    return loaders[name](cache_dir=cache_dir, **given)
+
+
+def _load_xquad(cache_dir, data_dir=None, languages=None, passage_language="en"):
+    folder = _folder(data_dir, "xquad")
+    if languages is None and folder is not None:
+        languages = [each for each in XQUAD_LANGUAGES if (folder / f"xquad.{each}.json").is_file()]
+    passages, originals = load_xquad(passage_language, folder, cache_dir)
+    answers = dict(zip(originals["id"], originals["answers"], strict=True))
+    rows = []
+    for language in dict.fromkeys(languages or XQUAD_LANGUAGES):
+        for row in load_xquad(language, folder, cache_dir).questions:
+            if row["id"] not in answers:
+                raise ValueError(
+                    f"XQuAD's question `{row['id']}` is in the file of {language!r}, but not in that of "
+                    f"{passage_language!r}: download both again."
+                )
+            rows.append({**row, "id": f"{row['id']}-{language}", "answers": answers[row["id"]]})
+    return _judged("xquad-r", Dataset.from_list(rows, JUDGED_QUESTION_FEATURES), passages, f"-{passage_language}")
+
+
+def _load_mini_world(cache_dir, languages=None, split="test"):
+    world = load_mini_world(languages)
+    check_choice("split", split, tuple(world.questions))
+    return _judged("mini-world", world.questions[split], world.passages)
+
+
+def _judged(name, questions, passages, suffix=""):
+    """Questions with `passage_ids`, by language."""
+    columns = [questions[column][:] for column in ("id", "passage_ids", "answers", "lang")]
+    ids, relevant, answers, languages = columns
+    return Benchmark(
+        name,
+        questions,
+        passages,
+        dict(zip(ids, relevant, strict=True)),
+        dict(zip(ids, answers, strict=True)),
+        {id: f"{language}{suffix}" for id, language in zip(ids, languages, strict=True)},
+    )
+
+
+def _load_xor(cache_dir, data_dir=None, languages=None, passages=None, split="validation", on_error="raise"):
+    passages = _passages("xor-retrieve", passages, on_error, cache_dir)
+    questions = load_xor_tydi("retrieve", split, _folder(data_dir, "xor_tydi"), languages, on_error, cache_dir)
+    return _answered("xor-retrieve", questions, passages)
+
+
+def _load_nq(cache_dir, data_dir=None, passages=None, on_error="raise"):
+    passages = _passages("nq", passages, on_error, cache_dir)
+    folder = _folder(data_dir, "nq_open")
+    dpr = folder is not None and (folder / "nq-test.qa.csv").is_file() and not (folder / "NQ-open.dev.jsonl").is_file()
+    questions = load_natural_questions(
+        "dpr" if dpr else "open", "test", folder, on_error=on_error, cache_dir=cache_dir
+    ).select_columns(["id", "question", "answers", "lang"])
+    return _answered("nq", questions, passages)
+
+
+def _answered(name, questions, passages):
+    """Questions with answers, those that are in no passage left out."""
+    answers, groups = {}, {}
+    for row in questions.select_columns(["id", "answers", "lang"]):
+        spans = [answer for answer in row["answers"] if name == "nq" or answer not in NO_SPANS]
+        groups[row["id"]] = row["lang"]
+        if spans:
+            answers[row["id"]] = spans
+    if not answers:
+        raise ValueError(f"No question of `{name}` has an answer to be found: take another split.")
+    return Benchmark(name, questions, passages, None, answers, groups)
+
+
+def _load_beir(folder, cache_dir, split=None, on_error="raise"):
+    names = ("corpus.jsonl", "queries.jsonl")
+    corpus, queries = (official_file(folder, [name, f"{name}.gz"], "the dataset from BEIR") for name in names)
+    judgements = sorted((folder / "qrels").glob("*.tsv*"))
+    splits = {path.name.partition(".")[0]: path for path in judgements}
+    if not splits:
+        raise FileNotFoundError(f"`{folder}` has no file qrels/<split>.tsv.")
+    split = split or ("test" if "test" in splits else next(iter(splits)))
+    check_choice("split", split, tuple(splits))
+    options = {"on_error": on_error, "cache_dir": cache_dir}
+    passages, questions = load_passages(corpus, **options), load_queries(queries, **options)
+
+    row_of_query, passage_ids = {id: row for row, id in enumerate(questions["id"])}, set(passages["id"])
+    name, errors, relevance = str(splits[split]), RowErrors(on_error), {}
+    for number, query, passage, grade in read_qrels(name, errors):
+        if query not in row_of_query:
+            errors.bad(name, number, f"`{queries}` has no query `{query}`")
+        elif passage not in passage_ids:
+            errors.bad(name, number, f"`{corpus}` has no passage `{passage}`")
+        else:
+            relevance.setdefault(query, {})[passage] = grade
+    if errors.count:
+        logger.warning(errors.report())
+    relevance = with_relevant(relevance, name)
+    questions = questions.select(sorted(row_of_query[query] for query in relevance))
+    return Benchmark(folder.resolve().name, questions, passages, relevance, without_own_id=True)
+
+
+def _folder(data_dir, name):
+    """The folder of one data set: `data_dir`, or the folder of that name in it."""
+    if data_dir is None:
+        return None
+    folder = Path(data_dir).expanduser()
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def _passages(name, passages, on_error, cache_dir):
+    if passages is None:
+        raise ValueError(
+            f"`{name}` has questions only: give the `passages` in which to find their answers, such as DPR's "
+            "psgs_w100.tsv.gz."
+        )
+    return (
+        passages if isinstance(passages, Dataset) else load_passages(passages, on_error=on_error, cache_dir=cache_dir)
+    )
+
+
+__all__ = ["Benchmark", "load_benchmark"]

@@ -1,0 +1,144 @@
+"""Charts of an evaluation, by `matplotlib`, which the extra `plot` brings."""
+
+import os
+from pathlib import Path
+
+from ..data.building import check_choice
+
+
+FORMATS = (".png", ".svg")
+LARGEST_LABELLED = 24  # bars; the numbers of more would overlap
+
+
+def require_matplotlib():
+    r"""
+    Import `matplotlib`, so that a script without it ends before its work starts.
+
+    Returns:
+        `module`
+
+    Raises:
+        ImportError: If it is not installed; the message says how to.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "Plots need `matplotlib`, which is not installed: `pip install hf_xlir[plot]`, or do without plots."
+        ) from error
+    return matplotlib
+
+
+def plot_by_language(report, path, measure=None):
+    r"""
+    A bar chart: a group of bars a language, one a system.
+
+    Args:
+        report ([`EvaluationReport`]):
+            What to draw.
+        path (`str` or `os.PathLike`):
+            The file, PNG or SVG by its suffix; it is whole or not there.
+        measure (`str`, *optional*):
+            One of the report's measures; the first by default.
+
+    Raises:
+        ImportError: If `matplotlib` is not installed.
+        ValueError: If the suffix is another, or no system has the measure.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation.plots import plot_by_language
+
+    >>> plot_by_language(report, "by_language.png", "R@10")  # doctest: +SKIP
+
+    ```
+    """
+    systems = {name: values for name, values in report.systems.items() if measure is None or measure in values}
+    if not systems:
+        raise ValueError(f"No system has the measure {measure!r}.")
+    measure = measure or next(iter(next(iter(systems.values()))))
+    names, labels = report.columns()
+    width = 0.8 / len(systems)
+    with _chart(path, (max(4.0, 1.6 + 0.28 * len(names) * (len(systems) + 1)), 3.6)) as axes:
+        for position, (system, values) in enumerate(systems.items()):
+            places = [place + (position - (len(systems) - 1) / 2) * width for place in range(len(names))]
+            bars = axes.bar(places, [100 * values[measure][name] for name in names], width, label=system)
+            if len(names) * len(systems) <= LARGEST_LABELLED:
+                axes.bar_label(bars, fmt="%.0f", fontsize=7)
+        axes.set_xticks(range(len(names)), labels)
+        axes.set_ylim(0, 105)
+        axes.set_ylabel(f"{measure}, per cent")
+        axes.set_title(report.benchmark)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+
+
+def plot_recall_curve(report, path):
+    r"""
+    Recall, or DPR's accuracy, by the number of passages that are looked at: a line a system.
+
+    Args:
+        report ([`EvaluationReport`]):
+            What to draw: its `curves`.
+        path (`str` or `os.PathLike`):
+            The file, PNG or SVG by its suffix; it is whole or not there.
+
+    Raises:
+        ImportError: If `matplotlib` is not installed.
+        ValueError: If the suffix is another, or the report has no curve.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation.plots import plot_recall_curve
+
+    >>> plot_recall_curve(report, "recall_curve.svg")  # doctest: +SKIP
+
+    ```
+    """
+    if not report.curves:
+        raise ValueError("The report has no `curves` to draw.")
+    cutoffs = list(next(iter(report.curves.values())))
+    with _chart(path, (5.2, 3.6)) as axes:
+        for system, curve in report.curves.items():
+            axes.plot(list(curve), [100 * value for value in curve.values()], marker="o", markersize=3, label=system)
+        axes.set_xscale("log")
+        axes.set_xticks(cutoffs, [str(k) for k in cutoffs])
+        axes.minorticks_off()
+        axes.set_ylim(0, 105)
+        axes.set_xlabel("k")
+        axes.set_ylabel(f"{report.curve_measure}@k, per cent")
+        axes.set_title(report.benchmark)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+
+
+class _chart:
+    """Axes to draw on, which are written when that went well. Nothing of `pyplot`, which is global, is touched."""
+
+    def __init__(self, path, size):
+        check_choice("the suffix of `path`", Path(path).suffix, FORMATS)
+        require_matplotlib()
+        from matplotlib.figure import Figure
+
+        self.path = Path(path)
+        self.figure = Figure(figsize=size, layout="constrained")
+
+    def __enter__(self):
+        axes = self.figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        return axes
+
+    def __exit__(self, error_class, *_):
+        if error_class is not None:
+            return
+        import matplotlib
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        kind = self.path.suffix[1:]
+        with matplotlib.rc_context({"svg.hashsalt": "hf_xlir"}):  # the same file for the same numbers
+            metadata = {"Date": None} if kind == "svg" else None
+            self.figure.savefig(unfinished, format=kind, dpi=150, metadata=metadata)
+        os.replace(unfinished, self.path)
+
+
+__all__ = ["plot_by_language", "plot_recall_curve", "require_matplotlib"]

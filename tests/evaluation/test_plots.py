@@ -1,0 +1,76 @@
+"""Charts: what is drawn, read from the SVG's and the PNG's own content."""
+
+import re
+import sys
+
+import pytest
+
+from hf_xlir.evaluation.plots import plot_by_language, plot_recall_curve, require_matplotlib
+from hf_xlir.evaluation.report import EvaluationReport
+
+
+pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+
+VALUES = {"fi": 0.5, "ko": 0.25, "macro": 0.375, "mean": 0.4}
+REPORT = EvaluationReport(
+    "tiny-world",
+    {"fi": 2, "ko": 2},
+    4,
+    {"model": {"R@1": VALUES, "RR": VALUES}, "bm25": {"R@1": {**VALUES, "fi": 0.0, "macro": 0.125}}},
+    {"model": {1: 0.25, 5: 0.5, 10: 1.0}, "bm25": {1: 0.25, 5: 0.25, 10: 0.5}},
+)
+
+
+def texts(svg):
+    """What an SVG file says, which matplotlib repeats in comments beside the outlines of letters."""
+    return re.findall(r"<!-- (.*?) -->", svg.read_text("utf-8"))
+
+
+def test_bars_by_language(tmp_path):
+    plot_by_language(REPORT, tmp_path / "new" / "bars.svg")
+    said = texts(tmp_path / "new" / "bars.svg")
+    assert {"fi", "ko", "macro", "model", "bm25", "tiny-world", "R@1, per cent"} <= set(said)
+    # Numbers above the bars, system by system; axes have others
+    assert [each for each in said if each in ("50", "25", "38", "0", "12")][-6:] == ["50", "25", "38", "0", "25", "12"]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["bars.svg"]
+    plot_by_language(REPORT, tmp_path / "rr.svg", "RR")
+    assert "bm25" not in texts(tmp_path / "rr.svg") and "RR, per cent" in texts(tmp_path / "rr.svg")
+
+
+def test_curve(tmp_path):
+    plot_recall_curve(REPORT, tmp_path / "curve.svg")
+    assert {"1", "5", "10", "k", "model", "bm25", "R@k, per cent"} <= set(texts(tmp_path / "curve.svg"))
+
+
+@pytest.mark.parametrize("plot", [plot_by_language, plot_recall_curve])
+@pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_the_same_numbers_give_the_same_file(tmp_path, plot, suffix, start):
+    for name in ("a", "b"):
+        plot(REPORT, tmp_path / f"{name}.{suffix}")
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    assert content.startswith(start) and content == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_without_languages(tmp_path):
+    systems = {"model": {"Answer@1": {"mean": 0.5}}}
+    report = EvaluationReport("nq", {"all": 3}, 4, systems, {"model": {1: 0.5}}, "Answer")
+    plot_by_language(report, tmp_path / "bars.svg")
+    assert {"all", "Answer@1, per cent", "50"} <= set(texts(tmp_path / "bars.svg"))
+    plot_recall_curve(report, tmp_path / "curve.svg")
+    assert "Answer@k, per cent" in texts(tmp_path / "curve.svg")
+
+
+def test_errors(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="the suffix of `path`` is '.pdf'. Choose one of '.png', '.svg'"):
+        plot_by_language(REPORT, tmp_path / "bars.pdf")
+    with pytest.raises(ValueError, match="No system has the measure 'P@5'"):
+        plot_by_language(REPORT, tmp_path / "bars.svg", "P@5")
+    with pytest.raises(ValueError, match="has no `curves`"):
+        plot_recall_curve(EvaluationReport("nq", {}, 0, {}), tmp_path / "curve.svg")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for plot in (plot_by_language, plot_recall_curve):
+        with pytest.raises(ImportError, match=r"`pip install hf_xlir\[plot\]`, or do without plots"):
+            plot(REPORT, tmp_path / "chart.png")
+    with pytest.raises(ImportError, match="Plots need `matplotlib`"):
+        require_matplotlib()
+    assert not list(tmp_path.iterdir())
