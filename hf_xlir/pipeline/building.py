@@ -45,14 +45,15 @@ def build_system(model, processor, index, passages, retrievers, fusion, reranker
     if isinstance(model, str | os.PathLike):
         raise TypeError(f"`model` must be a model, got {str(model)!r}: load it with `from_pretrained`.")
     reranker = None if reranker is None else Reranker(*given(reranker, reranker_processor, "reranker"))
+    fusion = {name: value for name, value in fusion.items() if value is not None}
     if isinstance(model, RetrievalPipeline | RetrievalSystem):
         if not all(each is None for each in (processor, index, passages, retrievers)):
             raise ValueError("A whole system has its own `processor`, `index` and `passages`: leave them out.")
         defaults = model._forward_params if isinstance(model, RetrievalPipeline) else model.defaults
         system = model.model if isinstance(model, RetrievalPipeline) else model
         reader = system.reader if with_reader else None
-        reranker = reranker or system.reranker
-        return RetrievalSystem(system.passages, system.retrievers, system.fusion, reranker, reader, defaults)
+        reranker, fusion = reranker or system.reranker, {**system.fusion, **fusion}
+        return RetrievalSystem(system.passages, system.retrievers, fusion, reranker, reader, defaults)
     if passages is None:
         raise ValueError("There are no `passages`: give those that the index was built over.")
     if retrievers is None:
@@ -62,7 +63,6 @@ def build_system(model, processor, index, passages, retrievers, fusion, reranker
         retrievers = {"retriever": Retriever(index, model, processor)}
     elif not all(each is None for each in (model, processor, index)):
         raise ValueError("Give `retrievers`, or `model`, `processor` and `index`: not both.")
-    fusion = {name: value for name, value in fusion.items() if value is not None}
     return RetrievalSystem(_loaded(passages), dict(retrievers), fusion, reranker)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer
 
@@ -30,11 +31,14 @@ class ModelPart:
             Returns the model and its processor or tokenizer. It is called once.
         copy (`Callable[[Path], None]`, *optional*):
             Writes both to a folder as they are, without loading them.
+        path (`str` or `os.PathLike`, *optional*):
+            Where they are read from.
     """
 
-    def __init__(self, config, load, copy=None):
+    def __init__(self, config, load, copy=None, path=None):
         self.config, self.key = config, id(self)
-        self._load, self._copy, self._loaded, self._lock = load, copy, None, threading.Lock()
+        self._load, self._copy, self._path = load, copy, path
+        self._loaded, self._lock = None, threading.Lock()
 
     @classmethod
     def of(cls, model, processor, what):
@@ -80,8 +84,13 @@ class ModelPart:
 
         def load():
             given = hub_arguments if dtype is None else {**hub_arguments, "dtype": dtype}
-            model = model_class.from_pretrained(path, **given)
-            processor = processor_class.from_pretrained(path, **hub_arguments)
+            try:
+                model = model_class.from_pretrained(path, **given)
+                processor = processor_class.from_pretrained(path, **hub_arguments)
+            except (OSError, ValueError):
+                if unchanged is not None:
+                    unchanged()
+                raise
             if config.model_type in RETRIEVER_TYPES:
                 check_processor(processor, model)
             if unchanged is not None:
@@ -92,7 +101,8 @@ class ModelPart:
             shutil.copytree(path, folder)
             unchanged()
 
-        part = cls(config, load, None if unchanged is None else copy)
+        may_copy = unchanged is not None and dtype in (None, "auto")
+        part = cls(config, load, copy if may_copy else None, path)
         if unchanged is None:
             part.get()
         return part
@@ -108,6 +118,10 @@ class ModelPart:
             if device is not None and model.device != device:
                 model.to(device)
         return model, processor
+
+    def is_within(self, folder):
+        """Whether the weights are still to be read from somewhere in a folder."""
+        return self._loaded is None and Path(folder).resolve() in Path(self._path).resolve().parents
 
     def save(self, folder):
         """Write both to a folder that does not exist; what was never used is copied as it is."""

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from ..data.hub_upload import files_of, push_files
 from ..data.writing import write_text
 
 
+PARTS = ("passages", "index", "retriever", "reranker", "reader")
 CARD = """\
 ---
 library_name: hf_xlir
@@ -55,13 +57,13 @@ def push_system(pipeline, repo_id, private, token, revision, commit_message, car
             card = system_card(pipeline, repo_id)
         if card is not None:
             write_text(Path(folder, "README.md"), card)
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
+        return push_files(
+            files_of(folder),
+            repo_id,
+            replaced=[f"{part}{end}" for part in PARTS for end in "/-"],  # of a system that was there before
+            token=token,
             revision=revision,
             commit_message=commit_message,
-            # In the same commit: the parts of a system that was there before
-            delete_patterns=[f"{part}*/*" for part in ("passages", "index", "retriever", "reranker", "reader")],
         )
 
 

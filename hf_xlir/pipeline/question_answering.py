@@ -11,10 +11,10 @@ class QuestionAnsweringPipeline(RetrievalPipeline):
     `transformers.pipeline("xlir-question-answering", model=...)`, or put one together.
 
     Args:
-        reader ([`FiDT5ForConditionalGeneration`]):
-            What reads the passages and writes the answer.
-        reader_processor ([`FiDT5Processor`]):
-            Its processor.
+        reader ([`FiDT5ForConditionalGeneration`], `str` or `os.PathLike`):
+            What reads the passages and writes the answer. Also its folder or repository.
+        reader_processor ([`FiDT5Processor`], *optional*):
+            The processor of a model.
         batch_size (`int`, *optional*, defaults to 8):
             Questions that are answered at once.
         model, processor, index, passages, others:

@@ -112,7 +112,7 @@ def _end_ids(model, arguments):
     """Ids of the tokens that end an answer."""
     ends = arguments.get("eos_token_id", model.generation_config.eos_token_id)
     ends = model.config.eos_token_id if ends is None else ends
-    return torch.tensor(ends if isinstance(ends, list) else [ends])
+    return torch.tensor(ends if isinstance(ends, list) else [ends], device=model.device)
 
 
 def _sequence_probabilities(output, end_ids):
@@ -130,17 +130,17 @@ def _sequence_probabilities(output, end_ids):
     """
     tokens = output.sequences[:, 1:]  # behind the decoder's start
     rows = getattr(output, "beam_indices", None)  # (number of sequences, steps), -1 behind the end
-    total = torch.zeros(len(tokens), dtype=torch.float64)
-    going_on = torch.ones(len(tokens), dtype=torch.bool)
+    total = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+    going_on = torch.ones_like(total, dtype=torch.bool)
     num_steps = tokens.shape[1] if rows is None else min(tokens.shape[1], rows.shape[1])
     for step, logits in enumerate(output.logits[:num_steps]):
-        of_step = torch.arange(len(tokens)) if rows is None else rows[:, step].cpu()
-        chosen = tokens[:, step].cpu()
-        for place in (going_on & (of_step >= 0)).nonzero().flatten().tolist():
-            scores = logits[of_step[place]].float()
-            total[place] += (scores[chosen[place]] - scores.logsumexp(dim=0)).item()
-        going_on &= ~torch.isin(chosen, end_ids)
-    return total.clamp_max(0).exp()
+        of_step = torch.arange(len(tokens), device=tokens.device) if rows is None else rows[:, step]
+        places = (going_on & (of_step >= 0)).nonzero().flatten()
+        scores = logits[of_step[places]].float()  # (places, vocab_size)
+        chosen = tokens[places, step]
+        total[places] += (scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(dim=1)).double()
+        going_on[places] = ~torch.isin(chosen, end_ids)
+    return total.clamp_max(0).exp()  # rounding may leave a little more than 1
 
 
 __all__ = ["Answer", "Reader"]

@@ -5,13 +5,14 @@ import torch
 from tqdm.auto import tqdm
 
 from ..index import TokenEmbeddings, embed_queries
-from ..index.encoding import TOKENS_PER_BATCH_ON_CPU, embed_blocks, encoding
+from ..index.encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, embed_blocks, encoding
 from ..models.late_interaction import maxsim_scores
+from ..models.modeling_retriever import num_positions
 from .model_part import ModelPart
 
 
 PAIRS_PER_BATCH = 32
-MOST_TOKENS = 512  # of a question and a passage, where the tokenizer sets no limit
+MOST_TOKENS = 512  # of a question and a passage together
 
 
 class Reranker:
@@ -23,8 +24,8 @@ class Reranker:
         model (`PreTrainedModel`):
             A [`ColBERTXLMRModel`], or what `AutoModelForSequenceClassification` loads.
         processor ([`ColBERTXLMRProcessor`] or `PreTrainedTokenizerBase`):
-            Its processor or tokenizer. A cross-encoder reads no more of a pair than the tokenizer's
-            `model_max_length`, or 512 token ids if that sets no limit; the longer text of the two is cut.
+            Its processor or tokenizer. A cross-encoder reads 512 token ids of a pair at most, or fewer if the model
+            has fewer positions or the tokenizer a lower `model_max_length`; the longer text of the two is cut.
 
     Raises:
         ValueError: If the model is neither.
@@ -67,7 +68,8 @@ class Reranker:
             return [[] for _ in texts]
         queries = embed_queries(model, processor, texts)
         with encoding(model, None, "float32") as encode:
-            limits = len(distinct), PAIRS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, np.dtype("float32"), tqdm(disable=True)
+            most = TOKENS_PER_BATCH_ON_CPU if model.device.type == "cpu" else TOKENS_PER_BATCH
+            limits = len(distinct), PAIRS_PER_BATCH, most, np.dtype("float32"), tqdm(disable=True)
             [(values, lengths)] = embed_blocks(encode, processor, list(distinct.values()), [0], *limits)
         embeddings = TokenEmbeddings(values, lengths, list(distinct))
         places = {id: place for place, id in enumerate(distinct)}
@@ -91,7 +93,8 @@ class Reranker:
             for passage in of_one
         ]
         longest_first = sorted(range(len(pairs)), key=lambda place: -len("".join(pairs[place])))
-        most = tokenizer.model_max_length
+        # The tokenizer's limit may be missing, which is a huge number, or above what the model can read
+        most = min(tokenizer.model_max_length, num_positions(model) or MOST_TOKENS, MOST_TOKENS)
         scores = [0.0] * len(pairs)
         for start in range(0, len(pairs), PAIRS_PER_BATCH):
             batch = longest_first[start : start + PAIRS_PER_BATCH]
@@ -99,7 +102,7 @@ class Reranker:
                 [pairs[place][0] for place in batch],
                 [pairs[place][1] for place in batch],
                 truncation=True,
-                max_length=most if most < 10**9 else MOST_TOKENS,
+                max_length=most,
                 padding=True,
                 return_tensors="pt",
             )

@@ -38,11 +38,11 @@ class RetrievalPipeline(Pipeline):
             How much each retriever counts, by name. All count 1 by default.
         rank_constant (`float`, *optional*, defaults to 60):
             Of `"reciprocal_rank"`.
-        reranker (`PreTrainedModel`, *optional*):
+        reranker (`PreTrainedModel`, `str` or `os.PathLike`, *optional*):
             Ranks what was found anew: a cross-encoder, which `AutoModelForSequenceClassification` loads, or a
-            [`ColBERTXLMRModel`], which compares the texts by MaxSim.
+            [`ColBERTXLMRModel`], which compares the texts by MaxSim. Also its folder or repository.
         reranker_processor (`PreTrainedTokenizerBase` or [`ColBERTXLMRProcessor`], *optional*):
-            Its tokenizer or processor.
+            The tokenizer or processor of a model.
         device (`str`, `int` or `torch.device`, *optional*):
             Where the models shall be. By default on the first accelerator, or else the CPU, as for all pipelines of
             Transformers. Indexes stay where they are.
@@ -83,9 +83,9 @@ class RetrievalPipeline(Pipeline):
         passages=None,
         *,
         retrievers=None,
-        fusion="reciprocal_rank",
+        fusion=None,
         weights=None,
-        rank_constant=60,
+        rank_constant=None,
         reranker=None,
         reranker_processor=None,
         task=None,
@@ -103,7 +103,7 @@ class RetrievalPipeline(Pipeline):
             model=system,
             task=task or self.default_task,
             device=device,
-            batch_size=batch_size or self.default_batch_size,
+            batch_size=_checked_size(self.default_batch_size if batch_size is None else batch_size),
             **{**defaults, **parameters},
         )
 
@@ -252,7 +252,7 @@ class RetrievalPipeline(Pipeline):
         """
         _, parameters, _ = self._sanitize_parameters(**parameters)
         parameters = {**self._forward_params, **parameters}
-        size = batch_size or self._batch_size
+        size = self._batch_size if batch_size is None else _checked_size(batch_size)
         if isinstance(inputs, str):
             return self._run(checked_questions([inputs]), parameters)[0]
         if isinstance(inputs, Mapping) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__len__")):
@@ -317,6 +317,12 @@ def checked_questions(questions):
         if (fault := fault_of(question)) is not None:
             raise ValueError(f"Question {place} {fault}")
     return questions
+
+
+def _checked_size(size):
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"`batch_size` must be a positive integer, got {size!r}.")
+    return size
 
 
 __all__ = ["RetrievalPipeline"]

@@ -179,10 +179,9 @@ def load_index(path):
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder `{path}` with an index.")
-    formats = {}
+    formats = {f"hf_xlir.{kind}_index": index_class for kind, (index_class, _) in KINDS.items()}
     if (path / MANIFEST).exists():
         found = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("format")
-        formats = {f"hf_xlir.{kind}_index": index_class for kind, (index_class, _) in KINDS.items()}
         if found in formats:
             return formats[found].load(path)
     raise ValueError(f"`{path}` holds no index of hf_xlir that a pipeline can search.")

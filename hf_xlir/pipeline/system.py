@@ -59,6 +59,11 @@ class RetrievalSystem:
         self.device = torch.device(device)
         return self
 
+    def model_parts(self):
+        """The [`ModelPart`] of each model."""
+        owners = [*self.retrievers.values(), self.reranker, self.reader]
+        return [each.model for each in owners if each is not None and each.model is not None]
+
     def check(self, k, num_candidates=None, explain=False, **options):
         """Raise for arguments of [`~RetrievalSystem.retrieve`] that are wrong, before any work."""
         check_k(k)

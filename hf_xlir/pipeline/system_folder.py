@@ -70,6 +70,9 @@ def save_system(system, path, task, defaults):
             raise ValueError(
                 f"The default of `{name}` is a `{type(value).__name__}`, which is not saved: leave it out."
             )
+    for part in system.model_parts():
+        if part.is_within(path):  # of the system that is replaced there
+            part.get()
     path.mkdir(parents=True, exist_ok=True)
     written, folders = [], {}
 
@@ -234,6 +237,9 @@ def _config(folder, path):
         {"name", "kind", "index"} <= entry.keys() and entry["kind"] in KINDS for entry in config.retrievers
     ):
         raise ValueError(f"The {CONFIG_NAME} of `{path}` is damaged: it does not name the parts of a system.")
+    generation = (config.defaults or {}).get("generate_kwargs") or {}
+    if not {"custom_generate", "trust_remote_code"}.isdisjoint(generation):
+        raise ValueError(f"The {CONFIG_NAME} of `{path}` has `generate` run code from elsewhere, which is refused.")
     outside = [name for name in config.folders() if not re.fullmatch(r"[\w-]+", name)]
     if outside:
         raise ValueError(f"The {CONFIG_NAME} of `{path}` names {outside}, which are no folders in it.")
