@@ -15,8 +15,9 @@ from the `passage_ids` of `--train_questions`. Vectors are made once, in `OUTPUT
 
 Fewer dimensions are the model's: `examples/train_biencoder.py --embedding_dim 128` trains a projection with LayerNorm.
 
-`OUTPUT_DIR` gets `report.md` and `report.json`, the classifier (`filter.safetensors`), and with `--choose` the index
-and the passages of the last share of `--keep`: `index`, to be loaded with `DenseIndex.load`, and `passages.jsonl`.
+All processes embed under `accelerate launch`, and what was interrupted goes on when it is started again. `OUTPUT_DIR`
+gets `report.md` and `report.json`, the classifier (`filter.safetensors`), and with `--choose` the index and the
+passages of the last share of `--keep`: `index`, to be loaded with `DenseIndex.load`, and `passages.jsonl`.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import json
 import os
 from pathlib import Path
 
+import torch
+from accelerate import PartialState
 from transformers import AutoModel, AutoProcessor
 
 import hf_xlir  # noqa: F401 - registers the models
@@ -31,6 +34,7 @@ from hf_xlir.data import load_passages, load_questions
 from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import answer_recall_at_k, success_at_k
 from hf_xlir.index import DenseEmbeddings, add_dense_index, embed_passages, embed_queries
+from hf_xlir.index.faiss_building import empty_index
 from hf_xlir.index.passage_filter import PassageFilter, best_share, fitting_rows
 from hf_xlir.index.size_report import compare_index_sizes, part_of, size_table
 
@@ -38,20 +42,30 @@ from hf_xlir.index.size_report import compare_index_sizes, part_of, size_table
 def main(argv=None):
     """Embed, filter, compare, save."""
     args = parse_arguments(argv)
+    state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
 
-    # 1. Data and vectors
-    questions, passages = load_questions(args.questions), load_passages(args.passages)
-    model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
-    embeddings = load_embeddings(args, model, processor, passages)
-    queries = embed_queries(model, processor, questions["question"]).embeddings
-
-    # 2. Which passages to keep
+    # 1. Data and model; what cannot work is said before passages are embedded
+    with state.main_process_first():  # the others find its files in the cache
+        questions, passages = load_questions(args.questions), load_passages(args.passages)
+        needed = needed_passages(args.train_questions)
+    quality = quality_of(questions, passages)
     rows = fitting_rows(passages, args.min_words, args.max_words, args.drop_titles)
-    subsets = kept_passages(args, part_of(embeddings, rows), rows)
+    if not len(rows):
+        raise ValueError("No passage is left: loosen `--min_words`, `--max_words` or `--drop_titles`.")
+    model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
+    check_indexes(args, model.config)
+
+    # 2. Vectors, and which passages to keep
+    model = model.to(state.device).eval()
+    embeddings = load_embeddings(args, model, processor, passages)
+    if not state.is_main_process:  # what is left takes one process
+        return
+    queries = embed_queries(model, processor, questions["question"]).embeddings
+    subsets = kept_passages(args, part_of(embeddings, rows), rows, needed)
 
     # 3. The report
     report = compare_index_sizes(
-        *(embeddings, queries, quality_of(questions, passages)),
+        *(embeddings, queries, quality),
         factories=args.factories,
         subsets=subsets,
         k=tuple(args.k),
@@ -75,6 +89,27 @@ def main(argv=None):
         print(f"{args.choose} over {len(chosen)} passages is in {args.output_dir / 'index'}")
 
 
+def needed_passages(path):
+    """Ids of the passages that training questions needed, of which a filter learns."""
+    if path is None:
+        return None
+    train = load_questions(path)
+    if "passage_ids" not in train.column_names:
+        raise ValueError(f"`{path}` has no `passage_ids`, from which the filter could learn.")
+    return {id for ids in train["passage_ids"] for id in ids}
+
+
+def check_indexes(args, config):
+    """Raise unless FAISS can make all indexes of the model's vectors."""
+    if config.model_type != "biencoder":
+        raise ValueError(
+            f"`{args.model}` is a model of type {config.model_type!r}: these are indexes of one vector a passage, "
+            "which dual encoders have. `LateInteractionIndex.build` compresses those of a ColBERT."
+        )
+    for factory in [*args.factories, *filter(None, [args.choose])]:
+        empty_index(factory, config.embedding_dim or config.encoder_config.hidden_size)
+
+
 def load_embeddings(args, model, processor, passages):
     """The passages' vectors, from a folder or by the model."""
     if args.embeddings is None:
@@ -85,19 +120,15 @@ def load_embeddings(args, model, processor, passages):
     return embeddings
 
 
-def kept_passages(args, fitting, rows):
+def kept_passages(args, fitting, rows, needed):
     """Rows of passages by what the report calls them: shares of those that fit, best-scored first."""
-    if args.keep == [1.0]:
+    if needed is None:
         return {"all": rows}
-    train = load_questions(args.train_questions)
-    if "passage_ids" not in train.column_names:
-        raise ValueError(f"`{args.train_questions}` has no `passage_ids`, from which the filter could learn.")
-    known = set(fitting.ids)
-    filter = PassageFilter.fit(fitting, {id for ids in train["passage_ids"] for id in ids if id in known}, args.seed)
+    filter = PassageFilter.fit(fitting, needed & set(fitting.ids), args.seed)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     filter.save(args.output_dir / "filter.safetensors")
     scores = filter.scores(fitting)
-    return {f"{share:.0%} kept": rows[best_share(scores, share)] for share in args.keep}
+    return {f"{100 * share:g}% kept": rows[best_share(scores, share)] for share in args.keep}
 
 
 def quality_of(questions, passages):
@@ -114,7 +145,7 @@ def quality_of(questions, passages):
         raise ValueError("Questions need `passage_ids`, or all of them `answers`, to measure what is found.")
 
     def answered(rankings, k):
-        found = [[passages[row_of_id[id]]["text"] for id in ids[:k]] for ids in rankings]
+        found = [passages[[row_of_id[id] for id in ids[:k]]]["text"] for ids in rankings]
         return answer_recall_at_k(found, answers, k)
 
     return answered
@@ -150,6 +181,7 @@ def parse_arguments(argv):
     parser.add_argument("--k", type=int, nargs="+", default=[20, 100], help="Depths of what counts as found.")
     parser.add_argument("--choose", help="The index to save: one of FAISS's descriptions.")
     parser.add_argument("--seed", type=int, default=0, help="Of whatever is random.")
+    parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
     args = parser.parse_args(argv)
     args.factories += [f"PQ{number}" for number in args.n_subquantizers]
     if (args.keep != [1.0]) != (args.train_questions is not None):

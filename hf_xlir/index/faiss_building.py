@@ -73,12 +73,7 @@ def build_faiss_index(vectors, string_factory, metric, n_probe, seed, device):
     """
     faiss = import_faiss()
     string_factory = string_factory or automatic_factory(len(vectors))
-    try:
-        index = faiss.index_factory(vectors.dim, string_factory, faiss_metric(metric))
-    except RuntimeError as error:
-        raise ValueError(
-            f"FAISS cannot make an index {string_factory!r} of {vectors.dim} dimensions: {error}"
-        ) from error
+    index = empty_index(string_factory, vectors.dim, metric)
     _set_breadth(faiss, index, n_probe, string_factory)
     index = to_device(index, device)
     if not index.is_trained:
@@ -92,6 +87,14 @@ def build_faiss_index(vectors, string_factory, metric, n_probe, seed, device):
     for start in range(0, len(vectors), ROWS_PER_BLOCK):
         index.add(vectors.read(np.arange(start, min(start + ROWS_PER_BLOCK, len(vectors)))))
     return index
+
+
+def empty_index(string_factory, dim, metric="inner_product"):
+    """An index without vectors, or a `ValueError` if FAISS cannot make such an index of so many dimensions."""
+    try:
+        return import_faiss().index_factory(dim, string_factory, faiss_metric(metric))
+    except RuntimeError as error:
+        raise ValueError(f"FAISS cannot make an index {string_factory!r} of {dim} dimensions: {error}") from error
 
 
 def faiss_metric(metric):
@@ -172,4 +175,12 @@ def _training_rows(num_rows, seed):
     return np.sort(np.random.default_rng(seed).choice(num_rows, MOST_TRAINING_ROWS, replace=False, shuffle=False))
 
 
-__all__ = ["automatic_factory", "build_faiss_index", "faiss_metric", "is_on_gpu", "to_cpu", "to_device"]
+__all__ = [
+    "automatic_factory",
+    "build_faiss_index",
+    "empty_index",
+    "faiss_metric",
+    "is_on_gpu",
+    "to_cpu",
+    "to_device",
+]

@@ -1,10 +1,11 @@
 """The script that compares indexes' sizes, on small data."""
 
 import json
+import re
 
 import pytest
 
-from hf_xlir import BiEncoderProcessor
+from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor
 from hf_xlir.data import load_passages
 from hf_xlir.evaluation import rank_passages
 from hf_xlir.index import DenseEmbeddings, DenseIndex, embed_queries
@@ -100,6 +101,41 @@ def test_errors(load_script, files, capsys, arguments, message):
     with pytest.raises(SystemExit):
         load_script("compress_index").main([*files[0], *arguments])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n_subquantizers", "5"], "FAISS cannot make an index 'PQ5' of 8 dimensions"),
+        (["--factories", "Flat", "SQ9"], "FAISS cannot make an index 'SQ9'"),
+        (["--choose", "Flaat"], "FAISS cannot make an index 'Flaat'"),
+        (["--min_words", "50"], "No passage is left: loosen `--min_words`"),
+        (["--drop_titles", "."], "No passage is left"),
+        (["--drop_titles", "("], "`drop_titles` is no regular expression"),
+        (["--train_questions", "plain.jsonl", "--keep", "0.5"], "`plain.jsonl` has no `passage_ids`"),
+        (["--questions", "plain.jsonl"], "Questions need `passage_ids`, or all of them `answers`"),
+        (["--model", "colbert"], "of type 'colbert_xlmr': these are indexes of one vector a passage"),
+    ],
+)
+def test_what_cannot_work_is_said_before_passages_are_embedded(
+    load_script, files, tiny_colbert, tiny_tokenizer, monkeypatch, arguments, message
+):
+    given, folder, *_ = files
+    monkeypatch.chdir(folder)
+    (folder / "plain.jsonl").write_text('{"question": "Where?"}')
+    for part in (tiny_colbert, ColBERTXLMRProcessor.from_config(tiny_tokenizer, tiny_colbert.config)):
+        part.save_pretrained(folder / "colbert")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_script("compress_index").main([*given, *arguments])
+    assert not (folder / "out").exists()
+
+
+def test_shares_that_are_nearly_alike_are_two(load_script, files):
+    given, folder, *_ = files
+    (folder / "train.jsonl").write_text((folder / "questions.jsonl").read_text().splitlines()[0])
+    options = ["--factories", "Flat", "--k", "8", "--train_questions", str(folder / "train.jsonl")]
+    load_script("compress_index").main([*given, *options, "--keep", "0.125", "0.12"])
+    assert [row["passages"] for row in report_of(folder)] == ["12.5% kept", "12% kept"]
 
 
 def test_other_embeddings_are_refused(load_script, files):
