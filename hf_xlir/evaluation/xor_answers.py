@@ -35,9 +35,9 @@ def xor_english_span_metrics(predictions, references):
     are answers. Unlike [`f1_score`], two texts of which normalisation leaves nothing have F1 0, though they match.
 
     Args:
-        predictions (`dict[str, str]`):
-            For each question's id the answer, as the official file has it; `{"answer": ...}` will do, too. Those of
-            other questions than `references` has are left aside. See [`load_xor_answers`].
+        predictions (`dict[str, str]` or `list[dict]`):
+            For each question's id the answer, as the official file has it, see [`load_xor_answers`]; or rows with `id`
+            and `answer`. Those of other questions than `references` has are left aside.
         references (`datasets.Dataset` or `list[dict]`):
             Questions with `id`, `lang` and `answers`, such as `load_xor_tydi("retrieve", "validation")`.
 
@@ -100,9 +100,9 @@ def xor_full_metrics(predictions, references, segment_japanese=None):
     that have a question, as of the two other tasks, which is the same number wherever all seven have.
 
     Args:
-        predictions (`dict[str, str]`):
-            For each question's id the answer, as the official file has it; `{"answer": ...}` will do, too. Those of
-            other questions than `references` has are left aside. See [`load_xor_answers`].
+        predictions (`dict[str, str]` or `list[dict]`):
+            For each question's id the answer, as the official file has it, see [`load_xor_answers`]; or rows with `id`
+            and `answer`. Those of other questions than `references` has are left aside.
         references (`datasets.Dataset` or `list[dict]`):
             Questions with `id`, `lang` and `answers`, such as `load_xor_tydi("full", "validation")`.
         segment_japanese (`Callable[[str], str]`, *optional*):
@@ -161,30 +161,38 @@ def xor_full_metrics(predictions, references, segment_japanese=None):
 
 def _by_question(predictions, questions, in_full=False):
     """The answers to `questions` by id, and a warning of how many there are not."""
-    if not isinstance(predictions, Mapping):
+    if isinstance(predictions, Mapping):
+        pairs = [(id, row["answer"] if _is_row(row) else row) for id, row in predictions.items()]
+    elif isinstance(predictions, list | tuple) and all(map(_is_row, predictions)):
+        pairs = [(row.get("id"), row["answer"]) for row in predictions]
+    else:
         raise ValueError(
-            f"`predictions` must be a dictionary from questions' ids to answers, got {type(predictions).__name__}."
+            "`predictions` must be a dictionary from questions' ids to answers, or a list of dictionaries of `id` and "
+            f"`answer`, got {str(predictions)[:60]!r}."
         )
     answered = {}
-    for id, answer in predictions.items():
-        answer = answer.get("answer") if isinstance(answer, Mapping) else answer
-        if not isinstance(answer, str):
-            raise ValueError(f"The prediction for the question {id!r} must be a text, got {answer!r}.")
+    for id, answer in pairs:
+        if not isinstance(id, str) or not isinstance(answer, str):
+            raise ValueError(f"Predictions are texts by questions' ids, got {answer!r} for the question {id!r}.")
         if in_full and id not in questions:
-            id = str(id).rpartition("_")[2]
+            id = id.rpartition("_")[2]
         if id not in questions:
             continue
         if id in answered:
-            raise ValueError(f"Two predictions are of the question `{id}`, one with a text and `_` before its id.")
+            raise ValueError(f"Two predictions are of the question `{id}`: ids must be unique.")
         answered[id] = answer
     if not answered:
         raise ValueError(
-            f"No prediction is of a question in `references`: predictions are of {list(predictions)[:3]}, references "
-            f"of {list(questions)[:3]}. Use the same ids in both."
+            f"No prediction is of a question in `references`: predictions are of {[id for id, _ in pairs[:3]]}, "
+            f"references of {list(questions)[:3]}. Use the same ids in both."
         )
     if missing := len(questions) - len(answered):
         logger.warning(f"{missing} of {len(questions)} questions have no prediction, and count as wrong.")
     return answered
+
+
+def _is_row(value):
+    return isinstance(value, Mapping) and "answer" in value
 
 
 def _sums(questions, answered, judge, order, num_values):

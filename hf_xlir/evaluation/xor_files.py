@@ -4,19 +4,17 @@ import json
 import os
 from collections import Counter
 
-from datasets import Dataset
 from transformers.utils import logging
 
 from ..data.building import resolve_file
 from ..data.json_reading import read_json_objects
 from ..data.reading import RowErrors, decode, open_binary, whole_gzip
 from ..data.writing import write_text
+from .texts import texts_by_id
 from .xor_rows import fault_of_retrieved
 
 
 logger = logging.get_logger(__name__)
-
-PASSAGES_PER_BLOCK = 100_000
 
 
 def xor_retrieve_predictions(rankings, questions, passages):
@@ -70,10 +68,7 @@ def xor_retrieve_predictions(rankings, questions, passages):
             raise ValueError(
                 f"The ranking of question `{id}` must be a list of passages' ids, each once, got {ids!r}."
             )
-    texts = _texts({passage for ids in ranked.values() for passage in ids}, passages)
-    for id, ids in ranked.items():
-        if absent := [passage for passage in ids if passage not in texts]:
-            raise ValueError(f"The ranking of question `{id}` names the passage `{absent[0]}`, which is not there.")
+    texts = texts_by_id({passage for ids in ranked.values() for passage in ids}, passages)
     return [
         {"id": id, "lang": language, "ctxs": [texts[passage] for passage in ranked.get(id, ())]}
         for id, language in asked.items()
@@ -198,9 +193,7 @@ def write_xor_answers(path, answers):
     """
     for id, answer in answers.items():
         if not isinstance(id, str) or not isinstance(answer, str):
-            raise ValueError(
-                f"Answers are texts by questions' ids, texts too, got {answer!r} for the question {id!r}."
-            )
+            raise ValueError(f"`answers` must map questions' ids to texts, got {answer!r} for the question {id!r}.")
     write_text(path, json.dumps(dict(answers), ensure_ascii=False, indent=0) + "\n")
 
 
@@ -263,22 +256,6 @@ class _Pairs(list):
 
 def _text_id(id):
     return str(id) if isinstance(id, int) and not isinstance(id, bool) else id
-
-
-def _texts(wanted, passages):
-    """The texts of the wanted passages by id: ids are read through, but of millions of texts only those."""
-    rows = {}
-    for start in range(0, len(passages), PASSAGES_PER_BLOCK):
-        if isinstance(passages, Dataset):
-            with passages.formatted_as(columns=["id"]):
-                ids = passages[start : start + PASSAGES_PER_BLOCK]["id"]
-        else:
-            ids = [row["id"] for row in passages[start : start + PASSAGES_PER_BLOCK]]
-        rows.update((id, row) for row, id in enumerate(ids, start) if id in wanted)
-    if not isinstance(passages, Dataset):
-        return {id: passages[row]["text"] for id, row in rows.items()}
-    with passages.formatted_as(columns=["text"]):
-        return dict(zip(rows, passages[list(rows.values())]["text"], strict=True))
 
 
 __all__ = [
