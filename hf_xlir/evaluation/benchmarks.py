@@ -46,7 +46,8 @@ class Benchmark(NamedTuple):
         relevance (`dict[str, list[str]]` or `dict[str, dict[str, int]]`, *optional*):
             For each question's id, its relevant passages, where they are known.
         answers (`dict[str, list[str]]`, *optional*):
-            For each question's id, short answers in the passages' language, where there are some.
+            For each question's id, short answers in the passages' language, where there are some. A test split whose
+            answers are hidden has neither these nor `relevance`.
         groups (`dict[str, str]`, *optional*):
             For each question's id its language, or the pair of its and the passages' one, such as `"ar-en"`.
         without_own_id (`bool`):
@@ -217,9 +218,7 @@ def _answered(name, questions, passages):
         groups[row["id"]] = row["lang"]
         if spans:
             answers[row["id"]] = spans
-    if not answers:
-        raise ValueError(f"No question of `{name}` has an answer to be found: take another split.")
-    return Benchmark(name, questions, passages, None, answers, groups)
+    return Benchmark(name, questions, passages, None, answers or None, groups)
 
 
 def _load_beir(folder, cache_dir, split=None, on_error="raise"):

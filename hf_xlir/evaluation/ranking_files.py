@@ -88,7 +88,7 @@ def save_ranking(path, rankings, format="trec", run_name="hf_xlir"):
             The last column of a TREC run.
 
     Raises:
-        ValueError: If there is no passage at all, the format is unknown, an id or the name is one that the format
+        ValueError: If there is nothing to write, the format is unknown, an id or the name is one that the format
             cannot hold, a passage is there twice for a query, or a score is NaN or infinite; the file is not touched.
 
     Example:
@@ -108,8 +108,6 @@ def save_ranking(path, rankings, format="trec", run_name="hf_xlir"):
     """
     check_choice("format", format, FORMATS)
     rankings, scores = in_order(rankings)
-    if not any(rankings.values()):
-        raise ValueError("`rankings` has no passage.")
     for query, ids in rankings.items():
         for id in (query, *ids):
             _check_id(id, format, f"The ranking of query {query!r} has the id")
@@ -118,7 +116,10 @@ def save_ranking(path, rankings, format="trec", run_name="hf_xlir"):
         if not all(map(math.isfinite, values)):
             raise ValueError(f"The ranking of query `{query}` has a score that is infinite, which files cannot hold.")
     lines = {"trec": _trec_lines, "colbert": _colbert_lines, "jsonl": _json_lines}[format]
-    write_text(path, "".join(lines(rankings, scores, run_name)))
+    text = "".join(lines(rankings, scores, run_name))
+    if not text:
+        raise ValueError(f"`rankings` has nothing that a file in the format {format!r} could hold.")
+    write_text(path, text)
 
 
 def _check_id(id, format, what):

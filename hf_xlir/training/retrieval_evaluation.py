@@ -6,12 +6,12 @@ from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput, denumpify_detensorize
 
 from ..evaluation import answer_recall_at_k, ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
-from ..index.passages import check_passages, read_rows
+from ..evaluation.texts import texts_by_id
+from ..index.passages import check_passages
 from .shared_ranking import rank_passages_together
 
 
 CUTOFFS = (1, 5, 10, 20, 100)
-ROWS_PER_READ = 10_000
 
 
 class RetrievalPrediction(EvalPrediction):
@@ -231,12 +231,8 @@ def _means(by_dataset):
 
 
 def _texts(prediction):
-    """The texts of each question's ranked passages; only these stay in memory."""
-    ranked = {id for ids in prediction.predictions.values() for id in ids}
-    text_of_id = {}
-    for start in range(0, len(prediction.passages), ROWS_PER_READ):
-        rows = read_rows(prediction.passages, start, start + ROWS_PER_READ)
-        text_of_id |= {id: text for id, text in zip(rows["id"], rows["text"], strict=True) if id in ranked}
+    """The texts of each question's ranked passages."""
+    text_of_id = texts_by_id({id for ids in prediction.predictions.values() for id in ids}, prediction.passages)
     return [[text_of_id[id] for id in prediction.predictions[question]] for question in prediction.questions["id"]]
 
 

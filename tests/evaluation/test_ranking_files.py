@@ -114,6 +114,8 @@ def test_without_scores(tmp_path):
     ):
         save_ranking(tmp_path / format, ranked, format)
         assert load_ranking(tmp_path / format) == expected
+    save_ranking(tmp_path / "nothing", {"q": {}}, "jsonl")
+    assert load_ranking(tmp_path / "nothing") == ({"q": []}, {})
 
 
 IDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
@@ -139,8 +141,8 @@ def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
     ("ranked", "format", "message"),
     [
         ({"q": ["a"]}, "csv", "`format` is 'csv'. Choose one of 'trec', 'colbert', 'jsonl'"),
-        ({}, "trec", "`rankings` has no passage"),
-        ({"q": []}, "jsonl", "`rankings` has no passage"),
+        ({}, "jsonl", "`rankings` has nothing that a file in the format 'jsonl' could hold"),
+        ({"q": []}, "trec", "`rankings` has nothing that a file in the format 'trec' could hold"),
         ({"q": ["a b"]}, "trec", "query 'q' has the id 'a b', with white space"),
         ({"q 1": ["a"]}, "trec", "query 'q 1' has the id 'q 1', with white space"),
         ({"q": ["a\tb"]}, "colbert", "with a tab or a new line"),

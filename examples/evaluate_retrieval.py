@@ -1,0 +1,201 @@
+"""
+How well does a retriever find passages? A benchmark, by language, with BM25 and the fusion of both beside it.
+
+    python examples/evaluate_retrieval.py --benchmark xquad-r --data_dir DATA --model_name_or_path out \
+        --output_dir results
+    python examples/evaluate_retrieval.py --benchmark mini-world --output_dir results
+    python examples/evaluate_retrieval.py --benchmark xor-retrieve --passages psgs_w100.tsv.gz \
+        --model_name_or_path out --output_dir results
+    python examples/evaluate_retrieval.py --benchmark BEIR_FOLDER --ranking_file run.trec --systems \
+        --output_dir results
+
+The benchmark is `xquad-r` (XQuAD's questions in any language on its paragraphs in any language), `xor-retrieve`, `nq`
+(both with `--passages`), `mini-world` (built in), or a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv. What
+they consist of is downloaded, or taken from `--data_dir`. The model is a retriever of this package or an encoder whose
+vectors of tokens are pooled, such as all-MiniLM-L6-v2; passages are ranked by exact search, which all processes share
+under `accelerate launch`.
+
+`OUTPUT_DIR` gets `results.md`, for a model card, and `results.json`; charts by language and by number of passages; and
+in `rankings` each system's ranking, which `--ranking_file` takes. For `xor-retrieve` there are R@2kt and R@5kt by
+their official definition, too, and each system's `predictions` as they are submitted.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import AutoConfig
+
+from hf_xlir.evaluation import (
+    evaluate_systems,
+    fuse_rankings,
+    load_benchmark,
+    load_ranking,
+    rank_by_bm25,
+    save_ranking,
+    write_xor_retrieve_predictions,
+    xor_retrieve_metrics,
+    xor_retrieve_predictions,
+)
+from hf_xlir.evaluation.measures import parse_measure
+from hf_xlir.evaluation.plots import plot_by_language, plot_recall_curve, require_matplotlib
+from hf_xlir.evaluation.ranking_files import FORMATS
+from hf_xlir.evaluation.rankings import drop_own_ids, in_order
+from hf_xlir.evaluation.xor_tokenizers import passage_tokenizer
+from hf_xlir.index.fusion import FUSION_METHODS
+from hf_xlir.models.auto import load_retriever
+from hf_xlir.training.recipes import check_files
+from hf_xlir.training.shared_ranking import rank_passages_together
+
+
+def main(argv=None):
+    """Load, rank, measure, report."""
+    # 1. Arguments, and what can be found missing at once
+    args = parse_arguments(argv)
+    check_files(passages=args.passages, **{f"ranking_file {name}": path for name, path in args.ranking_file.items()})
+    if not args.no_plots:
+        require_matplotlib()
+    if args.benchmark == "xor-retrieve":
+        passage_tokenizer(args.tokenize)
+    state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
+
+    # 2. The benchmark
+    options = ("data_dir", "split", "languages", "passage_language", "passages", "on_error")
+    with state.main_process_first():  # the others find its files in the cache
+        benchmark = load_benchmark(args.benchmark, **{name: getattr(args, name) for name in options})
+
+    # 3. Rankings: all processes share the model's work, and one does the rest
+    systems = {}
+    if "model" in args.systems:
+        model, processor = load_model(args)
+        systems["model"] = rank_passages_together(
+            model.to(state.device),
+            processor,
+            benchmark.questions,
+            benchmark.passages,
+            args.k,
+            batch_size=args.batch_size,
+            progress=state.is_main_process,
+        )
+    if not state.is_main_process:
+        return
+    if {"bm25", "fusion"} & set(args.systems):
+        systems["bm25"] = rank_by_bm25(benchmark.questions, benchmark.passages, args.k)
+    if "fusion" in args.systems:
+        systems["fusion"] = fuse_rankings(
+            [systems["model"], systems["bm25"]], args.fusion_method, args.fusion_weights, args.k
+        )
+    systems |= {name: load_ranking(path) for name, path in args.ranking_file.items()}
+    if benchmark.without_own_id:
+        systems = {name: drop_own_ids(ranked) for name, ranked in systems.items()}
+    for name, ranked in systems.items():
+        save_ranking(args.output_dir / "rankings" / f"{name}.{args.ranking_format}", ranked, args.ranking_format, name)
+
+    # 4. The task's own predictions and measures
+    official, notes = {}, [f"`model` is `{args.model_name_or_path}`."] if "model" in systems else []
+    for name, ranked in systems.items() if args.benchmark == "xor-retrieve" else ():
+        predictions = xor_retrieve_predictions(in_order(ranked).rankings, benchmark.questions, benchmark.passages)
+        write_xor_retrieve_predictions(args.output_dir / "predictions" / f"{name}.json", predictions)
+        if benchmark.answers is not None:
+            official[name], note = official_measures(predictions, benchmark.questions, args.tokenize)
+            notes += [note] if note and note not in notes else []
+    if benchmark.answers is None and benchmark.relevance is None:
+        print(f"The answers of this split are hidden: rankings and predictions are in {args.output_dir}.")
+        return
+
+    # 5. Measures by language, and whether systems differ from BM25 by more than chance
+    baseline = "bm25" if "bm25" in systems and len(systems) > 1 else None
+    report = evaluate_systems(benchmark, systems, args.measures, baseline=baseline, seed=args.seed)
+    for name, values in official.items():
+        report.systems[name] = values | report.systems[name]
+    report.notes += notes
+
+    # 6. The report
+    report.save(args.output_dir)
+    if not args.no_plots:
+        plot_by_language(report, args.output_dir / f"by_language.{args.plot_format}")
+        plot_recall_curve(report, args.output_dir / f"recall_curve.{args.plot_format}")
+    print(report.to_markdown())
+    print(f"Rankings, results and charts are in {args.output_dir}.")
+
+
+def load_model(args):
+    """A retriever as it was saved, or one of a bare encoder, whose pooled vectors are compared by cosine."""
+    kind = AutoConfig.from_pretrained(args.model_name_or_path).model_type
+    lengths = {"query_length": args.query_length, "document_length": args.document_length}
+    if kind in ("colbert_xlmr", "biencoder"):
+        return load_retriever(args.model_name_or_path, **lengths)
+    return load_retriever(args.model_name_or_path, "biencoder", pooling=args.pooling, normalize=True, **lengths)
+
+
+def official_measures(predictions, questions, tokenize):
+    """R@2kt and R@5kt from 0 to 1, as other measures are, and what is to be said of an approximation."""
+    result = xor_retrieve_metrics(predictions, questions, tokenize=tokenize)
+    note = result.pop("tokenizer", None)
+    suffix = f" ({tokenize})" if note else ""
+    values = {
+        f"{name.replace('recall', 'R')}{suffix}": {language: value / 100 for language, value in of_measure.items()}
+        for name, of_measure in result.items()
+    }
+    return values, note and f"R@2kt and R@5kt: tokenized by {note}."
+
+
+def parse_arguments(argv):
+    """The command line; mistakes in it end the script before work starts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--benchmark", required=True, help="xquad-r, xor-retrieve, nq, mini-world or a folder.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder of what is written.")
+    parser.add_argument("--model_name_or_path", help="Folder or Hub name of a retriever, or of an encoder.")
+    parser.add_argument("--systems", nargs="*", choices=("model", "bm25", "fusion"), help="All by default.")
+    parser.add_argument("--ranking_file", nargs="+", default=[], help="Other systems' rankings: FILE or NAME=FILE.")
+
+    parser.add_argument("--data_dir", help="Folder of the benchmark's files; they are downloaded by default.")
+    parser.add_argument("--split", help="Of the questions.")
+    parser.add_argument("--languages", nargs="+", help="Of the questions; all by default.")
+    parser.add_argument("--passage_language", help="Of XQuAD's paragraphs; English by default.")
+    parser.add_argument("--passages", help="For xor-retrieve and nq: TSV, JSON or parquet of passages.")
+    parser.add_argument("--on_error", choices=("raise", "skip"), help="What a bad row is.")
+
+    parser.add_argument("--k", type=int, default=100, help="Passages a question.")
+    parser.add_argument("--batch_size", type=int, default=64, help="Texts that are encoded at once.")
+    parser.add_argument("--query_length", type=int, help="Pieces of a question; the model's by default.")
+    parser.add_argument("--document_length", type=int, help="Pieces of a passage; the model's by default.")
+    parser.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="Of a bare encoder.")
+    parser.add_argument("--fusion_method", choices=FUSION_METHODS, default="reciprocal_rank", help="How to fuse.")
+    parser.add_argument("--fusion_weights", type=float, nargs=2, help="Of the model and of BM25; equal by default.")
+    parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
+
+    parser.add_argument("--measures", nargs="+", help="Such as R@5 RR@10 nDCG@10 MAP Answer@20; BM25 by the first.")
+    parser.add_argument("--tokenize", choices=("treebank",), help="For R@2kt, without NLTK's data: an approximation.")
+    parser.add_argument("--ranking_format", choices=FORMATS, default="jsonl", help="Of the rankings.")
+    parser.add_argument("--plot_format", choices=("png", "svg"), default="png", help="Of the charts.")
+    parser.add_argument("--no_plots", action="store_true", help="Draw none, which needs no matplotlib.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the tests of significance.")
+    args = parser.parse_args(argv)
+
+    with_model = args.model_name_or_path is not None
+    if args.systems is None:
+        args.systems = ["model", "bm25", "fusion"] if with_model else ["bm25"]
+    if {"model", "fusion"} & set(args.systems) and not with_model:
+        parser.error("the systems model and fusion need --model_name_or_path")
+    if "fusion" in args.systems:
+        args.systems.append("model")
+    files = [given if "=" in given else f"{Path(given).name.partition('.')[0]}={given}" for given in args.ranking_file]
+    args.ranking_file = dict(each.split("=", 1) for each in files)
+    if len(args.ranking_file) < len(files) or set(args.ranking_file) & {"model", "bm25", "fusion", ""}:
+        parser.error("--ranking_file needs NAME=FILE where names are equal, or one of model, bm25 and fusion")
+    if not args.systems and not files:
+        parser.error("nothing to evaluate: give --systems or --ranking_file")
+    if args.k < 1:
+        parser.error(f"--k must be a positive integer, got {args.k}")
+    try:
+        for name in args.measures or ():
+            parse_measure(name)
+    except ValueError as error:
+        parser.error(f"--measures: {error}")
+    return args
+
+
+if __name__ == "__main__":
+    main()
