@@ -1,5 +1,6 @@
 """Registration with the Auto classes: the only place that registers anything. And loading by family."""
 
+from contextlib import contextmanager
 from dataclasses import fields
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer
@@ -52,6 +53,29 @@ def register_for_hub_export():
         config_class.register_for_auto_class()
         model_class.register_for_auto_class(auto_model.__name__)
         processor_class.register_for_auto_class()
+
+
+@contextmanager
+def hub_export():
+    """
+    [`register_for_hub_export`] for a `with` block alone.
+
+    Example:
+    ```python
+    >>> from hf_xlir.models.auto import hub_export
+
+    >>> with hub_export():
+    ...     model.save_pretrained("my-colbert")  # doctest: +SKIP
+
+    ```
+    """
+    before = {each: each._auto_class for *classes, _ in FAMILIES for each in classes}
+    register_for_hub_export()
+    try:
+        yield
+    finally:
+        for each, value in before.items():
+            each._auto_class = value
 
 
 def load_retriever(path, model_type=None, **settings):
@@ -142,4 +166,4 @@ def load_reader(path, dtype="float32", **settings):
     return model, processor
 
 
-__all__ = ["load_reader", "load_retriever", "register_for_hub_export"]
+__all__ = ["hub_export", "load_reader", "load_retriever", "register_for_hub_export"]

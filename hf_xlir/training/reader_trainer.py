@@ -12,10 +12,11 @@ from ..evaluation.reader import ANSWER_LENGTH, answer_metrics, judge_answer, kno
 from ..models.configuration_fid_t5 import FiDT5Config
 from ..models.processing_fid_t5 import FiDT5Processor
 from .checkpoints import WholeCheckpointsMixin
+from .publishing import PublishableArguments, PublishingMixin
 
 
 @dataclass
-class ReaderTrainingArguments(Seq2SeqTrainingArguments):
+class ReaderTrainingArguments(PublishableArguments, Seq2SeqTrainingArguments):
     r"""
     Arguments of [`ReaderTrainer`]: those of [`~transformers.Seq2SeqTrainingArguments`].
 
@@ -55,7 +56,7 @@ class ReaderTrainingArguments(Seq2SeqTrainingArguments):
         super().__post_init__()
 
 
-class ReaderTrainer(WholeCheckpointsMixin, Seq2SeqTrainer):
+class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
     r"""
     Trains a [`FiDT5ForConditionalGeneration`] to write answers (https://huggingface.co/papers/2007.01282).
 
@@ -106,6 +107,13 @@ class ReaderTrainer(WholeCheckpointsMixin, Seq2SeqTrainer):
             args.generation_max_length = 1 + (processing_class.answer_maxlength or ANSWER_LENGTH)
         data_collator = data_collator or ReaderCollator(processing_class)
         super().__init__(model, args, data_collator, processing_class=processing_class, **kwargs)
+
+    def objective_facts(self):
+        """What a reader learns, and from how many passages."""
+        return {
+            "Objective": "cross-entropy of the answers' tokens",
+            "Passages a question": f"at most {self.processing_class.n_context}",
+        }
 
     def evaluate(self, *args, **kwargs):
         """Like the parent's, but training is the same however often it is evaluated: random states are kept."""

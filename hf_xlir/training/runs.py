@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from transformers.utils import logging
 
 from ..data import load_passages, load_questions
+from .publishing import PublishingMixin
 from .retrieval_evaluation import RetrievalPrediction, retrieval_metrics
 
 
@@ -99,8 +100,8 @@ def _part(prediction, rows):
 def train_and_save(trainer):
     r"""
     Train, from the last whole checkpoint in the output folder if there is one, and save the model and its processor
-    there. With evaluation data, evaluate the result. Metrics are printed, and written to `train_results.json` and
-    `eval_results.json`.
+    there, with a model card. With evaluation data, evaluate the result. Metrics are printed, and written to
+    `train_results.json` and `eval_results.json`. With `push_to_hub` among the arguments, all of it is published.
 
     Args:
         trainer (`Trainer`):
@@ -121,6 +122,10 @@ def train_and_save(trainer):
     for split, of_split in metrics.items():
         trainer.log_metrics(split, of_split)
         trainer.save_metrics(split, of_split)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    elif isinstance(trainer, PublishingMixin):  # the Trainer's own card asks the Hub
+        trainer.create_model_card()
     return metrics.get("eval", {})
 
 

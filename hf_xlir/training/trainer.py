@@ -1,6 +1,7 @@
 """The Trainer for retrievers: contrastive learning and distillation."""
 
 from contextlib import nullcontext
+from dataclasses import fields
 from functools import partial
 
 import torch
@@ -13,14 +14,16 @@ from .distributed import sum_over_processes, world_size
 from .gradient_cache import cached_backward, encode_in_chunks
 from .host_memory import kept_host_memory
 from .objectives import Objective
+from .publishing import PublishingMixin
 from .retrieval_evaluation import RetrievalEvaluationMixin, check_evaluation_arguments
 from .tensor_checks import floating
 from .trainer_checks import check_columns, check_teacher, positions_correspond
-from .training_args import RetrieverTrainingArguments
+from .training_args import OBJECTIVE_SETTINGS, RetrieverTrainingArguments
+from .training_facts import name_of
 from .training_log import TrainingLog
 
 
-class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Trainer):
+class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, PublishingMixin, Trainer):
     r"""
     Trains a [`ColBERTXLMRModel`] or [`BiEncoderModel`] with the objective that its arguments name.
 
@@ -170,6 +173,22 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Trainer)
         if "loss" in logs:
             logs.update(self.training_log.pop())
         super().log(logs, start_time)
+
+    def objective_facts(self):
+        """The objective, what of its settings is not the default, and the teacher."""
+        own = [each for each in fields(self.args) if each.name in OBJECTIVE_SETTINGS]
+        values = {each.name: getattr(self.args, each.name) for each in own}
+        changed = [f"`{each.name}={values[each.name]!r}`" for each in own if values[each.name] != each.default]
+        facts = {"Objective": ", ".join([f"`{self.args.objective}`", *changed])}
+        if self.teacher is not None:
+            name, is_on_the_hub = name_of(self.teacher)
+            kind = self.teacher.config.model_type
+            facts["Teacher"] = f"`{name}`" if is_on_the_hub else f"of type `{kind}`, not published"
+        return facts
+
+    def objective_arguments(self):
+        """What was trained decides what to cite."""
+        return {"objective": self.args.objective, "reader_distillation": self.args.reader_distillation}
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The objective's loss; retrieval is evaluated over all passages instead."""

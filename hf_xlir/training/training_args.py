@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from .losses import READER_DISTILLATIONS
+from .publishing import PublishableArguments
 
 
 OBJECTIVES = (
@@ -16,10 +17,23 @@ OBJECTIVES = (
     "token_distillation",
     "embedding_distillation",
 )
+# The arguments below that decide what is learnt, in their order
+OBJECTIVE_SETTINGS = (
+    "score_scale",
+    "in_batch_weight",
+    "temperature",
+    "distill_in_batch",
+    "teacher_documents",
+    "teacher_score_scale",
+    "reader_distillation",
+    "query_weight",
+    "distance",
+    "contrast_scale",
+)
 
 
 @dataclass
-class RetrieverTrainingArguments(TrainingArguments):
+class RetrieverTrainingArguments(PublishableArguments, TrainingArguments):
     r"""
     Arguments of [`RetrieverTrainer`], added to those of [`~transformers.TrainingArguments`].
 
@@ -76,7 +90,7 @@ class RetrieverTrainingArguments(TrainingArguments):
             embeddings. The student then never encodes documents: it learns to search the teacher's index, and both
             need one `embedding_dim`.
         teacher_score_scale (`float`, *optional*, defaults to 1.0):
-            `score_scale` of the teacher.
+            `score_scale` of the teacher, or of a reader, whose attention to passages may differ little.
         query_weight (`float`, *optional*, defaults to 0.5):
             Weight of the query side in token distillation, against 1 - `query_weight` for the documents; 0.5 in
             DR.DECR. With 1 no documents are encoded, and rows need none.
@@ -189,4 +203,4 @@ class RetrieverTrainingArguments(TrainingArguments):
         return queries_alone or self.objective == "embedding_distillation"
 
 
-__all__ = ["OBJECTIVES", "RetrieverTrainingArguments"]
+__all__ = ["OBJECTIVES", "OBJECTIVE_SETTINGS", "RetrieverTrainingArguments"]

@@ -108,6 +108,7 @@ def test_a_run_and_one_that_goes_on(tmp_path, capsys, monkeypatch):
     assert "train_loss" in printed and "eval_ko_recall@1" in printed
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "checkpoint-4"}
+    assert "| Steps | 4 (4 epochs) |" in (tmp_path / "README.md").read_text()
 
     resumed = []
 

@@ -1,0 +1,227 @@
+"""Model cards: what is known of a model, by its configuration, its training and its results; the rest is unknown."""
+
+import math
+import re
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .card_families import FAMILIES, LOAD_WITHOUT_THE_PACKAGE, settings_of
+from .citations import papers_of
+
+
+UNKNOWN = "not stated"
+ALL_LANGUAGES = ("all", "macro", "mean", "micro")  # what stands in the place of a language
+
+
+def build_model_card(
+    config,
+    model_id,
+    language=None,
+    license=None,
+    datasets=None,
+    base_model=None,
+    tags=None,
+    pipeline_tag=None,
+    objective=None,
+    reader_distillation="kl",
+    training=None,
+    evaluations=None,
+    limitations=None,
+    exported_code=False,
+    emissions=None,
+):
+    r"""
+    A model card with metadata that the Hub accepts, usage that runs as printed, and nothing that was not given: what
+    is unknown is said to be.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration of a model of this package.
+        model_id (`str`):
+            What `from_pretrained` is called with: `"user/name"`, or a folder.
+        language (`str` or `list[str]`, *optional*):
+            Codes of the languages that it was trained for.
+        license (`str`, *optional*):
+            The Hub's name of the licence, such as `"apache-2.0"`.
+        datasets (`str` or `list[str]`, *optional*):
+            What it was trained on. Ids on the Hub, `"user/name"`, are among the metadata, too.
+        base_model (`str` or `list[str]`, *optional*):
+            Models that it was made from, the same way.
+        tags (`str` or `list[str]`, *optional*):
+            Tags beside those of the family.
+        pipeline_tag (`str`, *optional*):
+            By default the family's.
+        objective (`str`, *optional*):
+            What it was trained with, one of [`~hf_xlir.training.training_args.OBJECTIVES`], for what to cite.
+        reader_distillation (`str`, *optional*, defaults to `"kl"`):
+            As in [`RetrieverTrainingArguments`].
+        training (`dict[str, str]`, *optional*):
+            The training's set-up, as [`~hf_xlir.training.training_facts.training_facts`] has it: what, and its value.
+        evaluations (`dict[str, dict[str, dict[str, float]]]`, *optional*):
+            Results by dataset, measure and language, such as `{"XOR-TyDi dev": {"recall@2kt": {"ja": 61.2, "macro":
+            60.1}}}`. Values are shown as they are, in the unit that they have.
+        limitations (`list[str]`, *optional*):
+            Sentences beside those of the family.
+        exported_code (`bool`, *optional*, defaults to `False`):
+            Whether the folder holds its code, so that it loads with `trust_remote_code=True`.
+        emissions (`dict`, *optional*):
+            The Hub's `co2_eq_emissions`, where they were measured.
+
+    Returns:
+        [`~huggingface_hub.ModelCard`]: `save(path)` writes it.
+
+    Raises:
+        ValueError: If the model is none of this package's, or a result is no finite number.
+
+    Example:
+    ```python
+    >>> from hf_xlir import ColBERTXLMRConfig
+    >>> from hf_xlir.training.model_card import build_model_card
+
+    >>> results = {"XQuAD-R": {"recall@5": {"ar": 47.9, "ko": 50.25}}}
+    >>> card = build_model_card(ColBERTXLMRConfig(), "user/my-colbert", language=["ar", "ko"], evaluations=results)
+    >>> card.data.library_name, card.data.pipeline_tag, card.data.eval_results[1].metric_value
+    ('hf_xlir', 'sentence-similarity', 50.25)
+    >>> "| recall@5 | 47.9 | 50.25 |" in card.text
+    True
+
+    ```
+    """
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"Cards are for models of type {sorted(FAMILIES)}, got {config.model_type!r}.")
+    family = FAMILIES[config.model_type]
+    language, datasets, base_model, tags = (_listed(each) for each in (language, datasets, base_model, tags))
+    evaluations = evaluations or {}
+    name = model_id.rstrip("/").rpartition("/")[-1]
+    results = _eval_results(evaluations, family.task)
+    data = ModelCardData(
+        language=language or None,
+        license=license,
+        library_name="hf_xlir",
+        pipeline_tag=pipeline_tag or family.pipeline_tag,
+        tags=["hf_xlir", config.model_type, *family.tags, *([objective] if objective else []), *tags],
+        base_model=_hub_ids(base_model),
+        datasets=_hub_ids(datasets),
+        model_name=name if results else None,
+        eval_results=results or None,
+        **({} if emissions is None else {"co2_eq_emissions": emissions}),
+    )
+    papers = papers_of(config.model_type, objective, reader_distillation)
+    facts = {
+        "Model type": f"`{config.model_type}` of [{papers[0].title}]({papers[0].link})",
+        **settings_of(config),
+        "Made from": ", ".join(map(_quoted, base_model)) or UNKNOWN,
+        "Languages": ", ".join(language) or UNKNOWN,
+        "Training data": ", ".join(map(_quoted, datasets)) or UNKNOWN,
+        "Licence": license or UNKNOWN,
+    }
+    sections = [
+        f"# {name}\n\n{family.summary}\n\n{two_columns(facts)}",
+        f"## Usage\n\n{_usage(family, model_id, exported_code)}",
+        "## Training\n\n" + (two_columns(training) if training else "How this model was trained is not stated."),
+        "## Evaluation\n\n" + (_tables(evaluations) or "No results are stated: how well it does is unknown."),
+        f"## Limitations\n\n{_limitations(family, language, evaluations, limitations)}",
+        "## Citation\n\n" + fenced("bibtex", "\n\n".join(paper.bibtex for paper in papers)),
+    ]
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def two_columns(rows):
+    """A Markdown table of a dictionary."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
+
+
+def fenced(language, code):
+    """A block of code."""
+    return f"```{language}\n{code.strip()}\n```"
+
+
+def _usage(family, model_id, exported_code):
+    def filled(code):
+        return fenced("python", code.replace("MODEL_ID", model_id).replace("AUTO_MODEL", family.auto_model))
+
+    parts = ["With `hf_xlir` installed:", filled(family.usage)]
+    if family.search is not None:
+        parts += ["To search passages, go on with:", filled(family.search)]
+    if exported_code:
+        parts += [
+            "Without it, the model brings its code along. `trust_remote_code=True` runs that code: read it first, and "
+            "give the commit that you have read as `revision`.",
+            filled(LOAD_WITHOUT_THE_PACKAGE),
+        ]
+    return "\n\n".join(parts)
+
+
+def _limitations(family, language, evaluations, limitations):
+    sentences = [*family.limitations]
+    measured = sorted(_languages(evaluations))
+    if not evaluations:
+        sentences.append("Nothing here says how well it does, in any language: evaluate it on your own data first.")
+    elif measured:
+        sentences.append(f"It was evaluated in {', '.join(measured)}; how well it does in others is unknown.")
+    else:
+        sentences.append("Its results are not by language; how well it does in each is unknown.")
+    if not language:
+        sentences.append("Which languages it was trained for is not stated.")
+    return "\n".join(f"- {sentence}" for sentence in [*sentences, *(limitations or [])])
+
+
+def _languages(evaluations):
+    of_all = {language for measures in evaluations.values() for values in measures.values() for language in values}
+    return of_all.difference(ALL_LANGUAGES)
+
+
+def _tables(evaluations):
+    """A table for each dataset, a row for each measure and a column for each language, means last."""
+    tables = []
+    for dataset, measures in evaluations.items():
+        languages = list(dict.fromkeys(language for values in measures.values() for language in values))
+        languages.sort(key=lambda language: language in ALL_LANGUAGES)
+        lines = [f"| {_cell(dataset)} | {' | '.join(languages)} |", "|---" * (len(languages) + 1) + "|"]
+        for measure, values in measures.items():
+            cells = [f"{values[each]:.6g}" if each in values else "" for each in languages]
+            lines.append(f"| {_cell(measure)} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _eval_results(evaluations, task):
+    results = []
+    for dataset, measures in evaluations.items():
+        id = dataset if _hub_ids([dataset]) else re.sub(r"[^\w.]+", "-", dataset, flags=re.ASCII).strip("-")
+        for measure, values in measures.items():
+            for language, value in values.items():
+                if isinstance(value, str) or not math.isfinite(value):
+                    raise ValueError(f"{measure} of {dataset!r} in {language!r} must be a number, got {value!r}.")
+                results.append(
+                    EvalResult(
+                        task_type=task,
+                        dataset_type=id,
+                        dataset_name=f"{dataset} ({language})",
+                        dataset_config=language,
+                        metric_type=measure,
+                        metric_value=float(value),
+                    )
+                )
+    return results
+
+
+def _listed(value):
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _hub_ids(names):
+    """Those that are ids on the Hub by their looks, `None` for none."""
+    return [name for name in names if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)] or None
+
+
+def _quoted(name):
+    return f"`{name}`"
+
+
+def _cell(text):
+    """Text that neither ends a cell of a table nor its row."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+__all__ = ["UNKNOWN", "build_model_card", "fenced", "two_columns"]

@@ -1,0 +1,205 @@
+"""The part of a Trainer that shares a model: its card, and a repository that loads without this package."""
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..data.hub_upload import files_of, push_files
+from ..models.auto import hub_export
+from .model_card import build_model_card
+from .training_facts import last_evaluation, measured_emissions, name_of, training_facts
+from .training_record import TrainingRecord
+
+
+CARD = "README.md"
+# Checkpoints, and arguments as a pickle, whose loading runs what it says
+UNPUBLISHED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME)
+
+
+class PublishableArguments:
+    """
+    Arguments of a [`~transformers.Trainer`] whose pickles have no `hub_token`: while it trains, the Trainer uploads
+    one with each checkpoint. A copy made by `copy.deepcopy` has none, either.
+    """
+
+    def __getstate__(self):
+        return {**self.__dict__, "hub_token": None}
+
+
+class PublishingMixin:
+    """A [`~transformers.Trainer`] whose cards say what it knows, and whose repositories carry the model's code."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._publishing = self.args.push_to_hub
+        self.add_callback(TrainingRecord())
+
+    def objective_facts(self):
+        """What the training's objective is, for the card: a dictionary of texts."""
+        return {}
+
+    def objective_arguments(self):
+        """The arguments of [`~hf_xlir.training.model_card.build_model_card`] that the objective decides."""
+        return {}
+
+    def create_model_card(
+        self,
+        language=None,
+        license=None,
+        tags=None,
+        model_name=None,
+        finetuned_from=None,
+        tasks=None,
+        dataset_tags=None,
+        dataset=None,
+        dataset_args=None,
+        evaluations=None,
+        limitations=None,
+    ):
+        r"""
+        Write a model card to `output_dir`, from what the Trainer knows and what is given here; it invents nothing.
+
+        Args:
+            language (`str` or `list[str]`, *optional*):
+                Codes of the languages that the model was trained for.
+            license (`str`, *optional*):
+                The Hub's name of the licence, such as `"apache-2.0"`.
+            tags (`str` or `list[str]`, *optional*):
+                Tags beside the family's.
+            model_name (`str`, *optional*):
+                What `from_pretrained` is called with in the card's examples. By default the repository's id, or else
+                the name of `output_dir`.
+            finetuned_from (`str` or `list[str]`, *optional*):
+                Models that it was made from. By default the repository that the model was loaded from, if any.
+            tasks (`str`, *optional*):
+                The Hub's `pipeline_tag`, by default that of the family.
+            dataset_tags, dataset, dataset_args (`str` or `list[str]`, *optional*):
+                What it was trained on: ids on the Hub, names, and parts of datasets.
+            evaluations (`dict`, *optional*):
+                Results by dataset, measure and language, as for
+                [`~hf_xlir.training.model_card.build_model_card`]. The last evaluation during training is reported
+                apart, since the Trainer does not know what its data are called.
+            limitations (`list[str]`, *optional*):
+                Sentences beside those of the family.
+
+        Raises:
+            ValueError: If a result is no finite number.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        training, model = training_facts(self), self.accelerator.unwrap_model(self.model)
+        source, is_on_the_hub = name_of(model)
+        if finetuned_from is None and is_on_the_hub:
+            finetuned_from = source
+        elif finetuned_from is None and source and training:
+            training = {"Started from": f"the folder `{Path(source).name}`", **training}
+        evaluation = last_evaluation(self)
+        if evaluation is not None:
+            step, measures = evaluation
+            rows = [f"{name} {_values(values)}" for name, values in measures.items()]
+            training[f"Evaluation data of the training, at step {step:,}"] = "; ".join(rows)
+        card = build_model_card(
+            model.config,
+            model_name or self.hub_model_id or folder.absolute().name,
+            language=language,
+            license=license,
+            datasets=[*_listed(dataset_tags), *_listed(dataset), *_listed(dataset_args)],
+            base_model=finetuned_from,
+            tags=tags,
+            pipeline_tag=tasks,
+            training=training,
+            evaluations=evaluations,
+            limitations=limitations,
+            exported_code=any(folder.glob("modeling_*.py")),
+            emissions=measured_emissions(self),
+            **self.objective_arguments(),
+        )
+        card.save(folder / CARD)
+
+    def push_to_hub(
+        self,
+        commit_message="End of training",
+        blocking=True,
+        token=None,
+        revision=None,
+        private=None,
+        **kwargs,
+    ):
+        r"""
+        Save the model, its processor, their code and a card to `output_dir`, and upload that folder, without
+        checkpoints and pickles, to `hub_model_id` in one commit: readers see the old version or the new.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`):
+                Its first line.
+            blocking (`bool`, *optional*, defaults to `True`):
+                Whether to wait for the upload.
+            token (`str`, *optional*):
+                By default `hub_token`, or else the one that is logged in.
+            revision (`str`, *optional*):
+                The branch, made if absent. By default `hub_revision`, or else `"main"`.
+            private (`bool`, *optional*):
+                Whether a new repository is private.
+            kwargs:
+                Arguments of [`~PublishingMixin.create_model_card`].
+
+        Returns:
+            [`~huggingface_hub.CommitInfo`], or a `Future` of it if `blocking=False`; `None` on other processes than
+            the first.
+
+        Raises:
+            ValueError: If the Hub finds the card not valid.
+            huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = self.args.hub_token if token is None else token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        before, self._publishing = self._publishing, True
+        try:
+            self.save_model(_internal_call=True)
+        finally:
+            self._publishing = before
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()
+        arguments = {
+            "files": files_of(self.args.output_dir, UNPUBLISHED),
+            "repo_id": self.hub_model_id,
+            "replaced": (TRAINING_ARGS_NAME,),
+            "private": private,
+            "token": token,
+            "revision": self.args.hub_revision if revision is None else revision,
+            "commit_message": commit_message,
+        }
+        return push_files(**arguments) if blocking else HfApi().run_as_future(push_files, **arguments)
+
+    def _save(self, output_dir=None, state_dict=None):
+        with hub_export() if self._publishing else nullcontext():
+            super()._save(output_dir, state_dict)
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        if self.is_world_process_zero():
+            for file in Path(checkpoint_folder).glob("*.py"):  # the Trainer takes over weights and configuration alone
+                shutil.copy(file, self.args.output_dir)
+        with hub_export():  # the Trainer saves the processor once more
+            super()._push_from_checkpoint(checkpoint_folder)
+
+
+def _values(values):
+    shown = [f"{value:.4g}" if name == "all" else f"{name} {value:.4g}" for name, value in values.items()]
+    return ", ".join(shown)
+
+
+def _listed(value):
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+__all__ = ["PublishableArguments", "PublishingMixin"]

@@ -1,0 +1,212 @@
+"""From a Trainer to the Hub and back: fresh processes with empty caches, which reach the test's server alone."""
+
+import json
+
+import pytest
+import torch
+from card_rules import faults_of_card
+from datasets import Dataset
+from fid_tiny import make_backbone, make_reader
+from fid_tiny import make_tokenizer as make_reader_tokenizer
+from hub_server import TOKEN, Fault
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError
+from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
+
+from hf_xlir import FiDT5Processor, QuestionAnsweringPipeline, RetrieverTrainer
+from hf_xlir.index import LateInteractionIndex, embed_passages
+
+
+REPO = "tester/my-colbert"
+TEXTS = ["red green", "blue"]
+
+ENCODE = f"""
+import torch
+
+torch.set_num_threads(1)
+with torch.no_grad():
+    ANSWER["queries"] = model(**processor.process_queries({TEXTS})).embeddings.tolist()
+    ANSWER["documents"] = model(**processor.process_documents({TEXTS})).embeddings.tolist()
+ANSWER["modules"] = [type(each).__module__.split(".")[0] for each in (model, processor)]
+"""
+
+
+def make_trainer(folder, seed=0, **arguments):
+    model, processor = make_retriever("colbert", make_tokenizer(), seed=seed)
+    own = {"objective": "listwise", "hub_model_id": REPO, "max_steps": 2, **arguments}
+    return RetrieverTrainer(model, make_arguments(folder, **own), processor, train_dataset=make_rows())
+
+
+@torch.no_grad()
+def expected(trainer):
+    model, processor = trainer.model.eval(), trainer.processing_class
+    return (
+        model(**processor.process_queries(TEXTS)).embeddings,
+        model(**processor.process_documents(TEXTS)).embeddings,
+    )
+
+
+def check_embeddings(answer, trainer):
+    for found, own in zip((answer["queries"], answer["documents"]), expected(trainer), strict=True):
+        assert torch.allclose(torch.tensor(found), own, atol=1e-6)
+
+
+class TestModels:
+    def test_round_trip(self, hub, in_fresh_process, tmp_path, own_hub_export):
+        trainer = make_trainer(tmp_path / "out")
+        trainer.train()
+        (tmp_path / "out" / "checkpoint-2").mkdir()
+        (tmp_path / "out" / "checkpoint-2" / "optimizer.pt").write_bytes(b"large")
+        with hub.failing(Fault("PUT", "/lfs/", "drop"), Fault("POST", "/commit/", "status")):
+            commit = trainer.push_to_hub(
+                language=["ko", "fi"],
+                license="apache-2.0",
+                dataset_tags="tester/data",
+                evaluations={"XQuAD-R": {"recall@5": {"ko": 50.0}}},
+            )
+        repository = hub.repository(REPO)
+        assert list(repository.commits)[1:] == [commit.oid]  # all of it at once
+        files = hub.files(REPO)
+        assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "README.md"} <= set(
+            files
+        )
+        assert {"modeling_colbert_xlmr.py", "processing_colbert_xlmr.py", "configuration_colbert_xlmr.py"} <= set(
+            files
+        )
+        assert not [path for path in files if path.startswith("checkpoint") or path.endswith((".pt", ".bin", ".pkl"))]
+        card = files["README.md"].decode()
+        assert faults_of_card(card, "model") == ([], [])
+        assert ModelCard(card).data.eval_results[0].metric_value == 50.0
+        assert "| Steps | 2 (1 epochs) |" in card and f'from_pretrained("{REPO}")' in card
+
+        loading = f"""
+model = AutoModel.from_pretrained({REPO!r}).eval()
+processor = AutoProcessor.from_pretrained({REPO!r})
+"""
+        begin = "import hf_xlir\nfrom transformers import AutoModel, AutoProcessor\n"
+        answer = in_fresh_process(begin + loading + ENCODE)
+        assert answer["modules"] == ["hf_xlir"] * 2
+        check_embeddings(answer, trainer)
+
+        # Where the package is not there, the code in the repository does the same, if it is trusted
+        untrusted = f"""
+from transformers import AutoModel, AutoProcessor
+
+for auto in (AutoModel, AutoProcessor):
+    try:
+        auto.from_pretrained({REPO!r})
+    except ValueError as error:
+        ANSWER[auto.__name__] = str(error)
+"""
+        trusted = loading.replace(f"({REPO!r})", f"({REPO!r}, revision={commit.oid!r}, trust_remote_code=True)")
+        answer = in_fresh_process(untrusted + trusted + ENCODE, package=False, token=None)
+        assert "trust_remote_code" in answer["AutoModel"] and "trust_remote_code" in answer["AutoProcessor"]
+        assert answer["modules"] == ["transformers_modules"] * 2
+        check_embeddings(answer, trainer)
+
+    def test_revisions_and_rights(self, hub, in_fresh_process, tmp_path, own_hub_export):
+        first, second = make_trainer(tmp_path / "1"), make_trainer(tmp_path / "2", seed=1)
+        first.push_to_hub(private=True)
+        second.push_to_hub(revision="better")
+        assert hub.repository(REPO).private and set(hub.repository(REPO).branches) == {"main", "better"}
+        begin = "from hf_xlir.models.auto import load_retriever\nfrom transformers import AutoModel, AutoProcessor\n"
+        for revision, trainer in (("main", first), ("better", second)):
+            loading = f"""
+model = AutoModel.from_pretrained({REPO!r}, revision={revision!r}).eval()
+processor = AutoProcessor.from_pretrained({REPO!r}, revision={revision!r})
+"""
+            check_embeddings(in_fresh_process(begin + loading + ENCODE), trainer)
+        refused = f"""
+from hf_xlir.hub import load_index_from_hub
+from huggingface_hub.errors import RepositoryNotFoundError
+
+for name, load in (("auto", AutoModel.from_pretrained), ("own", load_retriever), ("index", load_index_from_hub)):
+    try:
+        load({REPO!r})
+    except Exception as error:
+        cause = error if isinstance(error, RepositoryNotFoundError) else error.__cause__
+        ANSWER[name] = [type(error).__name__, type(cause).__name__, str(error)]
+"""
+        answer = in_fresh_process(begin + refused, token=None)
+        for name in ("auto", "own"):  # Transformers' words, with the Hub's error as their cause
+            kind, cause, message = answer[name]
+            assert (kind, cause) == ("OSError", "RepositoryNotFoundError") and "private repository" in message
+        kind, cause, message = answer["index"]
+        assert kind == cause == "RepositoryNotFoundError" and "private or gated repo" in message
+
+    def test_pushed_while_training(self, hub, tmp_path, own_hub_export):
+        trainer = make_trainer(tmp_path, push_to_hub=True, save_strategy="steps", save_steps=1, hub_token=TOKEN)
+        trainer.train()
+        trainer._finish_current_push()
+        files = hub.files(REPO)
+        assert {"config.json", "model.safetensors", "modeling_colbert_xlmr.py", "processing_text.py"} <= set(files)
+        assert "auto_map" in json.loads(files["config.json"])
+        assert not [path for path in files if path.startswith("checkpoint")]
+        assert all(TOKEN.encode() not in content for content in files.values())
+        trainer.push_to_hub(commit_message="All of it")
+        assert "README.md" in hub.files(REPO) and "training_args.bin" not in hub.files(REPO)
+
+    def test_in_the_background(self, hub, tmp_path, own_hub_export):
+        future = make_trainer(tmp_path).push_to_hub(blocking=False)
+        oid = future.result().oid
+        assert hub.repository(REPO).branches["main"] == oid and "README.md" in hub.files(REPO)
+
+    def test_refused(self, hub, tmp_path, own_hub_export):
+        trainer = make_trainer(tmp_path)
+        with pytest.raises(ValueError, match="license"):
+            trainer.push_to_hub(license="my own")
+        assert sorted(hub.files(REPO)) == [".gitattributes"]
+        with pytest.raises(HfHubHTTPError, match="401"):
+            make_trainer(tmp_path / "other", hub_model_id="tester/other").push_to_hub(token="hf_wrong")
+
+
+class TestSystems:
+    def test_answers_from_a_repository(self, hub, in_fresh_process):
+        """Published here, asked there: all that a question needs comes from the repository."""
+        passages = Dataset.from_dict(
+            {"id": ["1", "2", "3"], "title": ["red", "", "sea"], "text": ["green blue", "rain", "blue blue red"]}
+        )
+        model, processor = make_retriever("colbert", make_tokenizer())
+        tokenizer = make_reader_tokenizer()
+        reader = make_reader(make_backbone(seed=2, vocab_size=len(tokenizer)))
+        ask = QuestionAnsweringPipeline(
+            model,
+            processor,
+            LateInteractionIndex.build(embed_passages(model, processor, passages, progress=False)),
+            passages,
+            reader=reader,
+            reader_processor=FiDT5Processor(tokenizer, answer_maxlength=8),
+        )
+        questions = ["blue sea", "rain"]
+        expected = ask(questions, n_context=2)
+        commit = ask.push_to_hub("tester/answers")
+        assert faults_of_card(hub.files("tester/answers")["README.md"].decode(), "model") == ([], [])
+        answer = in_fresh_process(
+            f"""
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=5)
+except ConnectionRefusedError as error:
+    ANSWER["elsewhere"] = str(error)
+
+import hf_xlir
+from transformers import pipeline
+
+for name, revision in (("main", None), ("commit", {commit.oid!r})):
+    ask = pipeline("xlir-question-answering", model="tester/answers", revision=revision)
+    ANSWER[name] = ask({questions}, n_context=2)
+"""
+        )
+        assert "the network is cut" in answer["elsewhere"]
+        for found in (answer["main"], answer["commit"]):
+            for one, own in zip(found, expected, strict=True):
+                assert one["answer"] == own["answer"] and one["score"] == pytest.approx(own["score"], rel=1e-4)
+                assert [each["id"] for each in one["passages"]] == [each["id"] for each in own["passages"]]
+
+
+def test_passages_as_datasets_pushes_them(hub, in_fresh_process):
+    passages = Dataset.from_dict({"id": ["1"], "title": ["Helsinki"], "text": ["Helsinki is a capital."]})
+    passages.push_to_hub("tester/passages")
+    answer = in_fresh_process(
+        "from datasets import load_dataset\nANSWER['rows'] = load_dataset('tester/passages', split='train')[:]\n"
+    )
+    assert answer["rows"] == passages[:]
