@@ -9,17 +9,19 @@ known to answer a question, only the answers are.
 
 Each round is a folder, `OUTPUT_DIR/round_0` and so on, and keeps what each of its steps made:
 
-1. `train.jsonl`, `eval.jsonl`: the passages that the retriever finds (`examples/retrieve_passages.py`);
-2. `reader`: trained on them, from the reader of the round before (`examples/train_reader.py`);
-3. `answers`: its answers to the evaluation questions, and their exact match (`examples/evaluate_reader.py`);
-4. `scores`: how much it looked at each passage of the training questions (the same script), or with
+1. `passages`: the passages' vectors by the retriever, and their index (`examples/index_passages.py`);
+2. `train.jsonl`, `eval.jsonl`: the passages that it finds (`examples/retrieve_passages.py`);
+3. `reader`: trained on them, from the reader of the round before (`examples/train_reader.py`);
+4. `answers`: its answers to the evaluation questions, and their exact match (`examples/evaluate_reader.py`);
+5. `scores`: how much it looked at each passage of the training questions (the same script), or with
    `--reader_distillation perplexity` or `emdr2`, how likely each made the answer;
-5. `retriever`: trained on these scores, from the retriever before (`examples/train_biencoder.py`, or
+6. `retriever`: trained on these scores, from the retriever before (`examples/train_biencoder.py`, or
    `examples/train_colbert.py`).
 
-A last folder has steps 1 and 3 of the last retriever, with the last reader. `OUTPUT_DIR/report.md` is a table of
-retrieval and answers by round. A run that was interrupted goes on with the step that it was at when it is started
-again with the same arguments; a training goes on from its last checkpoint.
+A last folder has steps 1, 2 and 4 of the last retriever, with the last reader and the evaluation questions alone.
+`OUTPUT_DIR/report.md` is a table of retrieval and answers by round. A run that was interrupted goes on with the step
+that it was at when it is started again with the same arguments: an embedding from its last block, a training from its
+last checkpoint.
 
 `--launcher "accelerate launch --num_processes 8"` runs each step as a command of its own, on several processes.
 """
@@ -33,9 +35,11 @@ import sys
 import time
 from pathlib import Path
 
+from accelerate.utils.memory import clear_device_cache
 from transformers import AutoConfig
 
-import hf_xlir  # noqa: F401 - registers the models
+from hf_xlir import FiDT5Config
+from hf_xlir.data import load_questions
 from hf_xlir.data.writing import write_text
 from hf_xlir.training.losses import READER_DISTILLATIONS
 from hf_xlir.training.recipes import check_files
@@ -48,11 +52,14 @@ def main(argv=None):
     """Run all rounds."""
     args = parse_arguments(argv)
     check_files(train_questions=args.train_questions, eval_questions=args.eval_questions, passages=args.passages)
+    check_questions(args)
+    FiDT5Config.from_pretrained(args.reader)  # says so if it is none
     is_colbert = AutoConfig.from_pretrained(args.retriever).model_type == "colbert_xlmr"
     retriever, reader, rows = args.retriever, args.reader, []
     for number in range(args.rounds + 1):
         folder = args.output_dir / f"round_{number}"
         is_last = number == args.rounds
+        index(args, folder, retriever)
         retrieve(args, folder, "eval", retriever)
         if not is_last:
             retrieve(args, folder, "train", retriever)
@@ -69,11 +76,29 @@ def main(argv=None):
     print((args.output_dir / "report.md").read_text(encoding="utf-8"))
 
 
+def check_questions(args):
+    """Read the questions, to find mistakes in them before passages are embedded."""
+    load_questions(args.eval_questions)
+    questions = load_questions(args.train_questions)
+    without = [id for id, answers in zip(questions["id"], questions["answers"], strict=True) if not answers]
+    if without and not args.keep_reader:
+        raise ValueError(
+            f"{len(without)} of {len(questions)} questions in `{args.train_questions}` have no `answers`, from which "
+            f"the reader could learn, such as {without[:3]}: leave them out."
+        )
+
+
+def index(args, folder, retriever):
+    """The passages' vectors by a retriever, and their index."""
+    given = ["--model", retriever, "--passages", args.passages, "--output_dir", folder / "passages"]
+    step(args, folder, "index", "index_passages", [*given, *shlex.split(args.index_arguments)])
+
+
 def retrieve(args, folder, split, retriever):
     """The passages that a retriever finds for the questions of a split."""
     questions = args.train_questions if split == "train" else args.eval_questions
     given = ["--model", retriever, "--questions", questions, "--passages", args.passages, "--k", *args.k]
-    given += ["--n_context", args.n_context, "--output", folder / f"{split}.jsonl"]
+    given += ["--index", folder / "passages", "--n_context", args.n_context, "--output", folder / f"{split}.jsonl"]
     step(args, folder, f"retrieve_{split}", "retrieve_passages", given)
 
 
@@ -121,6 +146,7 @@ def step(args, folder, name, script, given):
         subprocess.run([*shlex.split(args.launcher), str(EXAMPLES / f"{script}.py"), *given], check=True)
     else:
         load_script(script).main(given)
+        clear_device_cache(garbage_collection=True)  # of a step's models nothing is left to the next one
     found = {"arguments": given, "seconds": round(time.perf_counter() - started, 1)}
     write_text(done, json.dumps(found, indent=1))
 
@@ -167,7 +193,8 @@ def parse_arguments(argv):
         "--reader_distillation", choices=READER_DISTILLATIONS, default="kl", help="How the reader teaches."
     )
     parser.add_argument("--keep_reader", action="store_true", help="The reader is trained already: leave it as it is.")
-    parser.add_argument("--reader_arguments", default="", help="More arguments of train_reader.py, in one string.")
+    parser.add_argument("--index_arguments", default="", help="More arguments of index_passages.py, in one string.")
+    parser.add_argument("--reader_arguments", default="", help="The same of train_reader.py.")
     parser.add_argument("--retriever_arguments", default="", help="The same of train_biencoder or train_colbert.")
     parser.add_argument("--launcher", help="What to start each step's script with, instead of running it here.")
     parser.add_argument("--seed", type=int, default=0, help="Of trainings.")

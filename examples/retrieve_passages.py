@@ -3,17 +3,22 @@ Find passages for questions with a retriever, and write them as a reader's examp
 
     python examples/retrieve_passages.py --model out --questions train.jsonl --passages psgs_w100.tsv.gz \
         --n_context 100 --output train_examples.jsonl
+    python examples/retrieve_passages.py --model out --questions train.jsonl --passages psgs_w100.tsv.gz \
+        --index index --output train_examples.jsonl
 
-Passages are ranked by exact search, shared by all processes under `accelerate launch`. The file is one for
-`examples/train_reader.py` and `examples/evaluate_reader.py`: questions keep their `answers`, `lang` and `passage_ids`,
-and passages have a `retriever_score`. What is found is printed, and written beside the file as `FILE.metrics.json`.
+Passages are embedded and searched exactly, or `--index` names what `examples/index_passages.py` made of them with the
+same model; all processes under `accelerate launch` share the work. The file is one for `examples/train_reader.py` and
+`examples/evaluate_reader.py`: questions keep their `answers`, `lang` and `passage_ids`, and passages have a
+`retriever_score`. What is found is printed, and written beside the file as `FILE.metrics.json`.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import AutoModel, AutoProcessor
 
 import hf_xlir  # noqa: F401 - registers the models
@@ -21,15 +26,20 @@ from hf_xlir.data import load_passages, load_questions
 from hf_xlir.data.ranked_examples import write_ranked_examples
 from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import answer_recall_at_k, success_at_k
+from hf_xlir.evaluation.rankings import RankedPassages
+from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
 from hf_xlir.training.recipes import check_files
 from hf_xlir.training.shared_ranking import rank_passages_together
+
+
+QUESTIONS_PER_BLOCK = 1024
 
 
 def main(argv=None):
     """Rank, write, measure."""
     args = parse_arguments(argv)
     check_files(questions=args.questions, passages=args.passages)
-    state = PartialState(cpu=args.use_cpu)
+    state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
 
     # 1. Data and model
     with state.main_process_first():  # the others find its files in the cache
@@ -39,10 +49,13 @@ def main(argv=None):
 
     # 2. A ranking of passages for each question
     depth = max(args.n_context, *args.k)
-    progress = state.is_main_process
-    ranked = rank_passages_together(
-        model, processor, questions, passages, depth, batch_size=args.batch_size, progress=progress
-    )
+    if args.index is None:
+        progress = state.is_main_process
+        ranked = rank_passages_together(
+            model, processor, questions, passages, depth, batch_size=args.batch_size, progress=progress
+        )
+    else:
+        ranked = search_index(args, state, model, processor, questions, passages, depth)
     if not state.is_main_process:
         return
 
@@ -54,6 +67,22 @@ def main(argv=None):
         print(f"{name}: {value:.4f}")
 
 
+def search_index(args, state, model, processor, questions, passages, depth):
+    """What an index finds, each process for its share of the questions."""
+    kind = LateInteractionIndex if model.config.model_type == "colbert_xlmr" else DenseIndex
+    kind.load(args.index / "index").attach(passages, "passages")
+    start, stop = (len(questions) * (state.process_index + each) // state.num_processes for each in (0, 1))
+    found = []
+    for first in range(start, stop, QUESTIONS_PER_BLOCK):
+        block = questions[first : min(stop, first + QUESTIONS_PER_BLOCK)]
+        queries = embed_queries(model, processor, block["question"], batch_size=args.batch_size)
+        options = {} if queries.mask is None else {"query_mask": queries.mask}
+        scores, ids, _ = retrieve(passages, "passages", queries.embeddings, depth, **options)
+        found += zip(block["id"], ids, scores.tolist(), strict=True)
+    found = gather_object(found)
+    return RankedPassages({id: ids for id, ids, _ in found}, {id: scores for id, _, scores in found})
+
+
 def measure(questions, passages, rankings, cutoffs):
     """How many questions have, among the first passages, one that is known to answer them, or one with an answer."""
     metrics = {}
@@ -63,10 +92,15 @@ def measure(questions, passages, rankings, cutoffs):
     judged = [row for row in questions if row["answers"]]
     if judged:
         row_of_id = {id: row for row, id in enumerate(passages["id"])}
-        found = [[row_of_id[id] for id in rankings[row["id"]][: max(cutoffs)]] for row in judged]
-        texts = [passages[rows]["text"] if rows else [] for rows in found]
-        recall = answer_recall_at_k(texts, [row["answers"] for row in judged], list(cutoffs))
-        metrics |= {f"answer_recall@{k}": value for k, value in recall.items()}
+        found = dict.fromkeys(cutoffs, 0.0)
+        for first in range(0, len(judged), QUESTIONS_PER_BLOCK):  # texts of so many are in memory
+            block = judged[first : first + QUESTIONS_PER_BLOCK]
+            rows = [[row_of_id[id] for id in rankings[row["id"]][: max(cutoffs)]] for row in block]
+            texts = [passages[of_one]["text"] if of_one else [] for of_one in rows]
+            recall = answer_recall_at_k(texts, [row["answers"] for row in block], list(cutoffs))
+            for k in cutoffs:
+                found[k] += recall[k] * len(block)
+        metrics |= {f"answer_recall@{k}": value / len(judged) for k, value in found.items()}
     return metrics
 
 
@@ -77,6 +111,7 @@ def parse_arguments(argv):
     parser.add_argument("--questions", required=True, help="JSON of questions.")
     parser.add_argument("--passages", required=True, help="TSV, JSON or parquet of passages.")
     parser.add_argument("--output", type=Path, required=True, help="JSON lines to write.")
+    parser.add_argument("--index", type=Path, help="Folder by index_passages.py, with the same model.")
     parser.add_argument("--n_context", type=int, default=100, help="Passages a question.")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 20, 100], help="Depths at which to measure.")
     parser.add_argument("--batch_size", type=int, default=64, help="Texts that are encoded at once.")

@@ -8,7 +8,9 @@ from transformers import AutoTokenizer, TrainingArguments
 
 from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, ColBERTXLMRProcessor
 from hf_xlir.data import load_passages, load_questions
+from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import rank_passages, success_at_k
+from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex
 from hf_xlir.training.smoke import prepare_smoke
 
 
@@ -63,6 +65,8 @@ def test_rounds(load_script, smoke, tmp_path, capsys):
         processor = BiEncoderProcessor.from_pretrained(folder)
         rankings, _ = rank_passages(model, processor, questions, passages, k=3, progress=False)
         assert float(line.split("|")[3]) == pytest.approx(success_at_k(rankings, relevance, 3), abs=1e-4)
+        kept = out / f"round_{line.split('|')[1].strip()}" / "passages"
+        assert DenseIndex.load(kept / "index").ids == DenseEmbeddings.load(kept / "embeddings").ids == passages["id"]
     scored = [json.loads(line) for line in (out / "round_0" / "scores" / "dataset_wscores.jsonl").open()]
     assert len(scored) == len(questions)
     assert all(len(row["ctxs"]) == 3 and all(isinstance(c["score"], float) for c in row["ctxs"]) for row in scored)
@@ -89,14 +93,50 @@ def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
     assert all(passage["score"] < 0 for row in scored for passage in row["ctxs"])  # log-likelihoods
     assert "perplexity" in json.loads((out / "round_0" / "train_retriever.done.json").read_text())["arguments"]
     steps = sorted(path.name.removesuffix(".done.json") for path in (out / "round_0").glob("*.done.json"))
-    assert steps == ["answers", "retrieve_eval", "retrieve_train", "scores", "train_retriever"]
+    assert steps == ["answers", "index", "retrieve_eval", "retrieve_train", "scores", "train_retriever"]
+    assert (
+        LateInteractionIndex.load(out / "round_1" / "passages" / "index").ids == load_passages(smoke["passages"])["id"]
+    )
     done = json.loads((out / "round_1" / "answers.done.json").read_text())
     assert reader in done["arguments"] and ColBERTXLMRModel.from_pretrained(out / "round_0" / "retriever")
+
+
+def test_a_step_that_was_killed_goes_on(load_script, smoke, tmp_path, monkeypatch):
+    """In the middle of whichever step: what was made stays, and the end is that of a run that was never killed."""
+    script = load_script("iterate_fid_kd")
+    script.main(arguments(smoke, tmp_path / "whole"))
+    names = ["index", "retrieve_eval", "retrieve_train", "train_reader", "answers", "scores", "train_retriever"]
+    given = arguments(smoke, tmp_path / "out")
+    for place, name in enumerate(names):
+
+        def killed(path, text, name=name):
+            if path.name == f"{name}.done.json":
+                raise KeyboardInterrupt
+            write_text(path, text)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(script, "write_text", killed)
+            script.main(given)
+        done = {path.name.removesuffix(".done.json") for path in (tmp_path / "out" / "round_0").glob("*.done.json")}
+        assert done == set(names[:place])
+    script.main(given)
+    for name in ("report.md", "round_0/scores/dataset_wscores.jsonl", "round_1/eval.jsonl"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text(), name
 
 
 def test_errors(load_script, smoke, tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="`passages`: There is no file `absent.tsv`"):
         load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", passages="absent.tsv"))
+    assert not (tmp_path / "out").exists()
+    lines = [json.loads(line) for line in open(smoke["questions"], encoding="utf-8")]
+    lines[2]["answers"] = []
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="1 of 16 questions in `.*train.jsonl` have no `answers`, from which"):
+        load_script("iterate_fid_kd").main(
+            arguments(smoke, tmp_path / "out", train_questions=str(tmp_path / "train.jsonl"))
+        )
+    with pytest.raises(ValueError, match="is of type 'biencoder', but a Fusion-in-Decoder reader is made of"):
+        load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader=smoke["biencoder"]))
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         load_script("iterate_fid_kd").main([*arguments(smoke, tmp_path / "out"), "--rounds", "0"])
