@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,11 +80,11 @@ def hub(server, tmp_path, monkeypatch):
 def in_fresh_process(server, tmp_path):
     """
     Runs code in a process of its own that knows no Hub but the server, with an empty cache: what it puts into the
-    dictionary `ANSWER` comes back.
+    dictionary `ANSWER` comes back, or `None` from one that is `killed`.
     """
     numbers = iter(range(100))
 
-    def run(code, *arguments, token=TOKEN, package=True):
+    def run(code, *arguments, token=TOKEN, package=True, killed=False):
         home = tmp_path / f"home-{next(numbers)}"
         home.mkdir()
         script = home / "script.py"
@@ -112,7 +113,7 @@ def in_fresh_process(server, tmp_path):
             text=True,
             stdin=subprocess.DEVNULL,
         )
-        assert process.returncode == 0, process.stdout + process.stderr
-        return json.loads((home / "answer.json").read_text())
+        assert process.returncode == (-signal.SIGKILL if killed else 0), process.stdout + process.stderr
+        return None if killed else json.loads((home / "answer.json").read_text())
 
     return run

@@ -19,7 +19,14 @@ from huggingface_hub.errors import (
 from hf_xlir.data.hub_upload import files_of, push_files
 from hf_xlir.hub import publish
 from hf_xlir.hub.publish import load_index_from_hub, push_index_to_hub
-from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex, TokenEmbeddings, add_dense_index
+from hf_xlir.index import (
+    DenseEmbeddings,
+    DenseIndex,
+    LateInteractionIndex,
+    TokenEmbeddings,
+    add_dense_index,
+    storage,
+)
 from hf_xlir.index.bm25 import BM25Index
 
 
@@ -208,6 +215,29 @@ class TestFailures:
                 push_index_to_hub(make_late(other), other, REPO, num_retries=0)
         assert shown(hub) == before and load_index_from_hub(REPO).index.ids == passages["id"][:]
 
+    def test_killed_before_the_commit(self, hub, in_fresh_process, tmp_path):
+        passages = make_passages()
+        make_late(passages).save(tmp_path / "index")
+        passages.save_to_disk(tmp_path / "passages")
+        in_fresh_process(
+            f"""
+import signal
+from datasets import load_from_disk
+from huggingface_hub import _commit_api
+from hf_xlir.hub import push_index_to_hub
+
+_commit_api._send_commit = lambda **arguments: os.kill(os.getpid(), signal.SIGKILL)
+push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
+""",
+            *(tmp_path / "index", tmp_path / "passages"),
+            killed=True,
+        )
+        sent = hub.count("PUT", OID)
+        assert sent > 2 and shown(hub) == [".gitattributes"]
+        push_index_to_hub(tmp_path / "index", passages, REPO)
+        assert hub.count("PUT", OID) == sent
+        assert load_index_from_hub(REPO).index.ids == passages["id"][:]
+
     def test_refusals_are_not_tried_again(self, hub):
         passages = make_passages()
         with hub.failing(Fault("POST", "/commit/", "status", times=100, status=403)):
@@ -243,7 +273,7 @@ class TestFailures:
         loaded, rows = load_index_from_hub(REPO)
         assert loaded.ids == passages["id"][:] and rows[:] == passages[:]
 
-    def test_damage_is_found(self, hub):
+    def test_damage_is_found(self, hub, monkeypatch):
         passages = make_passages()
         push_index_to_hub(make_late(passages), passages, REPO)
         load_index_from_hub(REPO)
@@ -251,8 +281,10 @@ class TestFailures:
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
         file.resolve().write_bytes(bytes(content))
+        monkeypatch.setattr(storage, "ALWAYS_VERIFIED", 0)  # as if the file were large
         with pytest.raises(ValueError, match="other contents than were written"):
             load_index_from_hub(REPO)
+        assert load_index_from_hub(REPO, verify=False).index.ids == passages["id"][:]
 
     def test_passages_of_another_index(self, hub):
         push_index_to_hub(make_late(make_passages()), make_passages(), REPO)
