@@ -7,9 +7,9 @@ from huggingface_hub import HfApi
 
 from ..data.hub_upload import files_of, push_files
 from ..data.writing import write_text
+from .system_folder import PARTS
 
 
-PARTS = ("passages", "index", "retriever", "reranker", "reader")
 CARD = """\
 ---
 library_name: hf_xlir

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
+from datasets.table import InMemoryTable
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -26,7 +27,8 @@ from .retriever import KINDS, Retriever
 from .system import RetrievalSystem
 
 
-TAGGED = re.compile(r"(passages|retriever|index|reranker|reader)(-\w+)?-[0-9a-f]{12}")
+PARTS = ("passages", "retriever", "index", "reranker", "reader")
+TAGGED = re.compile(rf"({'|'.join(PARTS)})(-\w+)?-[0-9a-f]{{12}}")
 
 
 def is_system(path, **hub_arguments):
@@ -38,7 +40,7 @@ def save_system(system, path, task, defaults):
     r"""
     Write a system to a folder, all at once: until the end, readers of one already there see the old one.
 
-    Each part gets a folder of its own, of a name that is not taken yet, and `config.json` names them. Replacing that
+    Each part gets a folder of its own, of a name that was never taken, and `config.json` names them. Replacing that
     file is the one step that publishes everything; then the old parts go.
 
     Args:
@@ -79,7 +81,7 @@ def save_system(system, path, task, defaults):
     def write(part, save, key=None):
         """Write a part to a folder of its own, once, and return the name of that folder."""
         if key is None or key not in folders:
-            name = part if not (path / part).exists() else f"{part}-{tag}"
+            name = part if before is None and not (path / part).exists() else f"{part}-{tag}"
             written.append(path / name)
             save(path / name)
             folders[key] = name
@@ -249,14 +251,12 @@ def _config(folder, path):
 def _save_passages(system, folder):
     """The columns that results have, without vectors, which are in the index."""
     passages = system.passages.select_columns(system.columns)
-    Dataset.save_to_disk(without_indexes(passages), str(folder))
-
-
-def without_indexes(dataset):
-    """The dataset alone: with an index attached it cannot be saved."""
-    for name in dataset.list_indexes():
-        dataset.drop_index(name)
-    return dataset
+    for name in passages.list_indexes():  # of the copy, which could not be saved with them
+        passages.drop_index(name)
+    # Without its files' names: Datasets refuses to write where they were, though they may be gone and only mapped
+    table = InMemoryTable(passages.data.table)
+    passages = Dataset(table, passages.info, passages.split, passages._indices)
+    passages.save_to_disk(str(folder))
 
 
 def _replaceable(path):
@@ -282,4 +282,4 @@ def _remove_what_was_replaced(path, before, config):
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-__all__ = ["check_is_repository", "is_system", "open_system", "save_system"]
+__all__ = ["PARTS", "check_is_repository", "is_system", "open_system", "save_system"]

@@ -1,0 +1,74 @@
+"""Whole systems on the Hub, by a server of its own. Fresh processes are in `tests/hub`."""
+
+import os
+
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi
+from transformers import pipeline
+
+from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
+
+
+REPO = "tester/system"
+
+
+def parts_in(hub):
+    return {name.split("/")[0] for name in hub.files(REPO) if "/" in name}
+
+
+def test_what_was_there_is_replaced(hub, ask, search, world):
+    pipe = ask("colbert", "bm25", n_context=2)
+    pipe.push_to_hub(REPO)
+    assert parts_in(hub) == {"passages", "index-colbert", "index-bm25", "retriever-colbert", "reader"}
+    expected = pipe(world.questions)
+    assert QuestionAnsweringPipeline.from_pretrained(REPO, device="cpu")(world.questions) == expected
+    HfApi().upload_file(path_or_fileobj=b"---\nlicense: mit\n---\nMine.", path_in_repo="README.md", repo_id=REPO)
+    num_commits = len(hub.repository(REPO).commits)
+    search("bm25").push_to_hub(REPO, commit_message="Words alone")
+    assert len(hub.repository(REPO).commits) == num_commits + 1
+    assert parts_in(hub) == {"passages", "index"} and hub.files(REPO)["README.md"].endswith(b"Mine.")
+    search("bm25").push_to_hub(REPO, card="---\nlicense: mit\n---\nNew.")
+    assert hub.files(REPO)["README.md"].endswith(b"New.")
+    found = RetrievalPipeline.from_pretrained(REPO, device="cpu")(world.questions)
+    assert found == search("bm25")(world.questions)
+
+
+def test_revisions(hub, ask, search, world):
+    first = ask("bm25", n_context=2)
+    commit = first.push_to_hub(REPO)
+    ask("dense").push_to_hub(REPO, revision="next")
+    ask("bm25", n_context=3).push_to_hub(REPO)
+    for revision, expected in (
+        (None, ask("bm25", n_context=3)),
+        ("next", ask("dense")),
+        (commit.oid, first),
+    ):
+        loaded = QuestionAnsweringPipeline.from_pretrained(REPO, revision=revision, device="cpu")
+        assert loaded(world.questions) == expected(world.questions)
+        loaded = pipeline("xlir-question-answering", model=REPO, revision=revision, device="cpu")
+        assert loaded(world.questions) == expected(world.questions)
+
+
+def test_only_what_is_needed_is_downloaded(hub, ask, world):
+    ask("bm25").push_to_hub(REPO)
+    retrieve = RetrievalPipeline.from_pretrained(REPO, device="cpu")
+    expected = retrieve(world.questions)
+    folder = huggingface_hub.snapshot_download(REPO, local_files_only=True)
+    assert not any("reader" in name for name in os.listdir(folder))
+    again = RetrievalPipeline.from_pretrained(REPO, local_files_only=True, device="cpu")
+    assert again(world.questions) == expected
+    with pytest.raises((OSError, ValueError), match="reader"):
+        QuestionAnsweringPipeline.from_pretrained(REPO, local_files_only=True, device="cpu")
+
+
+def test_a_private_one_needs_a_token(hub, search, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search("bm25").push_to_hub(REPO, private=True)
+    assert RetrievalPipeline.from_pretrained(REPO, device="cpu")
+    for load in (
+        lambda: RetrievalPipeline.from_pretrained(REPO, token=False, cache_dir="empty", device="cpu"),
+        lambda: pipeline("xlir-retrieval", model=REPO, token=False, model_kwargs={"cache_dir": "empty"}),
+    ):
+        with pytest.raises(OSError, match="private repository"):
+            load()

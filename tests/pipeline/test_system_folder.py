@@ -1,0 +1,344 @@
+"""Whole systems in folders: what is saved, what is read when, and what a broken folder says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+import yaml
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+import hf_xlir
+from hf_xlir import BiEncoderModel, ColBERTXLMRModel, QuestionAnsweringPipeline, RetrievalPipeline
+from hf_xlir.index import BM25Index, LateInteractionIndex, embed_passages
+from hf_xlir.pipeline.model_part import ModelPart
+from hf_xlir.pipeline.publishing import system_card
+
+
+@pytest.fixture
+def whole(ask, cross_encoder, tokenizer):
+    """A system with everything."""
+    return ask(
+        *("colbert", "dense", "bm25"),
+        fusion="weighted_sum",
+        weights={"colbert": 1.0, "dense": 2.0, "bm25": 0.5},
+        reranker=cross_encoder(),
+        reranker_processor=tokenizer,
+        num_candidates=6,
+        n_context=3,
+        generate_kwargs={"num_beams": 2},
+    )
+
+
+def load(folder, kind=RetrievalPipeline, **arguments):
+    return kind.from_pretrained(folder, device="cpu", **arguments)
+
+
+def names_in(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+class TestRoundTrip:
+    def test_of_everything(self, whole, world, tmp_path):
+        whole.save_pretrained(tmp_path)
+        assert names_in(tmp_path) == [
+            "config.json",
+            *("index-bm25", "index-colbert", "index-dense"),
+            "passages",
+            *("reader", "reranker", "retriever-colbert", "retriever-dense"),
+        ]
+        loaded = load(tmp_path, QuestionAnsweringPipeline)
+        expected = whole(world.questions)
+        assert len(expected[0]["passages"]) == 3
+        assert loaded(world.questions) == expected
+        retrieval = load(tmp_path)
+        assert retrieval.model.reader is None
+        for of_one, result in zip(retrieval(world.questions, k=3), expected, strict=True):
+            read = [{**passage, "reader_score": None} for passage in result["passages"]]
+            assert [{**passage, "reader_score": None} for passage in of_one] == read
+
+    def test_of_one_retriever(self, parts, world, tmp_path):
+        pipe = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu", k=2)
+        pipe.save_pretrained(tmp_path / "new" / "folder")
+        folder = tmp_path / "new" / "folder"
+        assert names_in(folder) == ["config.json", "index", "passages", "retriever"]
+        assert load(folder)(world.questions) == pipe(world.questions)
+        assert len(load(folder, k=5)(world.questions[0])) == 5
+        assert json.loads((folder / "config.json").read_text()) == {
+            "model_type": "xlir_system",
+            "format_version": 1,
+            "task": "xlir-retrieval",
+            "passages": "passages",
+            "retrievers": [{"name": "retriever", "kind": "late_interaction", "index": "index", "model": "retriever"}],
+            "fusion": {},
+            "reranker": None,
+            "reader": None,
+            "defaults": {"k": 2},
+        }
+        assert isinstance(AutoModel.from_pretrained(folder, subfolder="retriever"), ColBERTXLMRModel)
+        assert isinstance(AutoProcessor.from_pretrained(folder, subfolder="retriever"), type(parts.colbert[1]))
+        assert AutoConfig.from_pretrained(folder).folders() == ["index", "passages", "retriever"]
+
+    def test_a_model_with_two_parts_is_saved_once(self, search, parts, world, tmp_path):
+        model, processor = parts.colbert
+        pipe = search("colbert", "bm25", reranker=model, reranker_processor=processor)
+        pipe.save_pretrained(tmp_path)
+        assert names_in(tmp_path) == ["config.json", "index-bm25", "index-colbert", "passages", "retriever-colbert"]
+        loaded = load(tmp_path)
+        assert loaded(world.questions) == pipe(world.questions)
+        assert loaded.model.reranker.model is loaded.model.retrievers["colbert"].model
+
+    def test_vectors_are_in_the_index_alone(self, parts, world, tmp_path):
+        from hf_xlir.index import add_dense_index
+
+        vectors = embed_passages(*parts.biencoder, world.passages, progress=False)
+        passages = add_dense_index(world.passages.add_column("vector", list(vectors.values)), "vector")
+        pipe = RetrievalPipeline(*parts.biencoder, passages.get_index("dense"), passages, device="cpu")
+        pipe.save_pretrained(tmp_path)
+        assert passages.list_indexes() == ["dense"] or passages.list_indexes()  # still attached
+        loaded = load(tmp_path)
+        assert loaded.model.passages.column_names == ["id", "title", "text", "lang"]
+        assert loaded(world.questions) == pipe(world.questions)
+
+
+class TestReading:
+    def test_weights_are_read_at_first_use(self, whole, world, tmp_path, monkeypatch):
+        whole.save_pretrained(tmp_path)
+        read = []
+        original = ModelPart.get
+        loading = transformers.modeling_utils.PreTrainedModel.from_pretrained.__func__
+
+        def counted(cls, *args, **kwargs):
+            read.append(cls.__name__)
+            return loading(cls, *args, **kwargs)
+
+        monkeypatch.setattr(transformers.modeling_utils.PreTrainedModel, "from_pretrained", classmethod(counted))
+        loaded = load(tmp_path, QuestionAnsweringPipeline)
+        assert read == []
+        loaded(world.questions[0])
+        assert sorted(read) == sorted(
+            [
+                "ColBERTXLMRModel",
+                "BiEncoderModel",
+                "XLMRobertaForSequenceClassification",
+                "FiDT5ForConditionalGeneration",
+            ]
+        )
+        loaded(world.questions[0])
+        assert len(read) == 4 and ModelPart.get is original
+
+    def test_indexes_and_passages_are_mapped(self, whole, tmp_path):
+        whole.save_pretrained(tmp_path)
+        system = load(tmp_path).model
+        tokens = system.retrievers["colbert"].index.contents.segments[0].tokens
+        assert all(isinstance(array, np.memmap) or not array.flags.owndata for array in tokens.arrays.values())
+        assert isinstance(system.retrievers["bm25"].index._scorer.scores["data"], np.memmap)
+        [file] = [each["filename"] for each in system.passages.cache_files]
+        assert Path(file).parent == tmp_path / "passages"
+
+    def test_dtype(self, parts, world, tmp_path):
+        pipe = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu")
+        pipe.save_pretrained(tmp_path / "a")
+        half = load(tmp_path / "a", dtype="bfloat16")
+        half.save_pretrained(tmp_path / "b")
+        model, _ = load(tmp_path / "b").model.retrievers["retriever"].model.get()
+        assert str(model.dtype) == "torch.bfloat16"
+
+    def test_a_retriever_with_its_index_and_passages(self, parts, world, tmp_path):
+        for each in parts.colbert:
+            each.save_pretrained(tmp_path / "model")
+        parts.late.save(tmp_path / "index")
+        world.passages.to_json(tmp_path / "passages.jsonl")
+        world.passages.save_to_disk(tmp_path / "passages")
+        expected = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu")(world.questions)
+        given = {"index": tmp_path / "index", "passages": tmp_path / "passages"}
+        assert load(tmp_path / "model", **given)(world.questions) == expected
+        given["passages"] = str(tmp_path / "passages.jsonl")  # which has the columns that `load_passages` reads
+        found = load(tmp_path / "model", **given)(world.questions)
+        assert [[each["id"] for each in of_one] for of_one in found] == [
+            [each["id"] for each in of_one] for of_one in expected
+        ]
+        with pytest.raises(ValueError, match="There are no `passages`"):
+            load(tmp_path / "model", index=tmp_path / "index")
+
+
+class TestSavingAgain:
+    def test_replaces_all_of_it(self, search, ask, world, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        ask("colbert", "bm25").save_pretrained(tmp_path)
+        search("dense").save_pretrained(tmp_path)
+        names = names_in(tmp_path)
+        assert len(names) == 5 and {"config.json", "notes.txt"} < set(names)
+        assert [name.split("-")[0] for name in names if "." not in name] == ["index", "passages", "retriever"]
+        assert load(tmp_path)(world.questions) == search("dense")(world.questions)
+
+    def test_to_where_it_was_loaded_from(self, ask, world, tmp_path):
+        expected = ask("colbert", "bm25")(world.questions)
+        ask("colbert", "bm25").save_pretrained(tmp_path)
+        loaded = load(tmp_path, QuestionAnsweringPipeline)
+        for _ in range(2):
+            loaded.save_pretrained(tmp_path)
+            assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
+        assert loaded(world.questions) == expected
+        assert len(names_in(tmp_path)) == 6
+        shutil.rmtree(tmp_path)  # what is mapped stays readable
+        loaded.save_pretrained(tmp_path)
+        assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
+
+    def test_a_copy_of_what_was_never_read(self, ask, world, tmp_path):
+        ask("colbert").save_pretrained(tmp_path / "a")
+        load(tmp_path / "a", QuestionAnsweringPipeline).save_pretrained(tmp_path / "b")
+        weights = [(tmp_path / name / "reader" / "model.safetensors").read_bytes() for name in "ab"]
+        assert weights[0] == weights[1]
+
+    def test_readers_of_the_old_are_not_given_the_new(self, search, ask, world, tmp_path):
+        ask("colbert").save_pretrained(tmp_path)
+        early, late = (load(tmp_path, QuestionAnsweringPipeline) for _ in range(2))
+        expected = early(world.questions)
+        ask("dense").save_pretrained(tmp_path)
+        assert early(world.questions) == expected  # it has read everything
+        with pytest.raises(ValueError, match="was removed or saved anew since this pipeline was loaded"):
+            late(world.questions)
+
+    def test_one_that_fails_changes_nothing(self, search, ask, world, tmp_path, monkeypatch):
+        ask("colbert", "bm25").save_pretrained(tmp_path)
+        before = names_in(tmp_path)
+
+        def fail(self, *args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(BiEncoderModel, "save_pretrained", fail)
+        with pytest.raises(OSError, match="No space left"):
+            search("dense").save_pretrained(tmp_path)
+        assert names_in(tmp_path) == before
+        assert load(tmp_path)(world.questions) == search("colbert", "bm25")(world.questions)
+
+    def test_what_a_killed_one_left_goes_a_day_later(self, search, tmp_path):
+        search("bm25").save_pretrained(tmp_path)
+        for name in ("index-aaaaaaaaaaaa", "retriever-colbert-bbbbbbbbbbbb", "index-mine"):
+            (tmp_path / name).mkdir()
+            os.utime(tmp_path / name, (0, 0))
+        (tmp_path / "reader-cccccccccccc").mkdir()  # perhaps being written
+        search("bm25").save_pretrained(tmp_path)
+        names = names_in(tmp_path)
+        assert "index-mine" in names and "reader-cccccccccccc" in names
+        assert not {"index-aaaaaaaaaaaa", "retriever-colbert-bbbbbbbbbbbb"} & set(names)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs `fork`")
+    def test_killed_at_any_step(self, tmp_path):
+        script = Path(__file__).with_name("killed_saves.py")
+        environment = {**os.environ, "PYTHONPATH": str(Path(hf_xlir.__file__).parents[1])}
+        process = subprocess.run(
+            [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, env=environment
+        )
+        assert process.returncode == 0, process.stderr
+        result = json.loads(process.stdout)
+        old, new = "old0old1old2", "new0new1new2"
+        first_new = result["found"].index(new)
+        assert result["found"] == [old] * first_new + [new] * (result["steps"] - first_new)
+        assert first_new > 5 and result["steps"] - first_new >= 2  # removing what was replaced comes last
+
+
+class TestRefused:
+    def test_folders_of_something_else(self, search, parts, tmp_path):
+        parts.colbert[0].save_pretrained(tmp_path)
+        before = names_in(tmp_path)
+        with pytest.raises(ValueError, match="holds a model of type 'colbert_xlmr', whose config.json would be over"):
+            search("bm25").save_pretrained(tmp_path)
+        assert names_in(tmp_path) == before
+        with pytest.raises(ValueError, match="is a file: give a folder"):
+            search("bm25").save_pretrained(tmp_path / "config.json")
+
+    def test_what_is_not_saved(self, world, tmp_path, search):
+        index = BM25Index.build(world.passages, tokenize=str.split, progress=False)
+        pipe = RetrievalPipeline(index=index, passages=world.passages, device="cpu")
+        with pytest.raises(ValueError, match="`retriever` has a `tokenize` of its own, and a function is not saved"):
+            pipe.save_pretrained(tmp_path / "a")
+        with pytest.raises(ValueError, match="The default of `params` is a `object`"):
+            search("dense", params=object()).save_pretrained(tmp_path / "a")
+        assert names_in(tmp_path) == []
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="There is no folder"):
+            load(tmp_path / "nowhere")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises((OSError, ValueError), match="config.json"):
+            load(tmp_path / "empty")
+
+    @pytest.fixture
+    def edit(self, ask, tmp_path):
+        ask("colbert", "bm25").save_pretrained(tmp_path)
+        values = json.loads((tmp_path / "config.json").read_text())
+
+        def change(**fields):
+            (tmp_path / "config.json").write_text(json.dumps({**values, **fields}))
+            return tmp_path
+
+        return change
+
+    @pytest.mark.parametrize(
+        "fields, message",
+        [
+            ({"format_version": 2}, "has version 2 of its layout, this hf_xlir reads up to 1: upgrade hf_xlir"),
+            ({"passages": "../passages"}, "names \\['../passages'\\], which are no folders in it"),
+            ({"reader": "gone"}, "lacks \\['gone'\\], which its config.json names"),
+            ({"retrievers": []}, "is damaged: it does not name the parts"),
+            ({"retrievers": [{"name": "a", "kind": "magic", "index": "index-bm25"}]}, "is damaged"),
+            (
+                {"retrievers": [{"name": "a", "kind": "dense", "index": "index-bm25"}]},
+                "expected `hf_xlir.dense_index`",
+            ),
+            ({"retrievers": [{"name": "a", "kind": "late_interaction", "index": "index-colbert"}]}, "needs a model"),
+            ({"defaults": {"generate_kwargs": {"custom_generate": "a/b"}}}, "run code from elsewhere"),
+            ({"defaults": {"generate_kwargs": {"trust_remote_code": True}}}, "run code from elsewhere"),
+            ({"defaults": {"n_context": -1}}, "`n_context` must be a positive integer"),
+            ({"fusion": {"method": "borda"}}, "`method` must be one of"),
+        ],
+    )
+    def test_configurations(self, edit, fields, message):
+        with pytest.raises(ValueError, match=message):
+            load(edit(**fields), QuestionAnsweringPipeline)
+
+    def test_parts_that_are_damaged_or_of_another_system(self, edit, parts, world, tmp_path):
+        folder = edit()
+        with pytest.raises(ValueError, match="There is no `reader`"):
+            load(edit(reader=None), QuestionAnsweringPipeline)
+        edit()
+        world.passages.select(range(10)).save_to_disk(folder / "passages")
+        with pytest.raises(ValueError, match="has 10 rows, but 24"):
+            load(folder)
+        world.passages.save_to_disk(folder / "passages")
+        assert load(folder)
+        LateInteractionIndex.build(
+            embed_passages(*parts.colbert, world.passages.select(range(5)), progress=False)
+        ).save(folder / "index-colbert")
+        with pytest.raises(ValueError, match="has 24 rows, but 5"):
+            load(folder)
+
+    def test_a_model_is_not_made_of_a_system(self, edit):
+        folder = edit()
+        with pytest.raises(ValueError, match="holds a model of type `xlir_system`"):
+            ColBERTXLMRModel.from_pretrained(folder)
+        with pytest.raises(ValueError, match="RetrievalSystemConfig"):
+            AutoModel.from_pretrained(folder)
+
+
+def test_card(ask, search, parts, world):
+    card = system_card(ask("colbert", "bm25"), "me/my-system")
+    _, metadata, text = card.split("---\n")
+    assert yaml.safe_load(metadata) == {
+        "library_name": "hf_xlir",
+        "pipeline_tag": "question-answering",
+        "tags": ["xlir-question-answering"],
+    }
+    assert "Answers questions from 24 passages, which it finds by late interaction of tokens and BM25" in text
+    [code] = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    compile(code, "card", "exec")
+    assert 'pipeline("xlir-question-answering", model="me/my-system")' in code
+    assert "pipeline_tag: text-ranking" in system_card(search("dense"), "me/my-system")
+    assert f"{world.passages[0]['title']}?" in code
