@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from ..models import processing_retriever
 from .checks import check_queries
 from .clustering import second_moments
 from .embeddings import QueryEmbeddings
@@ -13,7 +14,7 @@ logger = logging.get_logger(__name__)
 
 MOST_PIECES = 100
 PASSAGES_PER_PIECE = 10  # in a small corpus, so that pieces take little of the time
-WORDS = 5, 14  # of a piece, at least and at most
+WORDS = 4, 10  # of a piece, at least and at most
 CHARACTERS = 10, 40  # of a piece of a text without spaces
 PIECES_PER_BATCH = 25
 
@@ -56,9 +57,13 @@ def moments_of_pieces(encode, processor, passages):
     """
     pieces = pieces_of(passages)
     vectors = []
-    for start in range(0, len(pieces), PIECES_PER_BATCH):
-        embeddings, mask = encode(processor.process_queries(pieces[start : start + PIECES_PER_BATCH]))
-        vectors.append(embeddings[mask])
+    disabled, processing_retriever.logger.disabled = processing_retriever.logger.disabled, True
+    try:  # that a piece is too long for a query, and is cut, is no news
+        for start in range(0, len(pieces), PIECES_PER_BATCH):
+            embeddings, mask = encode(processor.process_queries(pieces[start : start + PIECES_PER_BATCH]))
+            vectors.append(embeddings[mask])
+    finally:
+        processing_retriever.logger.disabled = disabled
     vectors = torch.cat(vectors).float()
     if not vectors.isfinite().all():
         logger.warning("The model returned NaN or infinite values for queries: no sample of them is kept.")
