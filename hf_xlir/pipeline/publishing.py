@@ -1,6 +1,7 @@
 """Upload of a whole system to the Hub."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -57,14 +58,16 @@ def push_system(pipeline, repo_id, private, token, revision, commit_message, car
             card = system_card(pipeline, repo_id)
         if card is not None:
             write_text(Path(folder, "README.md"), card)
-        return push_files(
-            files_of(folder),
-            repo_id,
-            replaced=[f"{part}{end}" for part in PARTS for end in "/-"],  # of a system that was there before
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the passages
+            return push_files(
+                files_of(folder),
+                repo_id,
+                replaced=[f"{part}{end}" for part in PARTS for end in "/-"],  # of a system that was there before
+                token=token,
+                revision=revision,
+                commit_message=commit_message,
+            )
 
 
 def system_card(pipeline, repo_id):

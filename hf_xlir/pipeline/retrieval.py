@@ -125,8 +125,8 @@ class RetrievalPipeline(Pipeline):
         r"""
         Load a whole system, or a retriever for an index.
 
-        Of a whole system, indexes and passages are memory-mapped, and a model's weights are read when it is used
-        first.
+        A repository's parts are downloaded now, but for a reader that this pipeline does not use. Of a whole system,
+        indexes and passages are memory-mapped, and a model's weights are read when it is used first.
 
         Args:
             path (`str` or `os.PathLike`):

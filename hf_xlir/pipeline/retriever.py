@@ -139,8 +139,10 @@ class Retriever:
         Returns:
             `list[dict]`: One for each query token that counts: `query_token`, `passage_token`, both as the tokenizer
             writes them, and `similarity`. Markers are `[Q]` and `[D]`. Of an index with pooled tokens, no single token
-            was matched, and `passage_token` is `None`.
+            was matched, and `passage_token` is `None`; of a passage that was removed from the index since, nothing is.
         """
+        if passage["id"] not in self.index.contents.row_of_id:
+            return []
         _, processor = self.model.get()
         asked = _tokens(processor, processor.process_queries([text], warn=False), processor.query_marker_id, "[Q]")
         read = None

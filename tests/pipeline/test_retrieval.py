@@ -91,6 +91,19 @@ class TestOneRetriever:
         first, second, third = (passage["id"] for passage in pipe(world.questions[0], k=3))
         index.remove([first])
         assert [passage["id"] for passage in pipe(world.questions[0], k=2)] == [second, third]
+        retrievers = {"colbert": Retriever(index, *parts.colbert), "bm25": Retriever(parts.bm25)}
+        with pytest.raises(ValueError, match="has 24 rows, but 23"):
+            RetrievalPipeline(retrievers=retrievers, passages=world.passages)
+
+    def test_what_one_index_lost_another_may_find(self, parts, world):
+        index = LateInteractionIndex.build(embed_passages(*parts.colbert, world.passages, progress=False))
+        retrievers = {"colbert": Retriever(index, *parts.colbert), "bm25": Retriever(parts.bm25)}
+        pipe = RetrievalPipeline(retrievers=retrievers, passages=world.passages, device="cpu")
+        first = pipe(world.questions[0], k=1, explain=True)[0]
+        assert first["matches"]
+        index.remove([first["id"]])
+        found = {passage["id"]: passage["matches"] for passage in pipe(world.questions[0], k=24, explain=True)}
+        assert found.pop(first["id"], []) == [] and all(found.values())
 
 
 class TestInputs:
