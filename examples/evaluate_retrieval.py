@@ -122,11 +122,12 @@ def main(argv=None):
 
 def load_model(args):
     """A retriever as it was saved, or one of a bare encoder, whose pooled vectors are compared by cosine."""
-    kind = AutoConfig.from_pretrained(args.model_name_or_path).model_type
-    lengths = {"query_length": args.query_length, "document_length": args.document_length}
-    if kind in ("colbert_xlmr", "biencoder"):
-        return load_retriever(args.model_name_or_path, **lengths)
-    return load_retriever(args.model_name_or_path, "biencoder", pooling=args.pooling, normalize=True, **lengths)
+    settings = {"query_length": args.query_length, "document_length": args.document_length}
+    if AutoConfig.from_pretrained(args.model_name_or_path).model_type in ("colbert_xlmr", "biencoder"):
+        return load_retriever(args.model_name_or_path, **settings)
+    # An English encoder needs many pieces for a question in another script
+    settings = {**settings, "query_length": args.query_length or 128, "pooling": args.pooling, "normalize": True}
+    return load_retriever(args.model_name_or_path, "biencoder", **settings)
 
 
 def official_measures(predictions, questions, tokenize):
@@ -159,7 +160,7 @@ def parse_arguments(argv):
 
     parser.add_argument("--k", type=int, default=100, help="Passages a question.")
     parser.add_argument("--batch_size", type=int, default=64, help="Texts that are encoded at once.")
-    parser.add_argument("--query_length", type=int, help="Pieces of a question; the model's by default.")
+    parser.add_argument("--query_length", type=int, help="Pieces of a question; the model's, or 128, by default.")
     parser.add_argument("--document_length", type=int, help="Pieces of a passage; the model's by default.")
     parser.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="Of a bare encoder.")
     parser.add_argument("--fusion_method", choices=FUSION_METHODS, default="reciprocal_rank", help="How to fuse.")

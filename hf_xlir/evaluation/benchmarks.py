@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..data.building import check_choice, official_file
-from ..data.features import JUDGED_QUESTION_FEATURES
+from ..data.features import JUDGED_QUESTION_FEATURES, PASSAGE_FEATURES
 from ..data.mini_world import load_mini_world
 from ..data.natural_questions import load_natural_questions
 from ..data.passages import load_passages
@@ -79,7 +79,8 @@ def load_benchmark(
     Load a benchmark of retrieval.
 
     - `"xquad-r"`: XQuAD's 1,190 questions, of each of `languages`, on its 240 paragraphs in `passage_language`: the
-      one that answers a question is to be found. A question's id is XQuAD's, a hyphen and its language.
+      one that answers a question is to be found. Paragraphs are without their titles, which are English in every
+      language. A question's id is XQuAD's, a hyphen and its language.
     - `"xor-retrieve"`: XOR-TyDi's questions in seven languages on passages of the English Wikipedia. A passage with
       an answer is to be found; questions that are answered by yes or no have none.
     - `"nq"`: Natural Questions, open: NQ-open's 3,610 questions, or DPR's same ones where the folder has
@@ -171,6 +172,7 @@ def _load_xquad(cache_dir, data_dir=None, languages=None, passage_language="en")
                     f"{passage_language!r}: download both again."
                 )
             rows.append({**row, "id": f"{row['id']}-{language}", "answers": answers[row["id"]]})
+    passages = Dataset.from_list([{**row, "title": ""} for row in passages], PASSAGE_FEATURES)
     return _judged("xquad-r", Dataset.from_list(rows, JUDGED_QUESTION_FEATURES), passages, f"-{passage_language}")
 
 

@@ -103,7 +103,8 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
             See [`evaluate_rankings`], and its defaults. Systems are compared by the first.
         baseline (`str`, *optional*):
             The system that each of the others is compared with, in each language and over all questions; none by
-            default.
+            default. Where questions are translations of each other, as XQuAD's are, they are not independent, and the
+            p-value over all of them is too small.
         seed (`int`, *optional*, defaults to 0):
             Of the tests' draws.
 

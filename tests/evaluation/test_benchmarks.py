@@ -51,7 +51,7 @@ def test_xquad_in_pairs_of_languages(tmp_path, cache, inner):
         "lang": "ar",
         "passage_ids": ["0-0"],
     }
-    assert benchmark.passages["text"][:] == ["C.", "D."] and benchmark.name == "xquad-r"
+    assert benchmark.passages[1] == {"id": "0-1", "title": "", "text": "D."} and benchmark.name == "xquad-r"
 
     other = load_benchmark("xquad-r", tmp_path, languages=["zh"], passage_language="ar", cache_dir=cache)
     assert other.groups == {"q1-zh": "zh-ar", "q2-zh": "zh-ar"} and other.answers["q1-zh"] == ["ar q1"]
