@@ -142,7 +142,7 @@ class _TextStarts:
 
 def _percentages(hits):
     percentages = {language: sum(hits[language]) / len(hits[language]) * 100 for language in sorted(hits)}
-    # Exact before it is rounded, as the official script has it: the order of languages does not matter
+    # Exact until it is rounded, as in the official script: `fmean` and a sum of floats differ in the last digit
     return {**percentages, "macro": statistics.mean(percentages.values())}
 
 

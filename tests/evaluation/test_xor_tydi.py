@@ -117,6 +117,16 @@ class TestByHand:
             for name in ("recall@2kt", "recall@5kt")
         }
 
+    def test_the_mean_is_rounded_once(self):
+        """As the official script's is: a sum of floats would give 50."""
+        predictions, references = [], []
+        for language, hits in [("fi", "10"), ("ja", "100"), ("ko", "110")]:
+            for position, hit in enumerate(hits):
+                predictions.append(found("a" if hit == "1" else "b", id=f"{language}{position}", lang=language))
+                references.append({"id": f"{language}{position}", "answers": ["a"]})
+        result = xor_retrieve_metrics(predictions, references, tokenize=str.split)["recall@2kt"]
+        assert result == {"fi": 50.0, "ja": 1 / 3 * 100, "ko": 2 / 3 * 100, "macro": 49.99999999999999}
+
     @pytest.mark.parametrize(
         ("num_before", "hits"),
         [(1998, (100, 100)), (1999, (0, 100)), (4998, (0, 100)), (4999, (0, 0)), (9000, (0, 0))],

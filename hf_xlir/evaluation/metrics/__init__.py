@@ -1,4 +1,7 @@
-"""Metrics of `evaluate`, one a file: each can be loaded by its path, or published as a Space."""
+"""
+Metrics of `evaluate`, one a file, which needs this package and no other file: `evaluate.load` takes its path, and a
+Space with the file, under the Space's name, and a `requirements.txt` that names `hf_xlir` publishes it.
+"""
 
 from pathlib import Path
 
@@ -23,9 +26,12 @@ def metric_path(name):
 
     Example:
     ```python
+    >>> from pathlib import Path
     >>> import evaluate
     >>> from hf_xlir.evaluation.metrics import metric_path
 
+    >>> Path(metric_path("open_domain_qa")).name
+    'open_domain_qa.py'
     >>> metric = evaluate.load(metric_path("open_domain_qa"), keep_in_memory=True)  # doctest: +SKIP
     >>> metric.compute(predictions=["the Seine"], references=[["Seine"]])  # doctest: +SKIP
     {'exact_match': 1.0, 'f1': 1.0}
