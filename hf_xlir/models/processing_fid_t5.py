@@ -7,7 +7,7 @@ from transformers import BatchFeature
 from transformers.utils import logging
 
 from .configuration_fid_t5 import FiDT5Config
-from .processing_text import TextProcessor, fault_of
+from .processing_text import TextProcessor, fault_of, is_blank
 
 
 logger = logging.get_logger(__name__)
@@ -228,8 +228,8 @@ class FiDT5Processor(TextProcessor):
 
 
 def _passage_text(passage):
-    title = passage.get("title")
-    return (f" title: {title}" if title else "") + f" context: {passage['text']}"
+    title = passage.get("title") or ""
+    return ("" if is_blank(title) else f" title: {title}") + f" context: {passage['text']}"
 
 
 def _type_of(value):

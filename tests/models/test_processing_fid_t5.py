@@ -50,6 +50,11 @@ class TestTexts:
         )
         assert processor.batch_decode(inputs["input_ids"][2], skip_special_tokens=True) == ["question: Alone?", ""]
 
+    @pytest.mark.parametrize("title", [" \n", "\ufeff"])
+    def test_a_blank_title_is_none(self, title):
+        inputs = FiDT5Processor(TOKENIZER)(["Who?"], passages=[[{"title": title, **RAIN}]])
+        assert rows_of(inputs) == [[ids_of("question: Who? context: It rained.")]]
+
     def test_without_passages(self):
         inputs = FiDT5Processor(TOKENIZER)(["Who?", "Where is it?"])
         assert inputs["input_ids"].shape[:2] == (2, 1)
@@ -94,7 +99,7 @@ class TestTexts:
         rows = rows_of(processor([question for question, _ in questions], passages=passages))
         for (question, of_question), found in zip(questions, rows, strict=True):
             texts = [
-                f"question: {question}" + (f" title: {title}" if title else "") + f" context: {text}"
+                f"question: {question}" + (f" title: {title}" if title.strip() else "") + f" context: {text}"
                 for title, text in of_question[:3]
             ] or [f"question: {question}"]
             for text, row in zip(texts, found, strict=False):
