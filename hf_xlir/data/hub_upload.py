@@ -47,7 +47,7 @@ def push_files(
         token (`str` or `bool`, *optional*):
             By default the token that is logged in.
         revision (`str`, *optional*):
-            The branch, made if absent. By default `"main"`.
+            The branch, made if absent, or a pull request (`"refs/pr/1"`). By default `"main"`.
         commit_message (`str`, *optional*):
             Its first line.
         num_retries (`int`, *optional*, defaults to 5):
@@ -119,7 +119,7 @@ def files_of(folder, ignore_patterns=()):
 
 def _commit(api, files, repo_id, repo_type, replaced, private, revision, commit_message):
     repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
-    if revision is not None:
+    if revision is not None and not revision.startswith("refs/"):  # such as a pull request, which is there
         api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
     operations = [CommitOperationAdd(path, str(file)) for path, file in files.items()]

@@ -34,6 +34,9 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
     Beside the loss and the learning rate it logs `samples_per_second`, `loss_<name>` for each part of a loss with
     several, which add up to it, and `margin`: how far positives score above their best negative.
 
+    [`~RetrieverTrainer.create_model_card`] writes what it knows of the training, and
+    [`~RetrieverTrainer.push_to_hub`] shares the model with its code, in one commit.
+
     Args:
         model (`RetrieverPreTrainedModel`):
             The model to train; with a teacher, the student.

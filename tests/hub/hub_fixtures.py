@@ -9,7 +9,8 @@ from pathlib import Path
 
 import datasets
 import pytest
-from hub_server import TOKEN, HubServer
+from hub_api import TOKEN
+from hub_server import HubServer
 from huggingface_hub import constants, utils
 
 from hf_xlir.data import hub_upload

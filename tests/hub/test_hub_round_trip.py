@@ -8,7 +8,8 @@ from card_rules import faults_of_card
 from datasets import Dataset
 from fid_tiny import make_backbone, make_reader
 from fid_tiny import make_tokenizer as make_reader_tokenizer
-from hub_server import TOKEN, Fault
+from hub_api import TOKEN
+from hub_server import Fault
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer

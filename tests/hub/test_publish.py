@@ -188,6 +188,14 @@ class TestFailures:
         assert load_index_from_hub(REPO).index.ids == passages["id"][:]
         assert len(hub.repository(REPO, "datasets").commits) == 2  # that of the creation, and this
 
+    def test_after_the_client_has_given_up(self, hub, tmp_path):
+        """It tries a large file six times, and then raises an error of its own."""
+        np.save(tmp_path / "large.npy", np.arange(4))
+        fault = Fault("PUT", OID, "drop", times=7)
+        with hub.failing(fault):
+            push_files({"large.npy": tmp_path / "large.npy"}, REPO)
+        assert fault.times == 0 and "large.npy" in hub.files(REPO)
+
     def test_an_answer_that_is_lost_is_no_second_commit(self, hub):
         passages = make_passages()
         with hub.failing(Fault("POST", "/commit/", "lost")):
