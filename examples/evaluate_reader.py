@@ -52,6 +52,7 @@ def main(argv=None):
         on_error=args.on_error,
         overwrite=args.overwrite,
         num_beams=args.num_beams,
+        **({"cache_implementation": "static"} if args.static_cache else {}),
     )
     if state.is_main_process:
         for name, value in results.items():
@@ -73,6 +74,7 @@ def parse_arguments(argv):
     parser.add_argument("--n_context", type=int, help="Passages that are read; the reader's by default.")
     parser.add_argument("--batch_size", type=int, default=8, help="Questions that are read at a time.")
     parser.add_argument("--num_beams", type=int, default=1, help="Beams of the search for an answer.")
+    parser.add_argument("--static_cache", action="store_true", help="Which a GPU decodes with compiled steps.")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="Of the weights.")
     parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a bad row is.")
     parser.add_argument("--overwrite", action="store_true", help="Begin anew, and drop what is in the folder.")

@@ -158,7 +158,9 @@ def test_answers_and_scores(load_script, trained, tmp_path, capsys):
     assert learnt[0]["reader_scores"] == [each["score"] for each in scored[0]["ctxs"]]
     with pytest.raises(ValueError, match="`processor` differ. Give another folder, or `overwrite`"):
         evaluate(load_script, trained, file, folder, "--write_crossattention_scores", "--n_context", "3")
-    evaluate(load_script, trained, file, folder, "--overwrite")
+    predictions = (folder / "predictions.jsonl").read_text("utf-8")
+    evaluate(load_script, trained, file, folder, "--overwrite", "--n_context", "2", "--static_cache")
+    assert (folder / "predictions.jsonl").read_text("utf-8") == predictions
     assert not (folder / "dataset_wscores.jsonl").exists()
 
 
