@@ -56,7 +56,7 @@ def main(argv=None):
     check_files(passages=args.passages, **{f"ranking_file {name}": path for name, path in args.ranking_file.items()})
     if not args.no_plots:
         require_matplotlib()
-    if args.benchmark == "xor-retrieve":
+    if args.benchmark == "xor-retrieve" and args.split != "test":
         passage_tokenizer(args.tokenize)
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
 

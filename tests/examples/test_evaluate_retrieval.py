@@ -177,8 +177,18 @@ def test_xor_retrieve(run, xor):
     assert "| R@2kt (treebank) | bm25 | 0.0 | 100.0 | 50.0 |" in printed and "approximation" in printed
 
 
+def test_the_official_tokenizer_needs_its_data_at_once(run, xor, monkeypatch, tmp_path):
+    def absent(*_):
+        raise LookupError("Resource punkt_tab not found.")
+
+    monkeypatch.setattr("nltk.tokenize.sent_tokenize", absent)
+    with pytest.raises(LookupError, match='or pass `tokenize="treebank"`'):
+        run(*xor)
+    assert not (tmp_path / "out").exists()
+
+
 def test_hidden_answers_give_predictions_only(run, xor):
-    folder, results, printed = run(*xor, "--tokenize", "treebank", "--split", "test")
+    folder, results, printed = run(*xor, "--split", "test")
     assert results is None and "The answers of this split are hidden" in printed
     assert len(load_xor_retrieve_predictions(folder / "predictions" / "bm25.json")) == 3
     assert sorted(path.name for path in folder.iterdir()) == ["predictions", "rankings"]
