@@ -96,6 +96,11 @@ class TestProjection:
         with pytest.raises(ValueError, match="has use_residual=True around 'Tanh'"):
             read_projection([write_dense(tmp_path / "d", weights, "Tanh", use_residual=True)])
 
+    def test_what_a_configuration_leaves_out(self, tmp_path):
+        module = write_dense(tmp_path / "a", {"linear.weight": torch.ones(3, 2), "linear.bias": torch.ones(3)})
+        found = read_projection([module._replace(config={"in_features": 2, "out_features": 3})])
+        assert found.activation == "tanh" and torch.equal(found.bias, torch.ones(3))
+
     def test_weights_that_do_not_fit(self, tmp_path):
         module = write_dense(tmp_path / "a", {"linear.weight": torch.ones(3, 2)})
         with pytest.raises(ValueError, match=r"must have the weights \['linear.bias', 'linear.weight'\], got"):
