@@ -79,7 +79,10 @@ def parse_arguments(argv):
     parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a bad row is.")
     parser.add_argument("--overwrite", action="store_true", help="Begin anew, and drop what is in the folder.")
     parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if min(args.batch_size, args.num_beams) < 1:
+        parser.error("`--batch_size` and `--num_beams` take positive integers.")
+    return args
 
 
 if __name__ == "__main__":

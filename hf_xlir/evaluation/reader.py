@@ -1,5 +1,6 @@
 """What a reader answers, and how good its answers are."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -56,6 +57,9 @@ answer_log_likelihoods`]); an example that has neither gets no scores then.
     Returns:
         `list[ReadAnswer]`: In the order of `examples`. Of passages beyond `n_context` there are no scores.
 
+    Raises:
+        ValueError: If a score is NaN or infinite.
+
     Example:
     ```python
     >>> from hf_xlir.evaluation.reader import read_answers
@@ -89,6 +93,11 @@ answer_log_likelihoods`]); an example that has neither gets no scores then.
         for place, text, of_one, of_question in zip(places, texts, found, passages, strict=True):
             if of_one is not None:
                 of_one = of_one[: len(of_question[: processor.n_context])]
+                if not all(map(math.isfinite, of_one)):
+                    raise ValueError(
+                        f"The reader's scores of passages for {examples[place]['question']!r:.80} are not all finite: "
+                        "its weights are damaged, or overflow the type that it was loaded in; try float32."
+                    )
             answers[place] = ReadAnswer(text.strip(), of_one)
     return answers
 

@@ -84,8 +84,8 @@ def evaluate_reader(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a row is bad, by file and line; there is none; or the folder holds the results, finished or not,
-            of a call with another model, file or arguments.
+        ValueError: If a row is bad, by file and line; there is none; the folder holds the results, finished or not, of
+            a call with another model, file or arguments; or as [`read_answers`] raises.
 
     Example:
     ```python
@@ -156,7 +156,8 @@ def _begin(folder, fingerprint, overwrite, num_questions, batch_size):
         run.unlink(missing_ok=True)  # first, since it says that the others are whole
         for file in (PREDICTIONS, SCORED, RESULTS):
             (folder / file).unlink(missing_ok=True)
-    for known in (run, begun):
+    has_work = any(begun.parent.glob(f"*/{PREDICTIONS}"))  # a call that failed at its first questions left none
+    for known in (run, begun) if has_work else (run,):
         if known.exists() and not overwrite:
             _check_same(json.loads(known.read_text(encoding="utf-8")), fingerprint, folder)
             if known is run:

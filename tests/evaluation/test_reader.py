@@ -64,6 +64,18 @@ def test_likelihoods_of_the_answers(reader):
     assert [answer.text for answer in answers] == texts
 
 
+@pytest.mark.parametrize("scores", ["attention", "likelihood"])
+def test_scores_that_are_no_numbers(scores):
+    """They would be found when a retriever learns from them."""
+    tokenizer = make_tokenizer()
+    model = make_reader(make_backbone(vocab_size=len(tokenizer)))
+    with torch.no_grad():
+        model.decoder.block[0].layer[1].EncDecAttention.k.weight[0] = torch.nan
+    example = {"question": "Who?", "ctxs": [SEOUL], "answers": ["Seoul"], "target": None}
+    with pytest.raises(ValueError, match="scores of passages for 'Who\\?' are not all finite"):
+        read_answers(model, FiDT5Processor(tokenizer), [example], scores=scores, max_new_tokens=2)
+
+
 def test_no_such_scores(reader):
     with pytest.raises(ValueError, match="`scores` must be one of .'attention', 'likelihood'. or `None`, got True"):
         read_answers(*reader, EXAMPLES, scores=True)

@@ -204,6 +204,9 @@ def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="`path` differ"):
         run(reader, other, tmp_path / "begun")
+    with pytest.raises(ValueError, match="not used by the model.*'num_beam'"):
+        run(reader, file, tmp_path / "failed", num_beam=2)
+    assert run(reader, other, tmp_path / "failed")["num_questions"] == 1  # nothing was read, so nothing is lost
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "eval_results.json").write_text("{}")
     with pytest.raises(ValueError, match="has files that this run would replace: `eval_results.json`"):

@@ -164,6 +164,13 @@ def test_answers_and_scores(load_script, trained, tmp_path, capsys):
     assert not (folder / "dataset_wscores.jsonl").exists()
 
 
+@pytest.mark.parametrize("option", ["--num_beams", "--batch_size"])
+def test_numbers_below_one_are_refused(load_script, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        evaluate(load_script, "reader", "file", tmp_path / "out", option, "0")
+    assert "take positive integers" in capsys.readouterr().err
+
+
 def launch(script, *given):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     command += [str(EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"), str(EXAMPLES / f"{script}.py")]
