@@ -34,6 +34,8 @@ class RetrievalSystemConfig(PreTrainedConfig):
             Folder of the reader.
         defaults (`dict`, *optional*):
             Arguments of a call where the call does not give them.
+        save_id (`str`, *optional*):
+            Another with each save, by which a reader knows that a folder is still what it was.
 
     Example:
     ```python
@@ -55,6 +57,7 @@ class RetrievalSystemConfig(PreTrainedConfig):
     reranker: str | None = None
     reader: str | None = None
     defaults: dict | None = None
+    save_id: str | None = None
 
     def folders(self):
         """Names of the folders of all parts, each once."""

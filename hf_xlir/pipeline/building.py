@@ -49,6 +49,13 @@ def build_system(model, processor, index, passages, retrievers, fusion, reranker
     if isinstance(model, RetrievalPipeline | RetrievalSystem):
         if not all(each is None for each in (processor, index, passages, retrievers)):
             raise ValueError("A whole system has its own `processor`, `index` and `passages`: leave them out.")
+        if (
+            isinstance(model, RetrievalSystem)
+            and reranker is None
+            and not fusion
+            and (with_reader or not model.reader)
+        ):
+            return model  # as it was loaded: its parts have been compared
         defaults = model._forward_params if isinstance(model, RetrievalPipeline) else model.defaults
         system = model.model if isinstance(model, RetrievalPipeline) else model
         reader = system.reader if with_reader else None

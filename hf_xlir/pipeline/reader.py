@@ -84,16 +84,21 @@ class Reader:
         texts = processor.batch_decode(output.sequences, skip_special_tokens=True)
         scores = _sequence_probabilities(output, _end_ids(model, arguments)).tolist()
         per_question = len(texts) // len(questions)
-        answers = []
-        for place in range(len(questions)):
-            own = slice(place * per_question, (place + 1) * per_question)
-            best = {}
-            for text, score in zip(texts[own], scores[own], strict=True):
-                best[text.strip()] = max(score, best.get(text.strip(), 0.0))
-            of_one = [Answer(text, score) for text, score in best.items()]
-            answers.append(sorted(of_one, key=lambda answer: -answer.score)[:num_answers])
+        starts = range(0, len(texts), per_question)
+        answers = [
+            distinct_answers(texts[start : start + per_question], scores[start : start + per_question], num_answers)
+            for start in starts
+        ]
         looked = [of_one[: len(own)] for of_one, own in zip(output.reader_scores.tolist(), passages, strict=True)]
         return answers, looked
+
+
+def distinct_answers(texts, scores, most):
+    """The likeliest answers, each text once, with the score of its likeliest form."""
+    best = {}
+    for text, score in zip(texts, scores, strict=True):
+        best[text.strip()] = max(score, best.get(text.strip(), score))
+    return sorted((Answer(*each) for each in best.items()), key=lambda answer: -answer.score)[:most]
 
 
 def _arguments(model, processor, num_answers, given):
@@ -143,4 +148,4 @@ def _sequence_probabilities(output, end_ids):
     return total.clamp_max(0).exp()  # rounding may leave a little more than 1
 
 
-__all__ = ["Answer", "Reader"]
+__all__ = ["Answer", "Reader", "distinct_answers"]

@@ -40,8 +40,8 @@ def save_system(system, path, task, defaults):
     r"""
     Write a system to a folder, all at once: until the end, readers of one already there see the old one.
 
-    Each part gets a folder of its own, of a name that was never taken, and `config.json` names them. Replacing that
-    file is the one step that publishes everything; then the old parts go.
+    Each part gets a folder of its own, of a name that is not taken, and `config.json` names them. Replacing that file
+    is the one step that publishes everything; then the old parts go.
 
     Args:
         system ([`RetrievalSystem`]):
@@ -81,7 +81,7 @@ def save_system(system, path, task, defaults):
     def write(part, save, key=None):
         """Write a part to a folder of its own, once, and return the name of that folder."""
         if key is None or key not in folders:
-            name = part if before is None and not (path / part).exists() else f"{part}-{tag}"
+            name = part if not (path / part).exists() else f"{part}-{tag}"
             written.append(path / name)
             save(path / name)
             folders[key] = name
@@ -109,6 +109,7 @@ def save_system(system, path, task, defaults):
             reranker=None if reranker is None else write("reranker", reranker.model.save, reranker.model.key),
             reader=None if reader is None else write("reader", reader.model.save, reader.model.key),
             defaults=defaults,
+            save_id=tag,
         )
         write_text(path / CONFIG_NAME, json.dumps(config.parts(), indent=2))
     except BaseException:

@@ -5,6 +5,7 @@ import torch
 
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
 from hf_xlir.evaluation.reader import read_answers
+from hf_xlir.pipeline.reader import distinct_answers
 
 
 def likelihood(model, processor, question, passages, tokens):
@@ -45,16 +46,26 @@ def test_equals_retrieval_then_reading(ask, search, world, reader, kinds):
         assert 0 < result["score"] < 1
 
 
-def test_the_end_counts(ask, world, reader, monkeypatch):
-    """Answers of one token and the end, so that nothing behind the end can count."""
+def test_the_end_counts_and_nothing_behind_it(ask, world, reader):
+    """Answers of one batch that end at different places, since some token is made an end."""
     model, processor = reader
     end = processor.tokenizer.eos_token_id
-    pipe = ask("bm25", generate_kwargs={"forced_eos_token_id": end, "max_new_tokens": 2})
-    batch = pipe(world.questions[:3], batch_size=3)
-    for question, result in zip(world.questions, batch, strict=False):
-        first = generated(model, processor, question, result["passages"])[0][0]
-        expected = likelihood(model, processor, question, result["passages"], [first, end])
+    found = ask("bm25")(world.questions)
+    rows = [
+        generated(model, processor, question, result["passages"])[0]
+        for question, result in zip(world.questions, found, strict=True)
+    ]
+    ends = [end, rows[0][1]]
+    rows = [row[: next((place + 1 for place, id in enumerate(row) if id in ends), None)] for row in rows]
+    assert len(rows[0]) < max(map(len, rows))
+    results = ask("bm25", generate_kwargs={"eos_token_id": ends})(world.questions)
+    for question, tokens, result in zip(world.questions, rows, results, strict=True):
+        expected = likelihood(model, processor, question, result["passages"], tokens)
         assert result["score"] == pytest.approx(expected, rel=1e-3)
+    # The processor's limit is 6 token ids; an end that is forced counts as well
+    [result] = ask("bm25", generate_kwargs={"forced_eos_token_id": end, "max_new_tokens": 2})(world.questions[:1])
+    expected = likelihood(model, processor, world.questions[0], result["passages"], [rows[0][0], end])
+    assert result["score"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_number_of_passages(ask, reader, world):
@@ -86,6 +97,11 @@ def test_several_answers(ask, reader, world, beams):
         scores = [each["score"] for each in result["answers"]]
         assert scores == sorted(scores, reverse=True)
         assert (result["answer"], result["score"]) == tuple(result["answers"][0].values())
+
+
+def test_answers_of_one_text_are_one():
+    answers = distinct_answers(["b", " a", "a ", "c", "c"], [0.2, 0.1, 0.3, 0.25, 0.01], 2)
+    assert answers == [("a", 0.3), ("c", 0.25)]
 
 
 def test_sampling(ask, reader, world):

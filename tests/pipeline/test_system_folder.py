@@ -69,7 +69,9 @@ class TestRoundTrip:
         assert names_in(folder) == ["config.json", "index", "passages", "retriever"]
         assert load(folder)(world.questions) == pipe(world.questions)
         assert len(load(folder, k=5)(world.questions[0])) == 5
-        assert json.loads((folder / "config.json").read_text()) == {
+        values = json.loads((folder / "config.json").read_text())
+        assert len(values.pop("save_id")) == 12
+        assert values == {
             "model_type": "xlir_system",
             "format_version": 1,
             "task": "xlir-retrieval",
@@ -202,6 +204,19 @@ class TestSavingAgain:
         expected = early(world.questions)
         ask("dense").save_pretrained(tmp_path)
         assert early(world.questions) == expected  # it has read everything
+        with pytest.raises(ValueError, match="was removed or saved anew since this pipeline was loaded"):
+            late(world.questions)
+
+    @pytest.mark.parametrize("remove", [True, False])
+    def test_nor_what_has_the_same_names(self, ask, world, tmp_path, remove):
+        ask("colbert").save_pretrained(tmp_path)
+        late = load(tmp_path, QuestionAnsweringPipeline)
+        if remove:
+            shutil.rmtree(tmp_path)
+        else:
+            ask("dense").save_pretrained(tmp_path)
+        ask("colbert").save_pretrained(tmp_path)
+        assert "reader" in names_in(tmp_path)
         with pytest.raises(ValueError, match="was removed or saved anew since this pipeline was loaded"):
             late(world.questions)
 
