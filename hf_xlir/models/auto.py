@@ -94,7 +94,8 @@ def load_retriever(path, model_type=None, **settings):
         `tuple` of the model, in evaluation mode, and the processor with the model's settings.
 
     Raises:
-        ValueError: If the family is unknown or not that of the folder, or a setting is no field of its configuration.
+        ValueError: If the family is unknown or not that of the folder, the folder has no tokenizer, or a setting is no
+            field of its configuration.
         OSError: If there is no such folder or repository.
 
     Example:
@@ -120,8 +121,10 @@ def load_retriever(path, model_type=None, **settings):
     unknown = sorted(settings.keys() - {field.name for field in fields(config_class)})
     if unknown:
         raise ValueError(f"A model of type {model_type!r} has no {unknown}: leave them out.")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    _check_vocabulary(tokenizer, path)
     model = model_class.from_pretrained(path, **settings)
-    return model, processor_class.from_config(AutoTokenizer.from_pretrained(path), model.config)
+    return model, processor_class.from_config(tokenizer, model.config)
 
 
 def load_reader(path, dtype="float32", **settings):
@@ -143,7 +146,8 @@ def load_reader(path, dtype="float32", **settings):
 
     Raises:
         TypeError: If a setting is unknown or of another type.
-        ValueError: If a setting is out of range, or the folder holds a model of another family.
+        ValueError: If a setting is out of range, or the folder holds a model of another family or no tokenizer: the
+            readers that the FiD repository released have none, [`~hf_xlir.hub.convert.convert_checkpoint`] adds it.
         OSError: If there is no such folder or repository.
 
     Example:
@@ -159,11 +163,21 @@ def load_reader(path, dtype="float32", **settings):
     if unknown:
         raise TypeError(f"`FiDT5Processor` has no settings {unknown}: leave them out.")
     processor = FiDT5Processor.from_pretrained(path, **settings)
+    _check_vocabulary(processor.tokenizer, path)
     model = FiDT5ForConditionalGeneration.from_pretrained(path, dtype=dtype)
     num_pieces, vocab_size = len(processor.tokenizer), model.config.vocab_size
     if num_pieces > vocab_size:
         raise ValueError(f"The tokenizer of `{path}` has {num_pieces} pieces, its model only {vocab_size}.")
     return model, processor
+
+
+def _check_vocabulary(tokenizer, path):
+    """Where the files are missing, transformers makes up a tokenizer of some families that knows no word."""
+    if len(tokenizer) - len(set(tokenizer.all_special_tokens)) < 2:
+        raise ValueError(
+            f"`{path}` has no tokenizer, so that every text would be unknown pieces: copy the files of the one that "
+            "its model was trained with, such as `tokenizer.json`, into it."
+        )
 
 
 __all__ = ["hub_export", "load_reader", "load_retriever", "register_for_hub_export"]

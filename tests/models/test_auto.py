@@ -6,7 +6,15 @@ import pytest
 import torch
 from fid_tiny import make_backbone, make_inputs, make_reader, make_tokenizer
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    AutoTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from hf_xlir import (
     BiEncoderConfig,
@@ -19,7 +27,7 @@ from hf_xlir import (
     FiDT5ForConditionalGeneration,
     FiDT5Processor,
 )
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models.auto import load_reader, load_retriever
 
 
 COLBERT = ("colbert_xlmr", ColBERTXLMRConfig, ColBERTXLMRModel, ColBERTXLMRProcessor)
@@ -158,3 +166,16 @@ def test_what_is_no_retriever_or_no_setting_is_an_error(saved):
         load_retriever(folder, query_expansion="mask", query_length=8)
     with pytest.raises(ValueError, match="holds a model of type `biencoder`"):
         load_retriever(folder, "colbert_xlmr")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path, make_bare_encoder):
+    """For these families transformers makes one up, of special tokens alone."""
+    make_bare_encoder("XLMRobertaModel").save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ValueError, match="encoder` has no tokenizer, so that every text would be unknown pieces"):
+        load_retriever(tmp_path / "encoder", "biencoder")
+    backbone = T5ForConditionalGeneration(
+        T5Config(vocab_size=200, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    )
+    backbone.save_pretrained(tmp_path / "reader")
+    with pytest.raises(ValueError, match="reader` has no tokenizer"):
+        load_reader(tmp_path / "reader")
