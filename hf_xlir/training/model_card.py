@@ -188,7 +188,7 @@ def _tables(evaluations):
 def _eval_results(evaluations, task):
     results = []
     for dataset, measures in evaluations.items():
-        id = dataset if _hub_ids([dataset]) else re.sub(r"[^\w.]+", "-", dataset, flags=re.ASCII).strip("-")
+        id = dataset if _hub_ids([dataset]) else re.sub(r"[^\w.]+", "-", dataset, flags=re.ASCII).strip("-") or "data"
         for measure, values in measures.items():
             for language, value in values.items():
                 if isinstance(value, str) or not math.isfinite(value):

@@ -116,6 +116,9 @@ def test_results_are_numbers(value):
 def test_results_without_languages():
     card = build_model_card(BiEncoderConfig(), "a/b", evaluations={"user/data": {"recall@5": {"all": 0.5}}})
     assert card.data.eval_results[0].dataset_type == "user/data"
+    named = build_model_card(BiEncoderConfig(), "a/b", evaluations={"日本語": {"recall@5": {"ja": 0.5}}})
+    (result,) = named.data.eval_results
+    assert (result.dataset_type, result.dataset_name) == ("data", "日本語 (ja)")
     assert "not by language" in section(card, "Limitations")
 
 
