@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, TrainingArguments
 
 from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, ColBERTXLMRProcessor
-from hf_xlir.data import load_passages, load_questions
+from hf_xlir.data import load_passages, load_questions, load_xquad
 from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex
@@ -122,6 +123,33 @@ def test_a_step_that_was_killed_goes_on(load_script, smoke, tmp_path, monkeypatc
     script.main(given)
     for name in ("report.md", "round_0/scores/dataset_wscores.jsonl", "round_1/eval.jsonl"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text(), name
+
+
+@pytest.mark.parametrize("retriever", ["biencoder", "colbert"])
+def test_rounds_on_xquad(load_script, smoke, shared_data, tmp_path, retriever):
+    """Real paragraphs of their natural lengths, asked in two languages: all steps of a round, whole."""
+    if not (shared_data / "xquad").is_dir():
+        pytest.skip("XQuAD is not among the shared data")
+    passages, questions = load_xquad("en", shared_data / "xquad")
+    asked = {row["id"]: row["question"] for row in load_xquad("ar", shared_data / "xquad").questions}
+    rows = [
+        {**row, "question": asked[row["id"]], "lang": "ar"} if place % 2 else row
+        for place, row in enumerate(questions)
+    ]
+    given = {}
+    for name, some in (("passages", passages), ("train_questions", rows[:24]), ("eval_questions", rows[600:616])):
+        given[name] = str(tmp_path / f"{name}.jsonl")
+        Path(given[name]).write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", retriever, n_context=5, **given))
+    lines = (tmp_path / "out" / "report.md").read_text().splitlines()
+    assert len(lines) == 4 and "exact_match" in lines[0]
+    scored = [
+        json.loads(line) for line in (tmp_path / "out/round_0/scores/dataset_wscores.jsonl").open(encoding="utf-8")
+    ]
+    assert len(scored) == 24 and {row["lang"] for row in scored} == {"en", "ar"}
+    assert all(isinstance(each["score"], float) for row in scored for each in row["ctxs"])
+    results = json.loads((tmp_path / "out/round_1/answers/eval_results.json").read_text())
+    assert {"ar_exact_match", "en_f1"} <= set(results) and results["num_with_answers"] == 16
 
 
 def test_errors(load_script, smoke, tmp_path, capsys):
