@@ -38,6 +38,9 @@ def test_reciprocal_rank_by_hand():
     # Equal sums are ordered by id, however they came about
     assert fuse([["b", "a"], ["a", "b"]])[0] == ["a", "b"]
     assert fuse([["10", "9"], ["9", "10"]])[0] == ["10", "9"]
+    # 1/6 + 1/8 + 1/7 and 1/8 + 1/7 + 1/6, which differ where they are added from left to right
+    ids, scores = fuse([["a", "x", "b"], ["x", "b", "a"], ["b", "a"]], rank_constant=5)
+    assert ids == ["a", "b", "x"] and scores[0] == scores[1]
     assert fuse([["b", "a"], ["a", "b"]], weights=[2, 1])[0] == ["b", "a"]
     assert fuse([["a"], ["b"]], weights=[0, 1], rank_constant=9) == (["b", "a"], [0.1, 0.0])
 

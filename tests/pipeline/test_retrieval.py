@@ -111,6 +111,7 @@ class TestInputs:
     def test_a_batch_is_as_its_questions(self, search, world, kinds):
         pipe = search(*kinds, k=4)
         single = [pipe(question) for question in world.questions]
+        assert [len(of_one) for of_one in single] == [4] * len(world.questions)
         for size in (1, 4, 64):
             batch = pipe(world.questions, batch_size=size)
             assert ids(batch) == ids(single)
