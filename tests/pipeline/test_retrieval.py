@@ -10,9 +10,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_xlir import RetrievalPipeline
 from hf_xlir.evaluation import rank_by_bm25
-from hf_xlir.index import BM25Index, LateInteractionIndex, embed_passages, embed_queries
+from hf_xlir.index import BM25Index, LateInteractionIndex, QueryEmbeddings, embed_passages, embed_queries
 from hf_xlir.index.fusion import fuse
-from hf_xlir.models.late_interaction import maxsim_scores
 from hf_xlir.pipeline import Retriever
 
 
@@ -371,26 +370,26 @@ class TestErrors:
 
 def test_maxsim_of_padding_does_not_count(world, parts, monkeypatch):
     """
-    Texts of one batch differ in length, and the zeros that fill up the shorter one must not be matched: they would be,
-    where real tokens are less similar than that.
+    Texts of one batch differ in length, and the zeros that fill up the shorter one must not be matched: they would be
+    by a query whose inner product with each of its tokens is -1.
     """
     model, processor = parts.colbert
-
-    def opposite(*args):
-        queries = embed_queries(*args)
-        return queries._replace(embeddings=-queries.embeddings)
-
-    monkeypatch.setattr("hf_xlir.pipeline.reranker.embed_queries", opposite)
-    short = [{"id": "a", "text": "North."}, {"id": "b", "text": " ".join(world.passages["text"][:2])}]
+    passages = [{"id": "a", "text": "No"}, {"id": "b", "text": " ".join(world.passages["text"][:2])}]
+    embeddings = embed_passages(model, processor, passages, progress=False)
+    tokens = torch.from_numpy(embeddings[0])
+    query = torch.linalg.lstsq(tokens, -torch.ones(len(tokens), 1)).solution.T[None]  # (1, 1, embedding_dim)
+    assert len(tokens) < len(embeddings[1]) and torch.allclose(
+        tokens @ query[0, 0], -torch.ones(len(tokens)), atol=1e-4
+    )
+    queries = QueryEmbeddings(query, torch.ones(1, 1, dtype=torch.bool))
+    monkeypatch.setattr("hf_xlir.pipeline.reranker.embed_queries", lambda *args: queries)
     pipe = RetrievalPipeline(
-        index=BM25Index.build(short, tokenize=lambda text: ["x"], progress=False),
-        passages=short,
+        index=BM25Index.build(passages, tokenize=lambda text: ["x"], progress=False),  # finds all
+        passages=passages,
         reranker=model,
         reranker_processor=processor,
         device="cpu",
     )
-    queries = opposite(model, processor, ["x"])
-    for passage in pipe("x", k=2):
-        documents = embed_passages(model, processor, [passage], progress=False)
-        score = maxsim_scores(queries.embeddings, torch.from_numpy(documents[0])[None], queries.mask)
-        assert passage["score"] == pytest.approx(score.item(), abs=1e-4)
+    scores = {passage["id"]: passage["score"] for passage in pipe("x")}
+    assert scores["a"] == pytest.approx(-1, abs=1e-4)
+    assert scores["b"] == pytest.approx((embeddings[1] @ query[0, 0].numpy()).max(), abs=1e-4)
