@@ -157,7 +157,7 @@ def folder(request, tmp_path):
     (folder / "qrels").mkdir()
     header = "query-id\tcorpus-id\tscore\n"
     (folder / "qrels" / f"dev.tsv{suffix}").write_bytes(pack((header + "q0\td2\t1\n").encode()))
-    (folder / "qrels" / f"test.tsv{suffix}").write_bytes(pack((header + "q1\td1\t2\nq1\td2\t0\n").encode()))
+    (folder / "qrels" / f"test.tsv{suffix}").write_bytes(pack((header + "q0\td2\t0\nq1\td1\t2\nq1\td2\t0\n").encode()))
     return folder
 
 

@@ -122,6 +122,18 @@ def test_one_language_needs_no_mean_beside_it():
     assert report.systems["model"]["R@1"]["mean"] == recall_at_k(MODEL, korean.relevance, 1)
 
 
+def test_the_curve_is_as_deep_as_the_deepest_ranking():
+    report = evaluate_systems(JUDGED, {"one": {"q0": ["b"]}, "two": {"q0": ["b", "a"]}, "none": {}}, ["RR"])
+    assert report.curves == {"one": {1: 0, 2: 0}, "two": {1: 0, 2: 0.125}, "none": {1: 0, 2: 0}}
+    assert evaluate_systems(JUDGED, {"none": {}}).curves == {"none": {1: 0}}
+
+
+def test_one_question_is_not_tested_alone():
+    benchmark = JUDGED._replace(relevance={"q0": ["a"], "q1": ["a"], "q5": ["a"]})
+    report = evaluate_systems(benchmark, {"model": MODEL, "bm25": BM25}, baseline="bm25")
+    assert [(each["group"], each["num_queries"]) for each in report.comparisons] == [("fi", 2), ("all", 3)]
+
+
 def test_errors():
     with pytest.raises(ValueError, match="`systems` is empty"):
         evaluate_systems(JUDGED, {})
