@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer, TrainingArguments
@@ -150,6 +151,20 @@ def test_rounds_on_xquad(load_script, smoke, shared_data, tmp_path, retriever):
     assert all(isinstance(each["score"], float) for row in scored for each in row["ctxs"])
     results = json.loads((tmp_path / "out/round_1/answers/eval_results.json").read_text())
     assert {"ar_exact_match", "en_f1"} <= set(results) and results["num_with_answers"] == 16
+
+
+def test_a_launcher_starts_each_step(load_script, smoke, tmp_path, monkeypatch):
+    script, started = load_script("iterate_fid_kd"), []
+
+    def run(command, check):
+        started.append((command[:2], Path(command[2]).stem, check))
+        script.load_script(Path(command[2]).stem).main(command[3:])
+
+    monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=run))
+    script.main([*arguments(smoke, tmp_path / "out", launcher="accelerate launch"), "--keep_reader"])
+    of_round = ["index_passages", "retrieve_passages", "retrieve_passages", "evaluate_reader", "evaluate_reader"]
+    names = [*of_round, "train_biencoder", "index_passages", "retrieve_passages", "evaluate_reader"]
+    assert started == [(["accelerate", "launch"], name, True) for name in names]
 
 
 def test_errors(load_script, smoke, tmp_path, capsys):
