@@ -3,7 +3,15 @@
 from ..models.configuration_colbert_xlmr import ColBERTXLMRConfig
 from ..models.modeling_colbert_xlmr import ColBERTXLMRModel
 from ..models.processing_colbert_xlmr import ColBERTXLMRProcessor
-from .convert_files import Checkpoint, encoder_fields, fill, load_encoder, load_tokenizer, read_pickle
+from .convert_files import (
+    Checkpoint,
+    encoder_fields,
+    fill,
+    load_encoder,
+    load_tokenizer,
+    make_processor,
+    read_pickle,
+)
 
 
 HEAD = "colbert_linear.pt"
@@ -55,7 +63,7 @@ def read_bge_m3(folder, tokenizer=None, **lengths):
         "BGE-M3's dense and sparse heads are left out: the dense one is that of the same folder converted as "
         "sentence-transformers.",
     ]
-    return Checkpoint(model, ColBERTXLMRProcessor.from_config(tokenizer, model.config), notes)
+    return Checkpoint(model, make_processor(ColBERTXLMRProcessor, tokenizer, model.config), notes)
 
 
 __all__ = ["HEAD", "read_bge_m3"]

@@ -15,6 +15,7 @@ from .convert_files import (
     fill,
     load_config,
     load_tokenizer,
+    make_processor,
     read_json,
     read_pickle,
     read_weights,
@@ -126,7 +127,7 @@ def _build(source, weights, config, tokenizer, metadata, settings, lengths):
     renamed = {f"encoder.{name}": value for name, value in under(weights, prefix).items()}
     others = {name: value for name, value in weights.items() if not name.startswith(f"{prefix}.")}
     fill(model, {**others, **renamed}, source)
-    return Checkpoint(model, ColBERTXLMRProcessor.from_config(tokenizer, model.config), notes)
+    return Checkpoint(model, make_processor(ColBERTXLMRProcessor, tokenizer, model.config), notes)
 
 
 def _published_colbert(source, tokenizer, metadata):

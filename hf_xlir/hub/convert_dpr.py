@@ -13,6 +13,7 @@ from .convert_files import (
     fill,
     load_config,
     load_tokenizer,
+    make_processor,
     read_pickle,
     read_weights,
     under,
@@ -62,7 +63,7 @@ def read_dpr(path, tokenizer=None, document_encoder=None, **lengths):
         weights |= {f"{encoder}.{name}": value for name, value in under(towers[tower], "bert_model").items()}
         weights |= {f"{head}.linear.{name}": value for name, value in under(towers[tower], "encode_proj").items()}
     fill(model, weights, path)
-    return Checkpoint(model, BiEncoderProcessor.from_config(tokenizer, model.config), [])
+    return Checkpoint(model, make_processor(BiEncoderProcessor, tokenizer, model.config), [])
 
 
 def _read_folders(path, document_encoder):

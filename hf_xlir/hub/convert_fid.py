@@ -7,7 +7,16 @@ from ..models.modeling_biencoder import BiEncoderModel
 from ..models.modeling_fid_t5 import FiDT5ForConditionalGeneration
 from ..models.processing_biencoder import BiEncoderProcessor
 from ..models.processing_fid_t5 import FiDT5Processor
-from .convert_files import Checkpoint, encoder_fields, fill, load_tokenizer, read_json, read_weights, under
+from .convert_files import (
+    Checkpoint,
+    encoder_fields,
+    fill,
+    load_tokenizer,
+    make_processor,
+    read_json,
+    read_weights,
+    under,
+)
 
 
 RETRIEVER_FIELDS = ("apply_question_mask", "apply_passage_mask", "extract_cls", "indexing_dimension")
@@ -80,7 +89,7 @@ def _retriever(folder, config, tokenizer, lengths):
     notes = [
         'It was trained on passages written as "title: {title} context: {text}": give such texts, without titles.'
     ]
-    return Checkpoint(model, BiEncoderProcessor.from_config(tokenizer, model.config), notes)
+    return Checkpoint(model, make_processor(BiEncoderProcessor, tokenizer, model.config), notes)
 
 
 __all__ = ["read_fid"]

@@ -174,6 +174,15 @@ def load_tokenizer(path, **kwargs):
         raise ValueError(f"No tokenizer can be loaded from `{path}`: {hint} ({error})") from None
 
 
+def make_processor(processor_class, tokenizer, config):
+    """
+    The processor that matches a model. The most that a tokenizer says it takes is no limit here: where one library
+    wrote down the length of queries, say, another one's documents may be longer.
+    """
+    tokenizer.model_max_length = max(tokenizer.model_max_length, config.query_length, config.document_length)
+    return processor_class.from_config(tokenizer, config)
+
+
 def fill(model, weights, source):
     r"""
     Put all of a checkpoint's weights into a model, in evaluation mode and in their own precision.
@@ -256,6 +265,7 @@ __all__ = [
     "load_config",
     "load_encoder",
     "load_tokenizer",
+    "make_processor",
     "new_folder",
     "read_json",
     "read_pickle",

@@ -5,7 +5,14 @@ import string
 from ..models.configuration_colbert_xlmr import ColBERTXLMRConfig
 from ..models.modeling_colbert_xlmr import ColBERTXLMRModel
 from ..models.processing_colbert_xlmr import ColBERTXLMRProcessor
-from .convert_files import Checkpoint, encoder_fields, fill, load_encoder, load_tokenizer
+from .convert_files import (
+    Checkpoint,
+    encoder_fields,
+    fill,
+    load_encoder,
+    load_tokenizer,
+    make_processor,
+)
 from .convert_modules import check_transformer, read_modules, read_projection, read_settings
 
 
@@ -72,7 +79,7 @@ def read_pylate(folder, tokenizer=None, **lengths):
     weights |= {"linear.weight": projection.weight}
     weights |= {} if projection.bias is None else {"linear.bias": projection.bias}
     fill(model, weights, folder)
-    processor = ColBERTXLMRProcessor.from_config(tokenizer, model.config)
+    processor = make_processor(ColBERTXLMRProcessor, tokenizer, model.config)
     return Checkpoint(model, processor, _notes(settings, len(modules) - 1))
 
 

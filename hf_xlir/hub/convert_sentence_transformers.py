@@ -4,7 +4,15 @@ from ..models.configuration_biencoder import BiEncoderConfig
 from ..models.modeling_biencoder import BiEncoderModel
 from ..models.modeling_retriever import num_positions
 from ..models.processing_biencoder import BiEncoderProcessor
-from .convert_files import Checkpoint, encoder_fields, fill, load_encoder, load_tokenizer, read_weights
+from .convert_files import (
+    Checkpoint,
+    encoder_fields,
+    fill,
+    load_encoder,
+    load_tokenizer,
+    make_processor,
+    read_weights,
+)
 from .convert_modules import check_transformer, read_modules, read_projection, read_settings
 
 
@@ -66,7 +74,7 @@ def read_sentence_transformers(folder, tokenizer=None, **lengths):
             weights |= {f"head.LayerNorm.{name.removeprefix('norm.')}": value for name, value in norm.items()}
     model = BiEncoderModel(BiEncoderConfig(encoder_config=encoder_fields(encoder.config), **fields))
     fill(model, weights, folder)
-    return Checkpoint(model, BiEncoderProcessor.from_config(tokenizer, model.config), _notes(settings, fields))
+    return Checkpoint(model, make_processor(BiEncoderProcessor, tokenizer, model.config), _notes(settings, fields))
 
 
 def _by_kind(folder, modules):

@@ -17,7 +17,7 @@ from hf_xlir.models.auto import load_retriever
 
 
 QUERIES = ["Where does the Nile flow?", "Who", "The Nile flows north. " * 5]
-DOCUMENTS = ["The Nile flows north, to the sea!", "Seoul ?", "to the sea! " * 9]
+DOCUMENTS = ["The Nile flows north, to the sea!", "Seoul ? & Who", "to the sea! " * 9]
 DIM = 8
 
 
@@ -38,9 +38,11 @@ def make_tokenizer(words, more=()):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """One with `$` and `.` as whole words, and pieces enough for the published markers."""
+    """One with `$` and `.` as whole words, `&` as two pieces, and pieces enough for the published markers."""
     unused = [f"[unused{number}]" for number in range(9800)]
-    return make_tokenizer([*QUERIES, *DOCUMENTS, "$ . ! ? a b"], unused)
+    tokenizer = make_tokenizer([*QUERIES, *DOCUMENTS[::2], "$ . ! ? a b"], unused)
+    assert tokenizer.tokenize("&") == ["▁", "&"]
+    return tokenizer
 
 
 @pytest.fixture(scope="module")

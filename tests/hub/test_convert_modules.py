@@ -167,6 +167,14 @@ class TestPyLate:
         expected = self.expected(*parts, DOCUMENTS, "[D] ", 20, False, skipped)
         assert close(embed(model, processor, DOCUMENTS, "documents"), expected)
 
+    def test_a_tokenizer_saved_with_the_length_of_queries(self, make, tmp_path):
+        make()
+        path = tmp_path / "pylate" / "tokenizer_config.json"
+        write(path, {**json.loads(path.read_text()), "model_max_length": 11})
+        convert_checkpoint(tmp_path / "pylate", tmp_path / "ours")
+        _, processor = load_retriever(tmp_path / "ours")
+        assert processor.process_documents(["sea " * 30])["input_ids"].shape == (1, 20)
+
     def test_defaults(self, make, tmp_path):
         make(**dict.fromkeys(self.SETTINGS))
         settings = json.loads((tmp_path / "pylate" / "config_sentence_transformers.json").read_text())
