@@ -156,8 +156,8 @@ def average_precision(rankings, relevance, k=None, per_query=False):
     ```python
     >>> from hf_xlir.evaluation import average_precision
 
-    >>> average_precision({"q1": ["b", "a", "d", "c"]}, {"q1": ["b", "d", "x", "y"]})  # (1/1 + 2/3) / 4
-    0.4166666666666667
+    >>> average_precision({"q1": ["b", "a", "c", "d"]}, {"q1": ["b", "d"]})  # (1/1 + 2/4) / 2
+    0.75
 
     ```
     """
