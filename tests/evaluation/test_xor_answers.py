@@ -318,6 +318,6 @@ class TestFull:
 
     def test_ids_may_stand_after_another_text(self):
         references = [question("x", id="1", lang="ru"), question("y", id="a_2", lang="ru")]
-        assert xor_full_metrics({"ru_1": "x", "a_2": "y"}, references)["exact_match"]["ru"] == 100.0
+        assert xor_full_metrics({"dev_ru_1": "x", "a_2": "y"}, references)["exact_match"]["ru"] == 100.0
         with pytest.raises(ValueError, match="Two predictions are of the question `1`"):
             xor_full_metrics({"ru_1": "x", "1": "y"}, references)
