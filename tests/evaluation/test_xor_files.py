@@ -97,6 +97,7 @@ class TestRetrieved:
             ('{"id": true, "lang": "ja", "ctxs": []}', "its `id` is True; ids are texts, not empty"),
             ('{"id": "q2", "ctxs": []}', "`lang` of the question `q2` is None"),
             ('{"id": "q2", "lang": "ja", "ctxs": [1]}', r"`ctxs` of the question `q2` must be a list .*, got '\[1\]'"),
+            ('{"id": "q2", "lang": "ja"}', "`ctxs` of the question `q2` must be a list .*, got 'None'"),
             ('["q2"]', "expected a JSON object"),
             ('{"id": "q2"', "not JSON"),
         ],
