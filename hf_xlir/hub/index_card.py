@@ -15,7 +15,7 @@ KINDS = {
     DENSE: ("dense: one vector a passage", "dense-retrieval", ("dpr",)),
     BM25: ("BM25: words", "bm25", ()),
 }
-SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 
 _LOAD = """from hf_xlir.hub import load_index_from_hub
 

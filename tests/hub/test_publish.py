@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 
 from hf_xlir.data.hub_upload import files_of, push_files
 from hf_xlir.hub import publish
+from hf_xlir.hub.index_card import BM25, build_index_card
 from hf_xlir.hub.publish import load_index_from_hub, push_index_to_hub
 from hf_xlir.index import (
     DenseEmbeddings,
@@ -381,6 +382,16 @@ class TestChecks:
         push_files({"other": tmp_path / "_draft"}, "my-model", replaced=("deep/",))
         assert sorted(hub.files("tester/my-model")) == [".gitattributes", "config.json", "other"]
         assert not hub.count("PUT", OID)
+
+
+@pytest.mark.parametrize(
+    "count, size",
+    [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (21_015_324, "10M<n<100M"), (10**12, "1B<n<10B")],
+)
+def test_sizes_as_the_hub_names_them(count, size):
+    manifest = {"format": BM25, "num_passages": count, "files": {"data.npy": {"bytes": 8 * count}}}
+    card = build_index_card(manifest, ["id", "text"], "a/b")
+    assert card.data.size_categories == [size] and "| Bytes a passage | 8.0 |" in card.text
 
 
 def test_the_passages_alone(in_fresh_process, server, hub):

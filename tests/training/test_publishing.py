@@ -131,11 +131,11 @@ class TestCard:
         trainer.state.log_history = [
             {"step": 2, "eval_recall@5": 0.9, "eval_ko_recall@5": 0.8},
             {"step": 2, "eval_more": 1.0},
-            {"step": 4, "eval_recall@5": 0.5},
+            {"step": 4, "eval_recall@5": 0.5, "eval_f1_soft": 0.25},
             {"step": 6, "loss": 1.0},
         ]
         trainer.create_model_card()
-        assert row(read(tmp_path), "Evaluation data of the training, at step 4") == "recall@5 0.5"
+        assert row(read(tmp_path), "Evaluation data of the training, at step 4") == "recall@5 0.5; f1_soft 0.25"
         trainer.args.load_best_model_at_end, trainer.state.best_global_step = True, 2
         trainer.create_model_card()
         assert row(read(tmp_path), "Evaluation data of the training, at step 2") == "recall@5 0.9, ko 0.8; more 1"
