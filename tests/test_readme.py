@@ -1,15 +1,33 @@
 """The README's Python blocks, run as printed with tiny local models in place of the Hub's."""
 
+import inspect
 import re
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModel, AutoProcessor, T5Config, T5ForConditionalGeneration, XLMRobertaModel
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    AutoTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
+    XLMRobertaModel,
+)
 
-from hf_xlir import BiEncoderModel, ColBERTXLMRModel, ColBERTXLMRProcessor
+import hf_xlir.hub
+from hf_xlir import (
+    BiEncoderModel,
+    ColBERTXLMRModel,
+    ColBERTXLMRProcessor,
+    FiDT5ForConditionalGeneration,
+    FiDT5Processor,
+    RetrieverTrainer,
+)
 from hf_xlir.data import load_mini_world
 from hf_xlir.data.vocabulary import train_tokenizer
 
@@ -124,5 +142,34 @@ def test_hard_negatives_evaluation_and_resuming(models, tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
 
 
+def test_asking(models, capsys):
+    names = colbert(models)
+    names |= {"reader": FiDT5ForConditionalGeneration.from_pretrained(models["google/mt5-small"])}
+    names |= {"reader_processor": FiDT5Processor(AutoTokenizer.from_pretrained(models["google/mt5-small"]))}
+    names = run(block("QuestionAnsweringPipeline"), models, names)
+    result = names["result"]
+    assert isinstance(result["answer"], str) and 0 <= result["score"] <= 1 and len(result["passages"]) == 5
+    assert "query_token" in capsys.readouterr().out
+
+
+def test_uploads(models, monkeypatch):
+    """The calls of trainer and index, without a Hub: their names and arguments, and what stands for results."""
+    calls = []
+
+    def recorded(function):
+        def call(*args, **kwargs):
+            inspect.signature(function).bind(*args, **kwargs)
+            calls.append(function)
+            return "an index", "passages"
+
+        return call
+
+    for name in ("push_index_to_hub", "load_index_from_hub"):
+        monkeypatch.setattr(f"hf_xlir.hub.{name}", recorded(getattr(hf_xlir.hub, name)), raising=False)
+    trainer = SimpleNamespace(push_to_hub=recorded(partial(RetrieverTrainer.push_to_hub, None)))
+    names = run(block("push_index_to_hub"), models, {"index": None, "passages": None, "trainer": trainer})
+    assert len(calls) == 3 and (names["index"], names["passages"]) == ("an index", "passages")
+
+
 def test_every_block_is_tested():
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 9
