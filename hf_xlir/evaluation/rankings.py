@@ -117,10 +117,12 @@ def ranked_ids(query, ranking):
         `list[str]`
 
     Raises:
-        ValueError: If it names a passage twice, has a score that is NaN, or is a single string.
+        ValueError: If it names a passage twice, has an id that is no string or a score that is NaN, or is a single
+            string.
     """
     if isinstance(ranking, str):
         raise ValueError(f"The ranking of query `{query}` must be a list of ids, got {ranking!r}.")
+    check_text_ids(f"The ranking of query `{query}` has", ranking)
     if isinstance(ranking, dict):
         if any(math.isnan(score) for score in ranking.values()):
             raise ValueError(f"The ranking of query `{query}` has a score that is NaN.")
@@ -128,6 +130,13 @@ def ranked_ids(query, ranking):
     ids = list(ranking)
     _check_distinct(query, ids)
     return ids
+
+
+def check_text_ids(where, ids):
+    """Raise for ids that are numbers, say: those of files are texts, and no number equals its text."""
+    for id in ids:
+        if not isinstance(id, str):
+            raise ValueError(f"{where} the id {id!r}: ids are strings, such as {str(id)!r}.")
 
 
 def _scored(query, ids, scores):
@@ -143,4 +152,4 @@ def _check_distinct(query, ids):
         raise ValueError(f"The ranking of query `{query}` names the passage `{twice}` twice.")
 
 
-__all__ = ["RankedPassages", "by_query", "drop_own_ids", "in_order", "ranked_ids"]
+__all__ = ["RankedPassages", "by_query", "check_text_ids", "drop_own_ids", "in_order", "ranked_ids"]

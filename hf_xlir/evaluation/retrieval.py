@@ -2,7 +2,7 @@
 
 import math
 
-from .rankings import by_query, ranked_ids
+from .rankings import by_query, check_text_ids, ranked_ids
 
 
 def recall_at_k(rankings, relevance, k, per_query=False):
@@ -30,7 +30,7 @@ def recall_at_k(rankings, relevance, k, per_query=False):
 
     Raises:
         ValueError: If there are no judgements, a query has no relevant passage, a ranking names a passage twice or
-            has a score that is NaN, no ranking is of a judged query, or `k` is below 1.
+            has a score that is NaN, an id is no string, no ranking is of a judged query, or `k` is below 1.
 
     Example:
     ```python
@@ -191,6 +191,7 @@ def measure_queries(rankings, relevance, measures):
     """
     import ir_measures
 
+    check_text_ids("`relevance` has", relevance)
     judgements = {query: _grades(query, judged) for query, judged in relevance.items()}
     if not judgements:
         raise ValueError("`relevance` is empty: give the relevant passages of at least one query.")
@@ -219,6 +220,7 @@ def _grades(query, judged):
     if isinstance(judged, str):
         raise ValueError(f"The relevant passages of query `{query}` must be a list of ids, got {judged!r}.")
     grades = dict(judged) if isinstance(judged, dict) else dict.fromkeys(judged, 1)
+    check_text_ids(f"`relevance` of query `{query}` has", grades)
     if not any(grade > 0 for grade in grades.values()):
         raise ValueError(
             f"Query `{query}` has no relevant passage, so that no metric is defined for it: leave it out."
