@@ -11,9 +11,10 @@ from ..data.building import check_choice, official_file
 from ..data.features import JUDGED_QUESTION_FEATURES, PASSAGE_FEATURES
 from ..data.mini_world import load_mini_world
 from ..data.natural_questions import load_natural_questions
-from ..data.passages import load_passages
+from ..data.passages import PASSAGES, load_passages
 from ..data.queries import load_queries
 from ..data.reading import RowErrors
+from ..data.tables import load_table
 from ..data.xor_tydi import load_xor_tydi
 from ..data.xquad import XQUAD_LANGUAGES, load_xquad
 from .qrels import read_qrels, with_relevant
@@ -87,7 +88,7 @@ def load_benchmark(
       `nq-test.qa.csv` and not `NQ-open.dev.jsonl`. A passage with an answer is to be found.
     - `"mini-world"`: the built-in questions, in eight languages, on English passages.
     - a folder as BEIR has them (https://huggingface.co/papers/2104.08663): `corpus.jsonl`, `queries.jsonl` and
-      `qrels/<split>.tsv`, gzipped or not.
+      `qrels/<split>.tsv`, gzipped or not. Where a passage has a title and no text, the title is its text.
 
     Args:
         name (`str` or `os.PathLike`):
@@ -233,7 +234,8 @@ def _load_beir(folder, cache_dir, split=None, on_error="raise"):
     split = split or ("test" if "test" in splits else next(iter(splits)))
     check_choice("split", split, tuple(splits))
     options = {"on_error": on_error, "cache_dir": cache_dir}
-    passages, questions = load_passages(corpus, **options), load_queries(queries, **options)
+    passages = load_table(corpus, BEIR_PASSAGES, quoting="auto", streaming=False, **options)
+    questions = load_queries(queries, **options)
 
     row_of_query, passage_ids = {id: row for row, id in enumerate(questions["id"])}, set(passages["id"])
     name, errors, relevance = str(splits[split]), RowErrors(on_error), {}
@@ -249,6 +251,15 @@ def _load_beir(folder, cache_dir, split=None, on_error="raise"):
     relevance = with_relevant(relevance, name)
     questions = questions.select(sorted(row_of_query[query] for query in relevance))
     return Benchmark(folder.resolve().name, questions, passages, relevance, without_own_id=True)
+
+
+def _title_as_text(row):
+    """Some of BEIR's passages are a title alone, and some of those are judged."""
+    title, text = row.get("title"), row.get("text")
+    return {**row, "title": "", "text": title} if title and not str(text or "").strip() else row
+
+
+BEIR_PASSAGES = PASSAGES._replace(adapt=_title_as_text)
 
 
 def _folder(data_dir, name):

@@ -210,13 +210,28 @@ def test_bad_judgements(tmp_path, cache, monkeypatch, row, message):
 
 
 def test_bad_rows_of_a_corpus(tmp_path, cache):
-    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "d1", "text": "A."}, {"_id": "d2", "title": "B", "text": ""}])
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "d1", "text": "A."}, {"_id": "d2", "title": "", "text": " "}])
     write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "A?"}])
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels" / "test.tsv").write_text("q\td1\t1\n")
     with pytest.raises(ValueError, match="corpus.jsonl`, line 2: it has no text"):
         load_benchmark(tmp_path, cache_dir=cache)
     assert load_benchmark(tmp_path, on_error="skip", cache_dir=cache).passages["id"][:] == ["d1"]
+
+
+@pytest.mark.parametrize("text", [{"text": ""}, {"text": " \n"}, {"text": None}, {}])
+def test_a_title_alone_is_the_text(tmp_path, cache, text):
+    """As in TREC-COVID, where such passages are judged."""
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": 1, "title": "T", "text": "A."}, {"_id": 2, "title": "B", **text}])
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": 7, "text": "A?"}])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\r\n7\t2\t1\r\n")
+    benchmark = load_benchmark(tmp_path, cache_dir=cache)
+    assert benchmark.relevance == {"7": {"2": 1}}
+    assert benchmark.passages.to_list() == [
+        {"id": "1", "title": "T", "text": "A."},
+        {"id": "2", "title": "", "text": "B"},
+    ]
 
 
 # What does not go together
