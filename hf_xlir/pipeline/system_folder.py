@@ -212,13 +212,21 @@ def _open_parts(folder, path, config, with_reader, dtype, unchanged):
         index = KINDS[entry["kind"]][0].load(folder / entry["index"])
         retrievers[entry["name"]] = Retriever(index, model(entry["model"], "retriever") if "model" in entry else None)
     return RetrievalSystem(
-        load_from_disk(str(folder / config.passages)),
+        _load_passages(folder / config.passages),
         retrievers,
         config.fusion,
         None if config.reranker is None else Reranker(model(config.reranker, "reranker")),
         None if config.reader is None or not with_reader else Reader(model(config.reader, "reader")),
         config.defaults,
     )
+
+
+def _load_passages(folder):
+    """Passages from the disk; what Datasets and Arrow say of a damaged folder is no remedy."""
+    try:
+        return load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`{folder}` is damaged ({error}): copy or download it again.") from error
 
 
 def _config(folder, path):
@@ -235,10 +243,7 @@ def _config(folder, path):
             f"{FORMAT_VERSION}: upgrade hf_xlir."
         )
     config = RetrievalSystemConfig.from_pretrained(folder)
-    whole = config.passages is not None and config.retrievers
-    if not whole or not all(
-        {"name", "kind", "index"} <= entry.keys() and entry["kind"] in KINDS for entry in config.retrievers
-    ):
+    if config.passages is None or not config.retrievers or not all(map(_is_retriever, config.retrievers)):
         raise ValueError(f"The {CONFIG_NAME} of `{path}` is damaged: it does not name the parts of a system.")
     generation = (config.defaults or {}).get("generate_kwargs") or {}
     if not {"custom_generate", "trust_remote_code"}.isdisjoint(generation):
@@ -247,6 +252,12 @@ def _config(folder, path):
     if outside:
         raise ValueError(f"The {CONFIG_NAME} of `{path}` names {outside}, which are no folders in it.")
     return config
+
+
+def _is_retriever(entry):
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        return False
+    return {"name", "kind", "index"} <= entry.keys() and entry["kind"] in KINDS
 
 
 def _save_passages(system, folder):

@@ -304,6 +304,8 @@ class TestRefused:
             ({"reader": "gone"}, "lacks \\['gone'\\], which its config.json names"),
             ({"retrievers": []}, "is damaged: it does not name the parts"),
             ({"retrievers": [{"name": "a", "kind": "magic", "index": "index-bm25"}]}, "is damaged"),
+            ({"retrievers": ["index-bm25"]}, "is damaged: it does not name the parts"),
+            ({"retrievers": [{"name": "a", "kind": "bm25", "index": 3}]}, "is damaged: it does not name the parts"),
             (
                 {"retrievers": [{"name": "a", "kind": "dense", "index": "index-bm25"}]},
                 "expected `hf_xlir.dense_index`",
@@ -333,6 +335,17 @@ class TestRefused:
             embed_passages(*parts.colbert, world.passages.select(range(5)), progress=False)
         ).save(folder / "index-colbert")
         with pytest.raises(ValueError, match="has 24 rows, but 5"):
+            load(folder)
+
+    def test_passages_that_are_not_whole(self, edit):
+        folder = edit()
+        [file] = (folder / "passages").glob("*.arrow")
+        file.write_bytes(file.read_bytes()[:-5])
+        with pytest.raises(ValueError, match="passages` is damaged .*: copy or download it again"):
+            load(folder)
+        shutil.rmtree(folder / "passages")
+        (folder / "passages").mkdir()
+        with pytest.raises(ValueError, match="passages` is damaged .*: copy or download it again"):
             load(folder)
 
     def test_a_model_is_not_made_of_a_system(self, edit):
