@@ -60,7 +60,8 @@ class EvaluationReport:
     def to_markdown(self):
         """Tables in Markdown, in per cent: a row a measure and system, a column a language; then the tests."""
         names, titles = self.columns()
-        counts = ", ".join(f"{count:,} {group}" for group, count in self.num_questions.items())
+        groups = {group: "" if group == "all" else f" {group}" for group in self.num_questions}
+        counts = ", ".join(f"{count:,}{groups[group]}" for group, count in self.num_questions.items())
         lines = [f"`{self.benchmark}`: {counts} questions on {self.num_passages:,} passages; values in per cent.", ""]
         lines += _table_head(["measure", "system"], titles)
         measures = dict.fromkeys(measure for values in self.systems.values() for measure in values)

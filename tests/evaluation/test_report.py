@@ -104,6 +104,13 @@ A note.
 """
 
 
+def test_questions_without_languages_are_counted_alone():
+    report = EvaluationReport("nfcorpus", {"all": 1323}, 3633, {"bm25": {"R@1": {"mean": 0.5}}})
+    assert report.to_markdown().splitlines()[0] == (
+        "`nfcorpus`: 1,323 questions on 3,633 passages; values in per cent."
+    )
+
+
 def test_markdown_and_json(tmp_path):
     assert REPORT.to_markdown() == MARKDOWN
     REPORT.save(tmp_path / "results")
