@@ -30,6 +30,11 @@ from transformers import pipeline
 ask = pipeline("{task}", model="{repo_id}")
 {usage}
 ```
+
+## Limitations
+
+- What is not among the passages is not found, and what they say is not checked: it may be false or biased.
+{limitation}- How well it does, for which languages it was made, and the licences of models and passages are not stated.
 """
 DESCRIPTIONS = {
     "xlir-retrieval": (
@@ -43,6 +48,7 @@ DESCRIPTIONS = {
         'print(ask("{question}", n_context=5)["answer"])',
     ),
 }
+WRITES = "- It always writes an answer, also where no passage has one: check it against the passages.\n"
 KINDS = {"late_interaction": "late interaction of tokens", "dense": "one vector a text", "bm25": "BM25"}
 
 
@@ -75,7 +81,7 @@ def system_card(pipeline, repo_id):
     system = pipeline.model
     pipeline_tag, description, usage = DESCRIPTIONS[pipeline.default_task]
     kinds = " and ".join(dict.fromkeys(KINDS[each.kind] for each in system.retrievers.values()))
-    title = system.passages[0].get("title") or system.passages[0]["id"]
+    title = " ".join((system.passages[0].get("title") or system.passages[0]["id"]).split())
     return CARD.format(
         pipeline_tag=pipeline_tag,
         task=pipeline.default_task,
@@ -83,6 +89,7 @@ def system_card(pipeline, repo_id):
         description=description.format(num_passages=len(system.passages), kinds=kinds),
         repo_id=repo_id,
         usage=usage.format(question=f"{title}?".replace("\\", "").replace('"', "")),
+        limitation=WRITES if pipeline.with_reader else "",
     )
 
 

@@ -370,3 +370,14 @@ def test_card(ask, search, parts, world):
     assert 'pipeline("xlir-question-answering", model="me/my-system")' in code
     assert "pipeline_tag: text-ranking" in system_card(search("dense"), "me/my-system")
     assert f"{world.passages[0]['title']}?" in code
+    limitations = text.partition("## Limitations")[2]
+    assert "It always writes an answer" in limitations and "are not stated" in limitations
+    assert "writes an answer" not in system_card(search("dense"), "me/my-system")
+
+
+def test_usage_of_a_card_is_one_line_for_any_title():
+    passages = [{"id": "1", "title": 'The "Nile",\n a\\river', "text": "It flows north."}]
+    search = RetrievalPipeline(index=BM25Index.build(passages, progress=False), passages=passages, device="cpu")
+    code = system_card(search, "me/my-system").split("```")[1].removeprefix("python\n")
+    compile(code, "card", "exec")
+    assert 'ask("The Nile, ariver?", k=3)' in code
