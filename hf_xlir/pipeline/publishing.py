@@ -34,7 +34,7 @@ ask = pipeline("{task}", model="{repo_id}")
 ## Limitations
 
 - What is not among the passages is not found, and what they say is not checked: it may be false or biased.
-{limitation}- How well it does, for which languages it was made, and the licences of models and passages are not stated.
+{limitation}- How well it does, for which languages it was made, and what licences its parts have is not stated.
 """
 DESCRIPTIONS = {
     "xlir-retrieval": (

@@ -371,7 +371,7 @@ def test_card(ask, search, parts, world):
     assert "pipeline_tag: text-ranking" in system_card(search("dense"), "me/my-system")
     assert f"{world.passages[0]['title']}?" in code
     limitations = text.partition("## Limitations")[2]
-    assert "It always writes an answer" in limitations and "are not stated" in limitations
+    assert "It always writes an answer" in limitations and "is not stated" in limitations
     assert "writes an answer" not in system_card(search("dense"), "me/my-system")
 
 
