@@ -55,7 +55,9 @@ class EvaluationReport:
     def columns(self):
         """What tables and charts show: the keys of values, and their titles. One language needs no mean beside it."""
         groups = self.groups()
-        return ([*groups, "macro"],) * 2 if len(groups) > 1 else (["mean"], groups or ["all"])
+        if not groups:
+            return ["mean"], ["all"]
+        return ([*groups, "macro"] if len(groups) > 1 else groups,) * 2
 
     def to_markdown(self):
         """Tables in Markdown, in per cent: a row a measure and system, a column a language; then the tests."""

@@ -111,6 +111,19 @@ def test_questions_without_languages_are_counted_alone():
     )
 
 
+def test_one_language_stands_for_itself():
+    """A task's own measures have no mean over questions."""
+    values = {"R@2kt": {"ko": 0.5, "macro": 0.5}, "R@1": {"ko": 0.25, "macro": 0.25, "mean": 0.25}}
+    report = EvaluationReport("xor-retrieve", {"ko": 4}, 9, {"bm25": values})
+    assert report.columns() == (["ko"], ["ko"])
+    assert report.to_markdown().splitlines()[2:] == [
+        "| measure | system | ko |",
+        "| --- | --- | ---: |",
+        "| R@2kt | bm25 | 50.0 |",
+        "| R@1 | bm25 | 25.0 |",
+    ]
+
+
 def test_markdown_and_json(tmp_path):
     assert REPORT.to_markdown() == MARKDOWN
     REPORT.save(tmp_path / "results")

@@ -177,6 +177,14 @@ def test_xor_retrieve(run, xor):
     assert "| R@2kt (treebank) | bm25 | 0.0 | 100.0 | 50.0 |" in printed and "approximation" in printed
 
 
+def test_xor_retrieve_in_one_language(run, xor):
+    pytest.importorskip("matplotlib")
+    arguments = [each for each in xor if each != "--no_plots"]
+    folder, _, printed = run(*arguments, "--tokenize", "treebank", "--measures", "Answer@1", "--languages", "ru")
+    assert "| R@2kt (treebank) | bm25 | 100.0 |" in printed and "| Answer@1 | bm25 | 100.0 |" in printed
+    assert (folder / "by_language.png").stat().st_size > 1000
+
+
 def test_the_official_tokenizer_needs_its_data_at_once(run, xor, monkeypatch, tmp_path):
     def absent(*_):
         raise LookupError("Resource punkt_tab not found.")
