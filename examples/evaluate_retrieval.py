@@ -90,6 +90,8 @@ def main(argv=None):
     if benchmark.without_own_id:
         systems = {name: drop_own_ids(ranked) for name, ranked in systems.items()}
     for name, ranked in systems.items():
+        if args.ranking_format != "jsonl" and not any(in_order(ranked).rankings.values()):
+            continue  # the other formats have no line for a question for which nothing was found
         save_ranking(args.output_dir / "rankings" / f"{name}.{args.ranking_format}", ranked, args.ranking_format, name)
 
     # 4. The task's own predictions and measures

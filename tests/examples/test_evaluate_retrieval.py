@@ -97,6 +97,17 @@ def test_model_bm25_and_their_fusion_on_the_mini_world(run, colbert):
     assert (folder / "by_language.svg").is_file() and (folder / "recall_curve.svg").is_file()
 
 
+@pytest.mark.parametrize("kind", ["trec", "colbert", "jsonl"])
+def test_nothing_is_found(run, beir, kind):
+    """Only JSON has a place for a question without passages."""
+    rows = [json.dumps({"_id": f"q{name}", "text": "Xyz?"}) for name in RIVERS]
+    (beir / "queries.jsonl").write_text("\n".join(rows))
+    (beir / "qrels" / "test.tsv").write_text("qNile\tNile\t1\n")
+    folder, results, _ = run("--benchmark", beir, "--no_plots", "--ranking_format", kind)
+    assert results["systems"]["bm25"]["R@10"] == {"mean": 0.0}
+    assert [file.name for file in folder.glob("rankings/*")] == (["bm25.jsonl"] if kind == "jsonl" else [])
+
+
 def test_a_folder_without_the_questions_own_passages(run, beir):
     folder, results, _ = run("--benchmark", beir, "--measures", "RR@10", "--no_plots", "--ranking_format", "trec")
     assert results["benchmark"] == "rivers" and results["num_questions"] == {"all": 5}
