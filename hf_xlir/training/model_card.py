@@ -2,6 +2,7 @@
 
 import math
 import re
+from numbers import Real
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -191,7 +192,7 @@ def _eval_results(evaluations, task):
         id = dataset if _hub_ids([dataset]) else re.sub(r"[^\w.]+", "-", dataset, flags=re.ASCII).strip("-") or "data"
         for measure, values in measures.items():
             for language, value in values.items():
-                if isinstance(value, str) or not math.isfinite(value):
+                if not isinstance(value, Real) or not math.isfinite(value):
                     raise ValueError(f"{measure} of {dataset!r} in {language!r} must be a number, got {value!r}.")
                 results.append(
                     EvalResult(

@@ -107,7 +107,7 @@ def test_what_stands_in_a_table_stays_in_its_cell():
     assert card.data.license == "x|y"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "61.2"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "61.2", None])
 def test_results_are_numbers(value):
     with pytest.raises(ValueError, match="recall@5 of 'data' in 'ko' must be a number"):
         build_model_card(BiEncoderConfig(), "a/b", evaluations={"data": {"recall@5": {"ko": value}}})
