@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from hf_xlir import FiDT5ForConditionalGeneration, FiDT5Processor
 
 
+OUTPUT = {"return_dict_in_generate": True, "output_logits": True}
 OPTIONS = {  # of `generate`
     "ours": {},
     "bfloat16": {},
@@ -45,6 +46,7 @@ def make_naive(settings):
             encoder_outputs=BaseModelOutput(last_hidden_state=states.flatten(0, 1)[None]),
             attention_mask=mask.flatten()[None],
             max_new_tokens=settings["max_new_tokens"],
+            **OUTPUT,
         )
 
     return read
@@ -65,9 +67,15 @@ def make_ours(settings):
 
     def read(question, passages):
         inputs = processor([question], passages=[passages])
-        return model.generate(**inputs, max_new_tokens=settings["max_new_tokens"], **options)
+        return model.generate(**inputs, max_new_tokens=settings["max_new_tokens"], **options, **OUTPUT)
 
     return read
+
+
+def log_probabilities(output):
+    """Of each token of an answer."""
+    logits = torch.cat(output.logits).float()
+    return logits.log_softmax(dim=1).gather(1, output.sequences[0, 1:, None]).flatten().tolist()
 
 
 def memory_mb(field):
@@ -104,11 +112,12 @@ def main():
     before = memory_mb("VmRSS")
     forget_peak()
     wall, cpu = time.perf_counter(), time.process_time()
-    answers = [read(*row)[0].tolist() for row in rows]
+    outputs = [read(*row) for row in rows]
     result = {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
-        "answers": answers,
+        "answers": [output.sequences[0].tolist() for output in outputs],
+        "log_probabilities": [log_probabilities(output) for output in outputs],
         "model_mb": before,
         "reading_mb": memory_mb("VmHWM") - before,
     }
