@@ -48,7 +48,7 @@ NAMES = {
     "static": "ours, static cache",
     "compiled": "ours, static cache, compiled",
 }
-SHARPNESS = 8.0  # of cross-attention: it looks at few tokens, so that answers depend on what the passages say
+SHARPNESS = 8.0  # of cross-attention, which otherwise looks at all tokens alike: what is read then matters
 SMOKE = {
     "num_passages": [2, 4],
     "num_questions": 2,
