@@ -95,7 +95,7 @@ def main(argv=None):
         save_ranking(args.output_dir / "rankings" / f"{name}.{args.ranking_format}", ranked, args.ranking_format, name)
 
     # 4. The task's own predictions and measures
-    official, notes = {}, [f"`model` is `{args.model_name_or_path}`."] if "model" in systems else []
+    official, notes = {}, [f"`model` is `{name_of(args.model_name_or_path)}`."] if "model" in systems else []
     for name, ranked in systems.items() if args.benchmark == "xor-retrieve" else ():
         predictions = xor_retrieve_predictions(in_order(ranked).rankings, benchmark.questions, benchmark.passages)
         write_xor_retrieve_predictions(args.output_dir / "predictions" / f"{name}.json", predictions)
@@ -142,6 +142,11 @@ def official_measures(predictions, questions, tokenize):
         for name, of_measure in result.items()
     }
     return values, note and f"R@2kt and R@5kt: tokenized by {note}."
+
+
+def name_of(model):
+    """A model's Hub name, or the last part of its folder's path: results are for others to read."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def parse_arguments(argv):

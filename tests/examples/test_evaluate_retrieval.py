@@ -92,7 +92,7 @@ def test_model_bm25_and_their_fusion_on_the_mini_world(run, colbert):
     ]
     per_query = [reciprocal_rank(ranked, benchmark.relevance, per_query=True) for ranked in (model, bm25)]
     assert results["comparisons"][2]["p_value"] == pytest.approx(compare_runs(*per_query).p_value)
-    assert results["notes"] == [f"`model` is `{colbert}`."]
+    assert results["notes"] == [f"`model` is `{Path(colbert).name}`."]
     assert (folder / "results.md").read_text("utf-8") in printed
     assert (folder / "by_language.svg").is_file() and (folder / "recall_curve.svg").is_file()
 
