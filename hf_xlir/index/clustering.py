@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from .faiss_import import import_faiss
-from .residual_codec import MOST_CENTROIDS, ResidualCodec, check_nbits, random_rotation, rotations_for
+from .residual_codec import MOST_CENTROIDS, ResidualCodec, check_nbits
+from .rotations import random_rotation, rotations_for
 
 
 CENTROIDS_PER_ROOT = 8  # centroids per square root of the number of vectors
@@ -41,7 +42,7 @@ def train_codec(embeddings, nbits, num_centroids=None, seed=0, query_moments=Non
             Of the sample, k-means and the rotation: the same seed gives the same codec on one machine.
         query_moments (`numpy.ndarray` of float64 and shape `(embedding_dim, embedding_dim)`, *optional*):
             Mean outer product of queries' vectors with themselves, to which precision is fitted:
-            [`~hf_xlir.index.residual_codec.rotations_for`]. By default queries are taken to be as passages are.
+            [`~hf_xlir.index.rotations.rotations_for`]. By default queries are taken to be as passages are.
 
     Returns:
         [`~hf_xlir.index.residual_codec.ResidualCodec`].

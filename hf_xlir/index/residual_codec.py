@@ -15,7 +15,6 @@ STEP_FACTORS = (0.85, 0.95, 1.05, 1.15, 1.3)  # tried for every vector around th
 MOST_CENTROIDS = 2**15  # a cell is stored as int16
 HEAD_BYTES = 4  # of a compressed vector, before its codes
 LARGEST_SCALE = 65_504  # of half precision
-SMOOTHING = 0.01  # of the mean variance, added in every direction
 QUERY_TOKENS_MULTIPLE = 16
 ALIKE = 0.9  # cosine of query tokens that count as one
 TOKENS_PER_BLOCK = 2**12  # what fits a core's cache
@@ -76,7 +75,8 @@ class ResidualCodec:
     Example:
     ```python
     >>> import torch
-    >>> from hf_xlir.index.residual_codec import ResidualCodec, random_rotation
+    >>> from hf_xlir.index.residual_codec import ResidualCodec
+    >>> from hf_xlir.index.rotations import random_rotation
 
     >>> vectors = torch.nn.functional.normalize(torch.randn(100, 16, generator=torch.manual_seed(0)), dim=1)
     >>> rotation = random_rotation(16, seed=0)
@@ -245,56 +245,6 @@ def check_nbits(nbits):
         raise ValueError(f"`nbits`, the bits a dimension, must be one of {sorted(GAUSSIAN_STEPS)}, got {nbits!r}.")
 
 
-def random_rotation(embedding_dim, seed):
-    r"""
-    Orthonormal rows that mix all dimensions, float32 of shape `(embedding_dim, embedding_dim rounded up to a multiple
-    of 8)`: inner products stay what they are.
-    """
-    rotated_dim = -(-embedding_dim // 8) * 8
-    gaussian = torch.randn(rotated_dim, rotated_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-    orthogonal, triangular = torch.linalg.qr(gaussian)
-    return (orthogonal * triangular.diagonal().sign())[:embedding_dim].float().contiguous()
-
-
-def rotations_for(passage_moments, query_moments, seed):
-    r"""
-    Rotations of passages' and of queries' vectors that make the errors of inner products smallest.
-
-    Of all linear maps of passages, with the inverse for queries, the best one for rounding errors that are alike in
-    all directions is the square root of the geometric mean of the queries' matrix of second moments and the inverse
-    of the passages', up to a rotation. If queries are distributed as passages are, that is the identity.
-
-    Args:
-        passage_moments, query_moments (`torch.DoubleTensor` of shape `(embedding_dim, embedding_dim)`):
-            Mean outer products of vectors with themselves.
-        seed (`int`):
-            Of [`random_rotation`], which comes on top.
-
-    Returns:
-        `tuple` of two `torch.FloatTensor` of shape `(embedding_dim, rotated_dim)`: for passages, none of whose vectors
-        it makes longer, and for queries.
-    """
-    passage_moments, query_moments = _smoothed(passage_moments), _smoothed(query_moments)
-    root, inverse_root = _roots(passage_moments)
-    mean = inverse_root @ _roots(root @ query_moments @ root)[0] @ inverse_root
-    stretch, inverse = _roots(mean / torch.linalg.matrix_norm(mean, ord=2))
-    rotation = random_rotation(len(passage_moments), seed).double()
-    return (stretch @ rotation).float(), (inverse @ rotation).float()
-
-
-def _smoothed(moments):
-    """With a little of every direction: others than a sample has may come."""
-    added = SMOOTHING * moments.trace() / len(moments) + 1e-12
-    return moments + added * torch.eye(len(moments), dtype=moments.dtype)
-
-
-def _roots(matrix):
-    """The square root of a positive definite matrix, and its inverse."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    values = values.clamp_min(values[-1] * 1e-12).sqrt()
-    return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
-
-
 def nearest_centroids(vectors, codec):
     r"""The centroid at the smallest distance from each vector, int64 of shape `(num_vectors,)`."""
     half_norms = codec.centroids.square().sum(dim=1) / 2
@@ -349,7 +299,5 @@ __all__ = [
     "RotatedQuery",
     "check_nbits",
     "nearest_centroids",
-    "random_rotation",
-    "rotations_for",
     "split_records",
 ]

@@ -12,7 +12,8 @@ from hf_xlir.index.clustering import (
     train_centroids,
     train_codec,
 )
-from hf_xlir.index.residual_codec import nearest_centroids, rotations_for
+from hf_xlir.index.residual_codec import nearest_centroids
+from hf_xlir.index.rotations import rotations_for
 
 
 def embeddings_of(vectors):

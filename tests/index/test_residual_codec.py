@@ -9,10 +9,9 @@ from hf_xlir.index.bit_packing import unpack
 from hf_xlir.index.residual_codec import (
     ResidualCodec,
     nearest_centroids,
-    random_rotation,
-    rotations_for,
     split_records,
 )
+from hf_xlir.index.rotations import random_rotation, rotations_for
 
 
 # Least mean squared error of a Gaussian at that many bits (Max 1960), which equally spaced levels come near
