@@ -38,6 +38,8 @@ def main(argv=None):
         document_encoder=args.document_encoder,
         query_length=args.query_length,
         document_length=args.document_length,
+        revision=args.revision,
+        token=args.token,
     )
 
     # 2. What there is now
@@ -64,6 +66,8 @@ def parse_arguments(argv):
     parser.add_argument("--document_encoder", help="Folder or Hub name of the other one of DPR's two encoders.")
     parser.add_argument("--query_length", type=int, help="Most token ids of a query.")
     parser.add_argument("--document_length", type=int, help="Most token ids of a document.")
+    parser.add_argument("--revision", help="Branch, tag or commit of a Hub repository given as --input.")
+    parser.add_argument("--token", help="For private repositories; that of `hf auth login` by default.")
     return parser.parse_args(argv)
 
 

@@ -46,6 +46,8 @@ WRITERS = {
 FORMATS, TARGETS = tuple(READERS), ("hf_xlir", *WRITERS)
 # Weights of other frameworks and exports, which no reader looks at
 NOT_DOWNLOADED = ["*.onnx", "*.onnx_data", "onnx/*", "openvino/*", "*.msgpack", "*.h5", "*.ot", "*.tflite", "*.gguf"]
+# All that a repository given as `tokenizer` is asked for: its weights are not
+OF_TOKENIZERS = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
 class Conversion(NamedTuple):
@@ -135,6 +137,8 @@ def convert_checkpoint(
     document_encoder=None,
     query_length=None,
     document_length=None,
+    revision=None,
+    token=None,
 ):
     r"""
     Convert a checkpoint of another library, or one of this package for another library. Embeddings stay the same.
@@ -155,6 +159,12 @@ def convert_checkpoint(
             Folder or Hub repository of the other one of DPR's two encoders.
         query_length, document_length (`int`, *optional*):
             Most token ids of a query and a document, in place of those of the checkpoint.
+        revision (`str`, *optional*):
+            Branch, tag or commit of the repository `source`; its main branch by default. Of other repositories it is
+            that.
+        token (`str`, *optional*):
+            For private and gated repositories, of `source`, `tokenizer` and `document_encoder`. By default that of
+            `hf auth login`.
 
     Returns:
         [`Conversion`].
@@ -164,6 +174,7 @@ def convert_checkpoint(
             counterpart; nothing is written then.
         FileExistsError: If `output_dir` is there and not empty.
         FileNotFoundError: If `source` is not there.
+        HfHubHTTPError: The Hub's own error, if a repository or revision is not there, or not for this `token`.
 
     Example:
     ```python
@@ -180,7 +191,9 @@ def convert_checkpoint(
     if to not in TARGETS:
         raise ValueError(f"`to` must be one of {list(TARGETS)}, got {to!r}.")
     check_new(output_dir)
-    path = _local(source)
+    if revision is not None and Path(source).exists():
+        raise ValueError(f"`revision` is of a repository, but `{source}` is there on the disk: leave it out.")
+    path = _local(source, revision=revision, token=token)
     format = format or detect_format(path)
     if format == to:
         raise ValueError(f"`{source}` is of the format {to!r} already.")
@@ -192,7 +205,9 @@ def convert_checkpoint(
     if document_encoder is not None:
         if format != "dpr":
             raise ValueError(f"`document_encoder` is for 'dpr', but `{source}` is {format!r}.")
-        options["document_encoder"] = _local(document_encoder)
+        options["document_encoder"] = _local(document_encoder, token=token)
+    if tokenizer is not None and not Path(tokenizer).exists():
+        tokenizer = _download(tokenizer, (0, 1), allow_patterns=OF_TOKENIZERS, token=token)
     model, processor, notes = READERS[format](path, tokenizer=tokenizer, **options)
     if model.config.model_type != "fid_t5":
         check_processor(processor, model)
@@ -214,22 +229,23 @@ def _check_kind(path, format):
         raise ValueError(f"`{path}` is a folder, but 'drdecr' is one file: give one of {files} in it.")
 
 
-def _local(source):
+def _local(source, **of_repository):
     """The path of a file or folder, or of a download; a folder around one checkpoint file is that file."""
     path = Path(source)
     if not path.exists():
-        path = _download(source)
+        path = _download(source, ignore_patterns=NOT_DOWNLOADED, **of_repository)
     if path.is_dir() and not (path / "config.json").is_file():
         files = [*path.glob("*.dnn"), *path.glob("*.cp")]
         return files[0] if len(files) == 1 else path
     return path
 
 
-def _download(source):
+def _download(source, slashes=(1,), **arguments):
+    """The folder of a repository's files. Old repositories, such as `xlm-roberta-base`, have names without a slash."""
     path = Path(source)
-    if str(source).count("/") != 1 or path.suffix in (".dnn", ".model", ".cp") or path.is_absolute():
+    if str(source).count("/") not in slashes or path.suffix in (".dnn", ".model", ".cp") or path.is_absolute():
         raise FileNotFoundError(f"There is no file or folder `{source}`, and it is no `owner/name` of the Hub.")
-    return Path(snapshot_download(str(source), ignore_patterns=NOT_DOWNLOADED))
+    return Path(snapshot_download(str(source), **arguments))
 
 
 __all__ = ["FORMATS", "TARGETS", "Conversion", "convert_checkpoint", "detect_format"]
