@@ -16,7 +16,8 @@ Memory does not grow with the file. On several processes, which share it:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/evaluate_reader.py ...
 
-A run that was interrupted goes on when it is started again; results get their names when they are whole.
+A run that was interrupted goes on when it is started again, and a second one at the same time is refused; results get
+their names when they are whole.
 """
 
 import argparse

@@ -5,13 +5,14 @@ import json
 import math
 import os
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..data.building import blocks, download, resolve_file
+from ..data.folder_lock import alone_in
 from ..data.reader_examples import read_reader_rows
 from ..data.reading import BLOCK_BYTES, RowErrors
 from ..index.unfinished import Processes, fingerprint_of
@@ -21,7 +22,7 @@ from .reader import answer_metrics, check_scores, judge_answer, known_answers, r
 logger = logging.get_logger(__name__)
 
 PREDICTIONS, SCORED, RESULTS, RUN = "predictions.jsonl", "dataset_wscores.jsonl", "eval_results.json", "run.json"
-UNFINISHED = "unfinished"
+UNFINISHED, LOCK = "unfinished", "evaluation.lock"
 QUESTIONS_PER_BLOCK = 256  # that are in memory, and that a kill may cost
 
 
@@ -54,6 +55,7 @@ def evaluate_reader(
     blocks, and memory does not grow with it. Under `accelerate launch` each process takes its share of the blocks, on
     a disk that all see. What is finished of an interrupted run stands in the folder `unfinished`, and the same call
     goes on with it, with any number of processes; only whole results get the names above, and `run.json` comes last.
+    A second call that is made while one is at work in the folder is refused.
 
     Args:
         model ([`FiDT5ForConditionalGeneration`]):
@@ -86,6 +88,7 @@ def evaluate_reader(
         FileNotFoundError: If there is no such file.
         ValueError: If a row is bad, by file and line; there is none; the folder holds the results, finished or not, of
             a call with another model, file or arguments; or as [`read_answers`] raises.
+        RuntimeError: If another call is at work in the folder.
 
     Example:
     ```python
@@ -106,9 +109,10 @@ def evaluate_reader(
     arguments = {"scores": scores, "on_error": on_error, **generation}
     fingerprint = fingerprint_of(model, processor, _digest(path), arguments)
 
-    with processes.meeting() as meet:
+    with processes.meeting() as meet, ExitStack() as held:
         meet()  # all have found the file good
         if processes.rank == 0:
+            held.enter_context(alone_in(folder, LOCK))
             _begin(folder, fingerprint, overwrite, num_questions, batch_size * processes.count)
         meet()
         if not _is_finished(folder, fingerprint):

@@ -213,6 +213,26 @@ def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
         run(reader, file, tmp_path / "taken")
 
 
+def test_two_runs_at_once_do_not_disturb_each_other(reader, file, tmp_path, monkeypatch):
+    expected, folder = run(reader, file, tmp_path / "alone"), tmp_path / "out"
+    write_part, refused = reader_runs._write_part, []
+
+    def interrupted(*args):
+        """Halfway through the first run another one is started, the same or one that would begin anew."""
+        with pytest.raises(RuntimeError, match=r"Another run is writing into `.*out`, which it would disturb: wait"):
+            run(reader, file, folder, overwrite=bool(refused))
+        refused.append(names_in(folder))
+        write_part(*args)
+
+    monkeypatch.setattr(reader_runs, "_write_part", interrupted)
+    assert run(reader, file, folder) == expected
+    assert refused == [["evaluation.lock", "unfinished"]] * 6 and names_in(folder) == WHOLE
+    for name in WHOLE:
+        assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    (folder / "evaluation.lock").touch()  # a killed run's
+    assert run(reader, file, folder) == expected and names_in(folder) == WHOLE
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
