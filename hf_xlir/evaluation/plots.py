@@ -1,5 +1,6 @@
 """Charts of an evaluation, by `matplotlib`, which the extra `plot` brings."""
 
+import math
 import os
 from pathlib import Path
 
@@ -31,13 +32,14 @@ def require_matplotlib():
 
 def plot_by_language(report, path, measure=None):
     r"""
-    A bar chart: a group of bars a language, one a system.
+    A bar chart: a group of bars a language, one a system. Names are drawn as they are, whatever is in them; of letters
+    that matplotlib's font does not have, set another in its `font.family`.
 
     Args:
         report ([`EvaluationReport`]):
             What to draw.
         path (`str` or `os.PathLike`):
-            The file, PNG or SVG by its suffix; it is whole or not there.
+            The file, PNG or SVG by its suffix, in any case; it is whole or not there.
         measure (`str`, *optional*):
             One of the report's measures; the first by default.
 
@@ -60,16 +62,18 @@ def plot_by_language(report, path, measure=None):
     names, labels = report.columns()
     width = 0.8 / len(systems)
     with _chart(path, (max(4.0, 1.6 + 0.28 * len(names) * (len(systems) + 1)), 3.6)) as axes:
-        for position, (system, values) in enumerate(systems.items()):
+        drawn = []
+        for position, values in enumerate(systems.values()):
             places = [place + (position - (len(systems) - 1) / 2) * width for place in range(len(names))]
-            bars = axes.bar(places, [100 * values[measure][name] for name in names], width, label=system)
+            bars = axes.bar(places, [100 * values[measure].get(name, math.nan) for name in names], width)
+            drawn.append(bars)
             if len(names) * len(systems) <= LARGEST_LABELLED:
                 axes.bar_label(bars, fmt="%.0f", fontsize=7)
         axes.set_xticks(range(len(names)), labels)
         axes.set_ylim(0, 105)
         axes.set_ylabel(f"{measure}, per cent")
         axes.set_title(report.benchmark)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        _legend(axes, drawn, systems)
 
 
 def plot_recall_curve(report, path):
@@ -80,7 +84,7 @@ def plot_recall_curve(report, path):
         report ([`EvaluationReport`]):
             What to draw: its `curves`.
         path (`str` or `os.PathLike`):
-            The file, PNG or SVG by its suffix; it is whole or not there.
+            The file, as for [`plot_by_language`].
 
     Raises:
         ImportError: If `matplotlib` is not installed.
@@ -98,8 +102,10 @@ def plot_recall_curve(report, path):
         raise ValueError("The report has no `curves` to draw.")
     cutoffs = list(next(iter(report.curves.values())))
     with _chart(path, (5.2, 3.6)) as axes:
-        for system, curve in report.curves.items():
-            axes.plot(list(curve), [100 * value for value in curve.values()], marker="o", markersize=3, label=system)
+        drawn = [
+            axes.plot(list(curve), [100 * value for value in curve.values()], marker="o", markersize=3)[0]
+            for curve in report.curves.values()
+        ]
         axes.set_xscale("log")
         axes.set_xticks(cutoffs, [str(k) for k in cutoffs])
         axes.minorticks_off()
@@ -108,36 +114,49 @@ def plot_recall_curve(report, path):
         axes.set_ylabel(f"{report.curve_measure}@k, per cent")
         axes.set_title(report.benchmark)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        _legend(axes, drawn, report.curves)
+
+
+def _legend(axes, drawn, names):
+    """What was drawn, by name; put there afterwards, since a legend leaves out labels that begin with `_`."""
+    legend = axes.legend(drawn, map(str, range(len(drawn))), loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
 
 
 class _chart:
     """Axes to draw on, which are written when that went well. Nothing of `pyplot`, which is global, is touched."""
 
     def __init__(self, path, size):
-        check_choice("the suffix of `path`", Path(path).suffix, FORMATS)
-        require_matplotlib()
+        suffix = Path(path).suffix.lower()
+        check_choice("the suffix of `path`", suffix, FORMATS)
+        self.matplotlib = require_matplotlib()
         from matplotlib.figure import Figure
 
-        self.path = Path(path)
+        self.path, self.kind = Path(path), suffix[1:]
         self.figure = Figure(figsize=size, layout="constrained")
+        # Names are no formulas, and the same numbers give the same file
+        settings = {"text.parse_math": False, "text.usetex": False, "svg.hashsalt": "hf_xlir"}
+        self.settings = self.matplotlib.rc_context(settings)
 
     def __enter__(self):
+        self.settings.__enter__()
         axes = self.figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         return axes
 
-    def __exit__(self, error_class, *_):
-        if error_class is not None:
-            return
-        import matplotlib
+    def __exit__(self, error_class, *error):
+        try:
+            if error_class is None:
+                self._write()
+        finally:
+            self.settings.__exit__(error_class, *error)
 
+    def _write(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f"{self.path.name}.unfinished")
-        kind = self.path.suffix[1:]
-        with matplotlib.rc_context({"svg.hashsalt": "hf_xlir"}):  # the same file for the same numbers
-            metadata = {"Date": None} if kind == "svg" else None
-            self.figure.savefig(unfinished, format=kind, dpi=150, metadata=metadata)
+        metadata = {"Date": None} if self.kind == "svg" else None
+        self.figure.savefig(unfinished, format=self.kind, dpi=150, metadata=metadata)
         os.replace(unfinished, self.path)
 
 

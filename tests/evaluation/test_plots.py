@@ -1,5 +1,6 @@
 """Charts: what is drawn, read from the SVG's and the PNG's own content."""
 
+import html
 import re
 import sys
 
@@ -60,9 +61,43 @@ def test_without_languages(tmp_path):
     assert "Answer@k, per cent" in texts(tmp_path / "curve.svg")
 
 
+# Matplotlib takes the first for formulas, some of them faulty, and leaves the next one out of legends
+NAMES = ["$x", "a$b_c$^2", r"$\frac{1}$", r"C:\runs\new", "_mine", "a_b^c%d&e#f<g>", "日本語 العربية", "x\ny", ""]
+
+
+@pytest.mark.parametrize("plot", [plot_by_language, plot_recall_curve])
+@pytest.mark.filterwarnings("ignore:Glyph:UserWarning")
+def test_names_are_drawn_as_they_are(tmp_path, plot):
+    systems = {name: {"R@1_$x$": {"$ar": 0.5, "_fi": 0.25, "macro": 0.375}} for name in NAMES}
+    report = EvaluationReport("$1 \\ _b^", {"$ar": 2, "_fi": 2}, 4, systems, {name: {1: 0.25} for name in NAMES}, "$R")
+    plot(report, tmp_path / "chart.svg")
+    said = html.unescape("\n".join(texts(tmp_path / "chart.svg")))
+    wanted = [*NAMES, report.benchmark] + (["$ar", "_fi"] if plot is plot_by_language else ["$R@k, per cent"])
+    for name in wanted:
+        assert all(line in said for line in name.split("\n")), name
+    plot(report, tmp_path / "chart.png")
+    assert require_matplotlib().rcParams["text.parse_math"] is True  # the user's own settings are as they were
+
+
+def test_a_language_that_a_system_lacks(tmp_path):
+    systems = {"model": {"R@1": VALUES}, "other": {"R@1": {"fi": 0.75, "macro": 0.75}}}
+    plot_by_language(EvaluationReport("b", {"fi": 2, "ko": 2}, 4, systems), tmp_path / "bars.svg")
+    said = texts(tmp_path / "bars.svg")
+    assert [each for each in said if each in ("50", "25", "38", "75")][-5:] == ["50", "25", "38", "75", "75"]
+
+
+@pytest.mark.parametrize("plot", [plot_by_language, plot_recall_curve])
+def test_suffixes_in_capitals(tmp_path, plot):
+    for suffix, start in (("PNG", b"\x89PNG"), ("Svg", b"<?xml")):
+        plot(REPORT, tmp_path / f"chart.{suffix}")
+        assert (tmp_path / f"chart.{suffix}").read_bytes().startswith(start)
+
+
 def test_errors(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="the suffix of `path`` is '.pdf'. Choose one of '.png', '.svg'"):
         plot_by_language(REPORT, tmp_path / "bars.pdf")
+    with pytest.raises(ValueError, match="the suffix of `path`` is ''. Choose one of '.png', '.svg'"):
+        plot_recall_curve(REPORT, tmp_path / "chart")
     with pytest.raises(ValueError, match="No system has the measure 'P@5'"):
         plot_by_language(REPORT, tmp_path / "bars.svg", "P@5")
     with pytest.raises(ValueError, match="has no `curves`"):
