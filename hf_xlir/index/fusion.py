@@ -1,9 +1,11 @@
 """One ranking of several, for one question: pure numbers and ids."""
 
 import math
+from numbers import Real
 
 
 FUSION_METHODS = ("reciprocal_rank", "weighted_sum")
+FUSION_OPTIONS = ("method", "weights", "rank_constant")
 RANK_CONSTANT = 60  # of the paper's experiments
 
 
@@ -74,12 +76,12 @@ def check_fusion(num_systems, method="reciprocal_rank", weights=None, rank_const
         raise ValueError("There is no ranking to fuse: give at least one.")
     if method not in FUSION_METHODS:
         raise ValueError(f"`method` must be one of {', '.join(map(repr, FUSION_METHODS))}, got {method!r}.")
-    if not rank_constant >= 0 or math.isinf(rank_constant):
+    if not isinstance(rank_constant, Real) or not rank_constant >= 0 or math.isinf(rank_constant):
         raise ValueError(f"`rank_constant` must be a number from 0, got {rank_constant!r}.")
     weights = [1.0] * num_systems if weights is None else list(weights)
     if len(weights) != num_systems:
         raise ValueError(f"There must be one weight a ranking, got {len(weights)} for {num_systems}.")
-    if not all(weight >= 0 and math.isfinite(weight) for weight in weights) or not any(weights):
+    if not all(isinstance(each, Real) and each >= 0 and math.isfinite(each) for each in weights) or not any(weights):
         raise ValueError(f"`weights` must be numbers from 0, one of them above 0, got {weights}.")
     return weights
 
@@ -98,4 +100,4 @@ def _scaled(scores, length, system):
     return [(score - least) / (largest - least) for score in scores]
 
 
-__all__ = ["FUSION_METHODS", "RANK_CONSTANT", "check_fusion", "fuse"]
+__all__ = ["FUSION_METHODS", "FUSION_OPTIONS", "RANK_CONSTANT", "check_fusion", "fuse"]

@@ -19,12 +19,13 @@ from transformers.utils import CONFIG_NAME
 from ..data.writing import write_text
 from ..index.bm25 import BM25Index, words
 from ..index.storage import ABANDONED
-from ..models.configuration_system import FORMAT_VERSION, RetrievalSystemConfig
+from ..models.configuration_system import RetrievalSystemConfig
 from .model_part import ModelPart
 from .reader import Reader
 from .reranker import Reranker
 from .retriever import KINDS, Retriever
 from .system import RetrievalSystem
+from .system_config import read_config
 
 
 PARTS = ("passages", "retriever", "index", "reranker", "reader")
@@ -148,7 +149,7 @@ def open_system(path, with_reader=True, dtype=None, revision=None, token=None, c
     else:
         check_is_repository(path)
         folder = Path(hf_hub_download(str(path), CONFIG_NAME, revision=revision, **hub)).parent
-        patterns = [CONFIG_NAME, *(f"{name}/*" for name in _parts(_config(folder, path), with_reader))]
+        patterns = [CONFIG_NAME, *(f"{name}/*" for name in _parts(read_config(folder, path), with_reader))]
         # Named by its commit, whatever was pushed meanwhile
         snapshot_download(str(path), allow_patterns=patterns, revision=folder.name, **hub)
     while True:
@@ -156,7 +157,7 @@ def open_system(path, with_reader=True, dtype=None, revision=None, token=None, c
             raise ValueError(f"`{path}` has no {CONFIG_NAME}: no system was saved there, or not to the end.")
         unchanged = _Unchanged(folder / CONFIG_NAME)
         try:
-            config = _config(folder, path)
+            config = read_config(folder, path)
             system = _open_parts(folder, path, config, with_reader, dtype, unchanged)
             unchanged()
             return system
@@ -227,37 +228,6 @@ def _load_passages(folder):
         return load_from_disk(str(folder))
     except (OSError, ValueError) as error:
         raise ValueError(f"`{folder}` is damaged ({error}): copy or download it again.") from error
-
-
-def _config(folder, path):
-    """The configuration of a system, checked."""
-    values, _ = PreTrainedConfig.get_config_dict(folder)
-    if values.get("model_type") != "xlir_system":
-        raise ValueError(
-            f"`{path}` holds a model of type {values.get('model_type')!r}, not a whole system: give its `index` and "
-            "`passages`, too."
-        )
-    if values.get("format_version", 0) > FORMAT_VERSION:
-        raise ValueError(
-            f"`{path}` has version {values['format_version']} of its layout, this hf_xlir reads up to "
-            f"{FORMAT_VERSION}: upgrade hf_xlir."
-        )
-    config = RetrievalSystemConfig.from_pretrained(folder)
-    if config.passages is None or not config.retrievers or not all(map(_is_retriever, config.retrievers)):
-        raise ValueError(f"The {CONFIG_NAME} of `{path}` is damaged: it does not name the parts of a system.")
-    generation = (config.defaults or {}).get("generate_kwargs") or {}
-    if not {"custom_generate", "trust_remote_code"}.isdisjoint(generation):
-        raise ValueError(f"The {CONFIG_NAME} of `{path}` has `generate` run code from elsewhere, which is refused.")
-    outside = [name for name in config.folders() if not re.fullmatch(r"[\w-]+", name)]
-    if outside:
-        raise ValueError(f"The {CONFIG_NAME} of `{path}` names {outside}, which are no folders in it.")
-    return config
-
-
-def _is_retriever(entry):
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        return False
-    return {"name", "kind", "index"} <= entry.keys() and entry["kind"] in KINDS
 
 
 def _save_passages(system, folder):

@@ -67,6 +67,8 @@ def test_weighted_sum_by_hand():
         (([["a"]], None, "reciprocal_rank", [1, 2]), "one weight a ranking, got 2 for 1"),
         (([["a"]], None, "reciprocal_rank", [-1]), "numbers from 0, one of them above 0, got"),
         (([["a"]], None, "reciprocal_rank", [0]), "numbers from 0, one of them above 0, got"),
+        (([["a"]], None, "reciprocal_rank", ["1"]), r"numbers from 0, one of them above 0, got \['1'\]"),
+        (([["a"]], None, "reciprocal_rank", None, "60"), "`rank_constant` must be a number from 0, got '60'"),
         (([["a"]], None, "reciprocal_rank", None, -1), "`rank_constant` must be a number from 0, got -1"),
         (([["a"]], None, "reciprocal_rank", None, float("nan")), "`rank_constant` must be a number from 0, got nan"),
     ],

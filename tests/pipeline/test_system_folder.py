@@ -315,6 +315,18 @@ class TestRefused:
             ({"defaults": {"generate_kwargs": {"trust_remote_code": True}}}, "run code from elsewhere"),
             ({"defaults": {"n_context": -1}}, "`n_context` must be a positive integer"),
             ({"fusion": {"method": "borda"}}, "`method` must be one of"),
+            ({"fusion": {"rank_constant": "60"}}, "`rank_constant` must be a number from 0, got '60'"),
+            ({"format_version": "2"}, "is damaged: Validation error for field 'format_version'"),
+            (
+                {"fusion": {"method": "reciprocal_rank", "rank_konstant": 9}},
+                "config.json of `.*` cannot be read: its `fusion` has the key 'rank_konstant', which this hf_xlir "
+                "does not know. Known are 'method', 'weights', 'rank_constant': correct the key, or upgrade",
+            ),
+            (
+                {"retrievers": [{"name": "a", "kind": "bm25", "index": "index-bm25", "modell": "x"}]},
+                "its retriever 'a' has the key 'modell', which .* Known are 'name', 'kind', 'index', 'model':",
+            ),
+            ({"rerankers": "x"}, "it has the key 'rerankers', which .* 'fusion', 'reranker', 'reader', 'defaults'"),
         ],
     )
     def test_configurations(self, edit, fields, message):
