@@ -8,9 +8,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
+from .card_metadata import check_card
+
 
 logger = logging.get_logger(__name__)
 
+CARD = "README.md"
 SECONDS_BEFORE_RETRY = 1.0  # doubled each time
 PASSING = (408, 409, 412, 425, 429)  # and everything from 500 on: what may go well a moment later
 
@@ -35,7 +38,8 @@ def push_files(
 
     Args:
         files (`dict[str, str | os.PathLike]`):
-            Paths in the repository, and the files that go there. A `README.md` is validated by the Hub first.
+            Paths in the repository, and the files that go there. A `README.md` is checked first,
+            here and by the Hub.
         repo_id (`str`):
             `"user/name"`, or a name alone for the user of the token.
         repo_type (`"model"` or `"dataset"`, *optional*, defaults to `"model"`):
@@ -75,6 +79,8 @@ def push_files(
     missing = [str(file) for file in files.values() if not Path(file).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} files are not there, such as {missing[:3]}: nothing was uploaded.")
+    if CARD in files:
+        check_card(Path(files[CARD]).read_text(encoding="utf-8"), repo_type)
     api = HfApi(token=token, library_name="hf_xlir")
     for attempt in range(num_retries + 1):
         try:
@@ -145,4 +151,4 @@ def _may_pass(error):
     return False
 
 
-__all__ = ["files_of", "push_files"]
+__all__ = ["CARD", "files_of", "push_files"]

@@ -2,11 +2,11 @@
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from ..data.card_parts import UNKNOWN, fenced, licence, listed, two_columns
+from ..data.citations import PAPERS
 from ..index.bm25 import INDEX_FORMAT as BM25
 from ..index.dense_index import INDEX_FORMAT as DENSE
 from ..index.index_files import INDEX_FORMAT as LATE_INTERACTION
-from ..training.citations import PAPERS
-from ..training.model_card import UNKNOWN, fenced, two_columns
 
 
 # What is said of each kind of index, and the papers that it stands on
@@ -45,7 +45,16 @@ passages = load_dataset("REPO_ID", split="train")
 
 
 def build_index_card(
-    manifest, columns, repo_id, model_id=None, model_revision=None, language=None, license=None, source=None
+    manifest,
+    columns,
+    repo_id,
+    model_id=None,
+    model_revision=None,
+    language=None,
+    license=None,
+    source=None,
+    license_name=None,
+    license_link=None,
 ):
     r"""
     The card of an index and its passages.
@@ -65,16 +74,20 @@ def build_index_card(
             The Hub's name of the passages' licence.
         source (`str`, *optional*):
             Where the passages come from, as Markdown.
+        license_name, license_link (`str`, *optional*):
+            Of a licence that the Hub has no name for, `license="other"`: a name of its own, and where it is.
 
     Returns:
         [`~huggingface_hub.DatasetCard`]
     """
     description, tag, papers = KINDS[manifest["format"]]
-    languages = [language] if isinstance(language, str) else list(language or ())
+    languages = listed(language)
     count = manifest["num_passages"]
     data = DatasetCardData(
         language=languages or None,
         license=license,
+        license_name=license_name,
+        license_link=license_link,
         size_categories=[SIZES[min(max(len(str(count)) - 3, 0), len(SIZES) - 1)]],
         task_categories=["text-retrieval"],
         tags=["hf_xlir", "retrieval-index", tag],
@@ -89,7 +102,7 @@ def build_index_card(
         "Model's revision": UNKNOWN if model_revision is None else f"`{model_revision}`",
         "Languages": ", ".join(languages) or UNKNOWN,
         "Source of the passages": source or UNKNOWN,
-        "Licence": license or UNKNOWN,
+        "Licence": licence(license, license_name, license_link),
     }
     if manifest["format"] == BM25:
         del facts["Model"], facts["Model's revision"]

@@ -11,6 +11,7 @@ from datasets import Dataset
 from datasets.search import BaseIndex
 from huggingface_hub import snapshot_download
 
+from ..data.card_metadata import check_metadata
 from ..data.hub_upload import files_of, push_files
 from ..index.bm25 import BM25Index
 from ..index.checks import check_ids_match
@@ -51,6 +52,8 @@ def push_index_to_hub(
     model_revision=None,
     language=None,
     license=None,
+    license_name=None,
+    license_link=None,
     source=None,
     private=None,
     token=None,
@@ -78,6 +81,8 @@ def push_index_to_hub(
             Codes of the passages' languages, for the card.
         license (`str`, *optional*):
             The Hub's name of the passages' licence, for the card.
+        license_name, license_link (`str`, *optional*):
+            Of a licence that the Hub has no name for, `license="other"`: a name of its own, and where it is.
         source (`str`, *optional*):
             Where the passages come from, for the card.
         private (`bool`, *optional*):
@@ -96,8 +101,8 @@ def push_index_to_hub(
         [`~huggingface_hub.CommitInfo`]: Its `oid` is what to give as `revision` to load this version.
 
     Raises:
-        ValueError: If the passages are not those of the index, the folder holds no index or a damaged one, or the Hub
-            finds the card not valid.
+        ValueError: If the passages are not those of the index, the folder holds no index or a damaged one, or the
+            card's metadata are not valid.
         huggingface_hub.errors.HfHubHTTPError: If the Hub refuses, for lack of a token for instance.
 
     Example:
@@ -108,6 +113,8 @@ def push_index_to_hub(
 
     ```
     """
+    facts = {"language": language, "license": license, "license_name": license_name, "license_link": license_link}
+    check_metadata(facts, "dataset")
     check_passages(passages)
     if not isinstance(passages, Dataset):
         raise ValueError(f"`passages` must be a `datasets.Dataset`, got {type(passages).__name__}.")
@@ -130,7 +137,7 @@ def push_index_to_hub(
         manifest = {**manifest, "files": {name: {**each, "name": name} for name, each in manifest["files"].items()}}
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         card = build_index_card(
-            manifest, passages.column_names, repo_id, model_id, model_revision, language, license, source
+            manifest, passages.column_names, repo_id, model_id, model_revision, source=source, **facts
         )
         card.save(staging / "README.md")
         _write_passages(passages, staging / PASSAGES)

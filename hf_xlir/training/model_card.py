@@ -1,17 +1,21 @@
 """Model cards: what is known of a model, by its configuration, its training and its results; the rest is unknown."""
 
-import math
-import re
-from numbers import Real
+from huggingface_hub import ModelCard, ModelCardData
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
+from ..data.card_parts import (
+    UNKNOWN,
+    eval_results,
+    fenced,
+    hub_ids,
+    licence,
+    limits_of_results,
+    listed,
+    quoted,
+    result_tables,
+    two_columns,
+)
+from ..data.citations import papers_of
 from .card_families import FAMILIES, LOAD_WITHOUT_THE_PACKAGE, settings_of
-from .citations import papers_of
-
-
-UNKNOWN = "not stated"
-ALL_LANGUAGES = ("all", "macro", "mean", "micro")  # what stands in the place of a language
 
 
 def build_model_card(
@@ -30,6 +34,8 @@ def build_model_card(
     limitations=None,
     exported_code=False,
     emissions=None,
+    license_name=None,
+    license_link=None,
 ):
     r"""
     A model card with metadata that the Hub accepts, usage that runs as printed, and nothing that was not given: what
@@ -67,6 +73,9 @@ def build_model_card(
             Whether the folder holds its code, so that it loads with `trust_remote_code=True`.
         emissions (`dict`, *optional*):
             The Hub's `co2_eq_emissions`, where they were measured.
+        license_name, license_link (`str`, *optional*):
+            Of a licence that the Hub has no name for, `license="other"`: a name of its own, and where it is, such as
+            `"LICENSE"` in the repository.
 
     Returns:
         [`~huggingface_hub.ModelCard`]: `save(path)` writes it.
@@ -91,18 +100,20 @@ def build_model_card(
     if config.model_type not in FAMILIES:
         raise ValueError(f"Cards are for models of type {sorted(FAMILIES)}, got {config.model_type!r}.")
     family = FAMILIES[config.model_type]
-    language, datasets, base_model, tags = (_listed(each) for each in (language, datasets, base_model, tags))
+    language, datasets, base_model, tags = (listed(each) for each in (language, datasets, base_model, tags))
     evaluations = evaluations or {}
     name = model_id.rstrip("/").rpartition("/")[-1]
-    results = _eval_results(evaluations, family.task)
+    results = eval_results(evaluations, family.task)
     data = ModelCardData(
         language=language or None,
         license=license,
+        license_name=license_name,
+        license_link=license_link,
         library_name="hf_xlir",
         pipeline_tag=pipeline_tag or family.pipeline_tag,
         tags=["hf_xlir", config.model_type, *family.tags, *([objective] if objective else []), *tags],
-        base_model=_hub_ids(base_model),
-        datasets=_hub_ids(datasets),
+        base_model=hub_ids(base_model),
+        datasets=hub_ids(datasets),
         model_name=name if results else None,
         eval_results=results or None,
         **({} if emissions is None else {"co2_eq_emissions": emissions}),
@@ -111,30 +122,21 @@ def build_model_card(
     facts = {
         "Model type": f"`{config.model_type}` of [{papers[0].title}]({papers[0].link})",
         **settings_of(config),
-        "Made from": ", ".join(map(_quoted, base_model)) or UNKNOWN,
+        "Made from": quoted(base_model),
         "Languages": ", ".join(language) or UNKNOWN,
-        "Training data": ", ".join(map(_quoted, datasets)) or UNKNOWN,
-        "Licence": license or UNKNOWN,
+        "Training data": quoted(datasets),
+        "Licence": licence(license, license_name, license_link),
     }
+    limits = [*family.limitations, *limits_of_results(evaluations, language), *(limitations or [])]
     sections = [
         f"# {name}\n\n{family.summary}\n\n{two_columns(facts)}",
         f"## Usage\n\n{_usage(family, model_id, exported_code)}",
         "## Training\n\n" + (two_columns(training) if training else "How this model was trained is not stated."),
-        "## Evaluation\n\n" + (_tables(evaluations) or "No results are stated: how well it does is unknown."),
-        f"## Limitations\n\n{_limitations(family, language, evaluations, limitations)}",
+        "## Evaluation\n\n" + (result_tables(evaluations) or "No results are stated: how well it does is unknown."),
+        "## Limitations\n\n" + "\n".join(f"- {sentence}" for sentence in limits),
         "## Citation\n\n" + fenced("bibtex", "\n\n".join(paper.bibtex for paper in papers)),
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
-
-
-def two_columns(rows):
-    """A Markdown table of a dictionary."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
-
-
-def fenced(language, code):
-    """A block of code."""
-    return f"```{language}\n{code.strip()}\n```"
 
 
 def _usage(family, model_id, exported_code):
@@ -153,76 +155,4 @@ def _usage(family, model_id, exported_code):
     return "\n\n".join(parts)
 
 
-def _limitations(family, language, evaluations, limitations):
-    sentences = [*family.limitations]
-    measured = sorted(_languages(evaluations))
-    if not evaluations:
-        sentences.append("Nothing here says how well it does, in any language: evaluate it on your own data first.")
-    elif measured:
-        sentences.append(f"It was evaluated in {', '.join(measured)}; how well it does in others is unknown.")
-    else:
-        sentences.append("Its results are not by language; how well it does in each is unknown.")
-    if not language:
-        sentences.append("Which languages it was trained for is not stated.")
-    return "\n".join(f"- {sentence}" for sentence in [*sentences, *(limitations or [])])
-
-
-def _languages(evaluations):
-    of_all = {language for measures in evaluations.values() for values in measures.values() for language in values}
-    return of_all.difference(ALL_LANGUAGES)
-
-
-def _tables(evaluations):
-    """A table for each dataset, a row for each measure and a column for each language, means last."""
-    tables = []
-    for dataset, measures in evaluations.items():
-        languages = list(dict.fromkeys(language for values in measures.values() for language in values))
-        languages.sort(key=lambda language: language in ALL_LANGUAGES)
-        lines = [f"| {_cell(dataset)} | {' | '.join(languages)} |", "|---" * (len(languages) + 1) + "|"]
-        for measure, values in measures.items():
-            cells = [f"{values[each]:.6g}" if each in values else "" for each in languages]
-            lines.append(f"| {_cell(measure)} | {' | '.join(cells)} |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
-
-
-def _eval_results(evaluations, task):
-    results = []
-    for dataset, measures in evaluations.items():
-        id = dataset if _hub_ids([dataset]) else re.sub(r"[^\w.]+", "-", dataset, flags=re.ASCII).strip("-") or "data"
-        for measure, values in measures.items():
-            for language, value in values.items():
-                if not isinstance(value, Real) or not math.isfinite(value):
-                    raise ValueError(f"{measure} of {dataset!r} in {language!r} must be a number, got {value!r}.")
-                results.append(
-                    EvalResult(
-                        task_type=task,
-                        dataset_type=id,
-                        dataset_name=f"{dataset} ({language})",
-                        dataset_config=language,
-                        metric_type=measure,
-                        metric_value=float(value),
-                    )
-                )
-    return results
-
-
-def _listed(value):
-    return [value] if isinstance(value, str) else list(value or ())
-
-
-def _hub_ids(names):
-    """Those that are ids on the Hub by their looks, `None` for none."""
-    return [name for name in names if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)] or None
-
-
-def _quoted(name):
-    return f"`{name}`"
-
-
-def _cell(text):
-    """Text that neither ends a cell of a table nor its row."""
-    return str(text).replace("|", "\\|").replace("\n", " ")
-
-
-__all__ = ["UNKNOWN", "build_model_card", "fenced", "two_columns"]
+__all__ = ["build_model_card"]

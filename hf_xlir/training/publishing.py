@@ -2,20 +2,24 @@
 
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.utils import logging
 
-from ..data.hub_upload import files_of, push_files
+from ..data.card_metadata import check_metadata
+from ..data.hub_upload import CARD, files_of, push_files
 from ..models.auto import hub_export
 from .model_card import build_model_card
 from .training_facts import last_evaluation, measured_emissions, name_of, training_facts
 from .training_record import TrainingRecord
 
 
-CARD = "README.md"
+logger = logging.get_logger(__name__)
+
 # Checkpoints, and arguments as a pickle, whose loading runs what it says
 UNPUBLISHED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME)
 
@@ -36,6 +40,7 @@ class PublishingMixin:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._publishing = self.args.push_to_hub
+        self._card_arguments = None  # of the last card
         self.add_callback(TrainingRecord())
 
     def objective_facts(self):
@@ -59,6 +64,8 @@ class PublishingMixin:
         dataset_args=None,
         evaluations=None,
         limitations=None,
+        license_name=None,
+        license_link=None,
     ):
         r"""
         Write a model card to `output_dir`, from what the Trainer knows and what is given here; it invents nothing.
@@ -85,12 +92,17 @@ class PublishingMixin:
                 apart, since the Trainer does not know what its data are called.
             limitations (`list[str]`, *optional*):
                 Sentences beside those of the family.
+            license_name, license_link (`str`, *optional*):
+                Of a licence that the Hub has no name for, `license="other"`: a name of its own, and where it is.
 
         Raises:
             ValueError: If a result is no finite number.
         """
+        given = dict(locals())
         if not self.is_world_process_zero():
             return
+        # For the cards of later checkpoints, whose results are others
+        self._card_arguments = {name: value for name, value in given.items() if name not in ("self", "evaluations")}
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         training, model = training_facts(self), self.accelerator.unwrap_model(self.model)
@@ -116,6 +128,8 @@ class PublishingMixin:
             training=training,
             evaluations=evaluations,
             limitations=limitations,
+            license_name=license_name,
+            license_link=license_link,
             exported_code=any(folder.glob("modeling_*.py")),
             emissions=measured_emissions(self),
             **self.objective_arguments(),
@@ -154,9 +168,11 @@ class PublishingMixin:
             the first.
 
         Raises:
-            ValueError: If the Hub finds the card not valid.
+            ValueError: If the card's metadata are not valid.
             huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
         """
+        checked = ("language", "license", "license_name", "license_link")
+        check_metadata({name: kwargs.get(name) for name in checked} | {"pipeline_tag": kwargs.get("tasks")})
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = self.args.hub_token if token is None else token
         if self.hub_model_id is None:
@@ -186,11 +202,30 @@ class PublishingMixin:
             super()._save(output_dir, state_dict)
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        if self.is_world_process_zero():
-            for file in Path(checkpoint_folder).glob("*.py"):  # the Trainer takes over weights and configuration alone
-                shutil.copy(file, self.args.output_dir)
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        before = [] if self.push_in_progress is None else list(self.push_in_progress.jobs)
+        if not self.args.hub_always_push and not all(job.done() for job in before):
+            return
+        for file in Path(checkpoint_folder).glob("*.py"):  # the Trainer takes over weights and configuration alone
+            shutil.copy(file, self.args.output_dir)
+        if self._card_arguments is not None or not Path(self.args.output_dir, CARD).exists():  # none by somebody else
+            self.create_model_card(**(self._card_arguments or {}))
         with hub_export():  # the Trainer saves the processor once more
             super()._push_from_checkpoint(checkpoint_folder)
+        told = partial(_tell_of_failure, self.hub_model_id, self.state.global_step)
+        for job in self.push_in_progress.jobs:
+            if job not in before:
+                job.add_done_callback(told)
+
+
+def _tell_of_failure(repo_id, step, job):
+    """Say that an upload in the background failed, which the Trainer does not."""
+    if not job.cancelled() and (error := job.exception()) is not None:
+        logger.error(
+            f"The upload of step {step} to `{repo_id}` failed ({error}). Training goes on, and readers see what they "
+            "saw before: the next checkpoint is uploaded again, and `trainer.push_to_hub()` uploads what there is."
+        )
 
 
 def _values(values):

@@ -1,15 +1,12 @@
-"""What the Hub asks of the metadata of a card."""
+"""What the Hub asks of the metadata of a card: its lists are hf_xlir's, its rules are not."""
 
 import math
 import re
 
 import yaml
+from huggingface_hub import DatasetCard, ModelCard
 
-
-LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "other", "unknown"}
-PIPELINES = {"feature-extraction", "sentence-similarity", "question-answering", "text-ranking", "text-generation"}
-TASKS = {"text-retrieval", "question-answering"}
-SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"}
+from hf_xlir.data.card_metadata import LICENSES, RELATIONS, SIZES, TASKS
 
 
 def metadata_of(card):
@@ -41,13 +38,16 @@ def faults_of_card(card, repo_type):
         return isinstance(value, str) and 0 < len(value) < 200
 
     check("license", LICENSES.__contains__)
+    if data.get("license") == "other" and not is_text(data.get("license_name")):
+        errors.append('"license_name" is required where "license" is "other"')
     check("language", lambda value: isinstance(value, str) and re.fullmatch("[a-z]{2,3}|multilingual|code", value))
     check("tags", is_text)
     if repo_type == "model":
-        check("pipeline_tag", PIPELINES.__contains__)
+        check("pipeline_tag", TASKS.__contains__)
         check("library_name", is_text)
         check("datasets", is_id)
         check("base_model", is_id)
+        check("base_model_relation", RELATIONS.__contains__)
         for model in data.get("model-index") or []:
             if not is_text(model.get("name")) or not model.get("results"):
                 errors.append('"model-index" needs a name and results')
@@ -65,6 +65,9 @@ def faults_of_card(card, repo_type):
         for each in data.get("configs") or []:
             if not is_text(each.get("config_name")) or not each.get("data_files"):
                 errors.append('"configs" need names and data files')
+    if not errors:  # and huggingface_hub reads what it would write
+        read = (ModelCard if repo_type == "model" else DatasetCard)(card).data.to_dict()
+        assert read == data, (read, data)
     return errors, []
 
 

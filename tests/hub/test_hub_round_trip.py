@@ -12,6 +12,7 @@ from hub_api import TOKEN
 from hub_server import Fault
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
+from transformers.utils import logging
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import FiDT5Processor, QuestionAnsweringPipeline, RetrieverTrainer
@@ -135,17 +136,60 @@ for name, load in (("auto", AutoModel.from_pretrained), ("own", load_retriever),
         kind, cause, message = answer["index"]
         assert kind == cause == "RepositoryNotFoundError" and "private or gated repo" in message
 
-    def test_pushed_while_training(self, hub, tmp_path, own_hub_export):
-        trainer = make_trainer(tmp_path, push_to_hub=True, save_strategy="steps", save_steps=1, hub_token=TOKEN)
+    def test_pushed_while_training(self, hub, in_fresh_process, tmp_path, own_hub_export):
+        """What the last checkpoint uploaded is a model, its processor and a card, without any further call."""
+        saving = {"push_to_hub": True, "save_strategy": "steps", "save_steps": 1, "hub_token": TOKEN}
+        trainer = make_trainer(tmp_path, hub_private_repo=True, hub_always_push=True, **saving)
+        trainer.create_model_card(language="ko", license="mit", evaluations={"Old": {"recall@5": {"ko": 1.0}}})
         trainer.train()
-        trainer._finish_current_push()
-        files = hub.files(REPO)
+        repository, files = hub.repository(REPO), hub.files(REPO)
+        assert repository.private and len(repository.commits) == 3  # that of the creation, and two checkpoints
         assert {"config.json", "model.safetensors", "modeling_colbert_xlmr.py", "processing_text.py"} <= set(files)
         assert "auto_map" in json.loads(files["config.json"])
         assert not [path for path in files if path.startswith("checkpoint")]
         assert all(TOKEN.encode() not in content for content in files.values())
+        card = files["README.md"].decode()
+        assert faults_of_card(card, "model") == ([], [])
+        assert "| Steps | 2 (1 epochs) |" in card and "license: mit" in card and "trust_remote_code=True" in card
+        assert "Old" not in card  # results of other weights
+        answer = in_fresh_process(
+            f"""
+import hf_xlir
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained({REPO!r}).eval()
+processor = AutoProcessor.from_pretrained({REPO!r})
+"""
+            + ENCODE
+        )
+        check_embeddings(answer, trainer)
         trainer.push_to_hub(commit_message="All of it")
         assert "README.md" in hub.files(REPO) and "training_args.bin" not in hub.files(REPO)
+
+    @pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
+    def test_uploads_that_fail_while_training(self, hub, tmp_path, own_hub_export, caplog, monkeypatch, strategy):
+        """Training goes on and ends as it would have; the failure is told, and the next upload brings everything."""
+        monkeypatch.setattr(logging.get_logger("hf_xlir"), "propagate", True)
+        saving = {"push_to_hub": True, "save_strategy": "steps", "save_steps": 1, "hub_always_push": True}
+        undisturbed = make_trainer(tmp_path / "1", hub_model_id="tester/other", hub_strategy=strategy, **saving)
+        undisturbed.train()
+        assert "failed" not in caplog.text
+        trainer = make_trainer(tmp_path / "2", hub_strategy=strategy, **saving)
+        with hub.failing(Fault("POST", "/commit/", "status", times=100, status=403)):
+            trainer.train()
+        for step in (1, 2):
+            assert f"The upload of step {step} to `{REPO}` failed (" in caplog.text
+        assert sorted(hub.files(REPO)) == [".gitattributes"] and trainer.state.global_step == 2
+        pairs = zip(trainer.model.parameters(), undisturbed.model.parameters(), strict=True)
+        assert all(torch.equal(own, other) for own, other in pairs)
+        trainer.push_to_hub()
+        assert "model.safetensors" in hub.files(REPO)
+
+    def test_a_card_by_somebody_else_stays_while_training(self, hub, tmp_path, own_hub_export):
+        (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nMine.")
+        trainer = make_trainer(tmp_path, push_to_hub=True, save_strategy="steps", save_steps=2)
+        trainer.train()
+        assert hub.files(REPO)["README.md"].endswith(b"Mine.")
 
     def test_in_the_background(self, hub, tmp_path, own_hub_export):
         future = make_trainer(tmp_path).push_to_hub(blocking=False)
@@ -156,6 +200,9 @@ for name, load in (("auto", AutoModel.from_pretrained), ("own", load_retriever),
         trainer = make_trainer(tmp_path)
         with pytest.raises(ValueError, match="license"):
             trainer.push_to_hub(license="my own")
+        assert not hub.repositories
+        with pytest.raises(ValueError, match="license"):  # a name of a kind that may be new: the Hub decides
+            trainer.push_to_hub(license="newer-1.0")
         assert sorted(hub.files(REPO)) == [".gitattributes"]
         with pytest.raises(HfHubHTTPError, match="401"):
             make_trainer(tmp_path / "other", hub_model_id="tester/other").push_to_hub(token="hf_wrong")

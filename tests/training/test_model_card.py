@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from transformers import BertConfig
 
 from hf_xlir import BiEncoderConfig, ColBERTXLMRConfig, FiDT5Config
-from hf_xlir.training.citations import OF_FAMILY, OF_OBJECTIVE, PAPERS, papers_of
+from hf_xlir.data.citations import OF_FAMILY, OF_OBJECTIVE, PAPERS, papers_of
 from hf_xlir.training.model_card import build_model_card
 from hf_xlir.training.training_args import OBJECTIVES
 

@@ -129,7 +129,7 @@ def papers_of(model_type, objective=None, reader_distillation="kl"):
 
     Example:
     ```python
-    >>> from hf_xlir.training.citations import papers_of
+    >>> from hf_xlir.data.citations import papers_of
 
     >>> [paper.arxiv for paper in papers_of("colbert_xlmr", "token_distillation")]
     ['2004.12832', '2112.08185']
