@@ -9,7 +9,8 @@ class Accuracy(evaluate.Metric):
     r"""
     The share of predictions that equal their reference: what `evaluate.load("accuracy")` fetches from the Hub.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` nothing is written to the disk.
+    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk, though
+    `evaluate` makes an empty folder in its `cache_dir`.
 
     Example:
     ```python

@@ -54,6 +54,9 @@ class Benchmark(NamedTuple):
         without_own_id (`bool`):
             Whether a passage that has the id of the question is left out of its ranking, by [`drop_own_ids`]: BEIR's
             evaluation does so, since some of its questions are passages themselves.
+        translated (`bool`):
+            Whether the questions of one language are those of another, translated: those of different languages are
+            no independent ones then.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Benchmark(NamedTuple):
     answers: dict | None = None
     groups: dict | None = None
     without_own_id: bool = False
+    translated: bool = False
 
 
 def load_benchmark(
@@ -184,7 +188,7 @@ def _load_mini_world(cache_dir, languages=None, split="test"):
 
 
 def _judged(name, questions, passages, suffix=""):
-    """Questions with `passage_ids`, by language."""
+    """The same questions in each language, with `passage_ids`."""
     columns = [questions[column][:] for column in ("id", "passage_ids", "answers", "lang")]
     ids, relevant, answers, languages = columns
     return Benchmark(
@@ -194,6 +198,7 @@ def _judged(name, questions, passages, suffix=""):
         dict(zip(ids, relevant, strict=True)),
         dict(zip(ids, answers, strict=True)),
         {id: f"{language}{suffix}" for id, language in zip(ids, languages, strict=True)},
+        translated=len(set(languages)) > 1,
     )
 
 

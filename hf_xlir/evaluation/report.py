@@ -10,6 +10,10 @@ from .rankings import by_query
 from .significance import compare_runs
 
 
+NOT_INDEPENDENT = (
+    "The tests over `all` languages count each translation of a question as a question of its own. Those are not "
+    "independent, so that these p-values are too small: rely on those of single languages."
+)
 CUTOFFS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # of the recall curve, as far as was ranked
 
 
@@ -107,7 +111,7 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
         baseline (`str`, *optional*):
             The system that each of the others is compared with, in each language and over all questions; none by
             default. Where questions are translations of each other, as XQuAD's are, they are not independent, and the
-            p-value over all of them is too small.
+            p-value over all of them is too small: a note of the report says so.
         seed (`int`, *optional*, defaults to 0):
             Of the tests' draws.
 
@@ -169,8 +173,10 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
                 if name != baseline and len(queries) > 1
             ]
     num_questions = {group: len(queries) for group, queries in members.items()}
+    of_all = benchmark.translated and len(members) > 1 and any(each["group"] == "all" for each in comparisons)
+    notes = [NOT_INDEPENDENT] if of_all else []
     return EvaluationReport(
-        benchmark.name, num_questions, len(benchmark.passages), values, curves, curve_measure, comparisons
+        benchmark.name, num_questions, len(benchmark.passages), values, curves, curve_measure, comparisons, notes
     )
 
 

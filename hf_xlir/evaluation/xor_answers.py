@@ -96,8 +96,9 @@ def xor_full_metrics(predictions, references, segment_japanese=None):
     - two texts of which normalisation leaves nothing match, but have F1 0;
     - a prediction's id may stand after another text and `_`, as in `ja_12345`.
 
-    The official script divides by seven for the mean, whatever languages there are. Here it is the mean over those
-    that have a question, as of the two other tasks, which is the same number wherever all seven have.
+    The official mean divides by seven. That is `macro`, which is there only where all seven languages have a question:
+    of fewer the official script would count the absent ones as 0. The mean over those that there are then has another
+    name, such as `macro over 2 of 7`.
 
     Args:
         predictions (`dict[str, str]` or `list[dict]`):
@@ -111,7 +112,7 @@ def xor_full_metrics(predictions, references, segment_japanese=None):
 
     Returns:
         `dict[str, dict[str, float]]`: Under `f1`, `exact_match` and `bleu` the percentage of each language that has a
-        question, and their mean under `macro`.
+        question, and their mean under `macro`, or under a name that says of how many it is.
 
     Raises:
         ImportError: If a question is Japanese and MeCab is not installed.
@@ -128,7 +129,7 @@ def xor_full_metrics(predictions, references, segment_japanese=None):
     ... ]
     >>> result = xor_full_metrics({"1": "москва", "ko_2": "1998년"}, questions)
     >>> result["exact_match"], round(result["bleu"]["ru"], 2)
-    ({'ru': 100.0, 'ko': 100.0, 'macro': 100.0}, 75.98)
+    ({'ru': 100.0, 'ko': 100.0, 'macro over 2 of 7': 100.0}, 75.98)
 
     ```
     """
@@ -155,7 +156,8 @@ def xor_full_metrics(predictions, references, segment_japanese=None):
                 shares[name].append(total / count)
                 result[name][language] = total / count * 100
     for name, values in shares.items():
-        result[name]["macro"] = _sum(values) / len(values) * 100
+        mean = "macro" if len(values) == len(FULL_ORDER) else f"macro over {len(values)} of {len(FULL_ORDER)}"
+        result[name][mean] = _sum(values) / len(values) * 100
     return result
 
 

@@ -17,3 +17,9 @@ def test_the_share_of_equal_ones():
     assert metric.compute() == {"accuracy": pytest.approx(2 / 3)}
     with pytest.raises(ValueError, match="Mismatch"):
         metric.compute(predictions=[1, 2], references=[1])
+
+
+def test_nothing_but_an_empty_folder_is_left_on_the_disk(tmp_path):
+    metric = Accuracy(keep_in_memory=True, cache_dir=str(tmp_path))
+    assert metric.compute(predictions=[1], references=[1]) == {"accuracy": 1.0}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

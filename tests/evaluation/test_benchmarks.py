@@ -52,9 +52,11 @@ def test_xquad_in_pairs_of_languages(tmp_path, cache, inner):
         "passage_ids": ["0-0"],
     }
     assert benchmark.passages[1] == {"id": "0-1", "title": "", "text": "D."} and benchmark.name == "xquad-r"
+    assert benchmark.translated
 
     other = load_benchmark("xquad-r", tmp_path, languages=["zh"], passage_language="ar", cache_dir=cache)
     assert other.groups == {"q1-zh": "zh-ar", "q2-zh": "zh-ar"} and other.answers["q1-zh"] == ["ar q1"]
+    assert not other.translated  # one language alone
     write_xquad(tmp_path / inner, "zh", ["q1", "q3"])
     with pytest.raises(ValueError, match="question `q3` is in the file of 'zh', but not in that of 'en'"):
         load_benchmark("xquad-r", tmp_path, cache_dir=cache)

@@ -50,6 +50,19 @@ def test_comparisons_with_the_baseline():
     assert all(each["p_value"] == 1 and each["difference"] == 0 for each in report.comparisons[3:])
 
 
+def test_tests_over_translations_say_that_they_are_not_of_independent_questions():
+    systems = {"model": MODEL, "bm25": BM25}
+    benchmark = JUDGED._replace(translated=True)
+    report = evaluate_systems(benchmark, systems, baseline="bm25")
+    [note] = report.notes
+    assert "not independent, so that these p-values are too small" in note
+    assert note in json.loads(report.to_json())["notes"] and report.to_markdown().endswith(f"\n{note}\n")
+    korean = benchmark._replace(relevance={"q4": ["a"], "q5": ["a"]})
+    for other in (evaluate_systems(benchmark, systems), evaluate_systems(JUDGED, systems, baseline="bm25")):
+        assert other.notes == []  # nothing was tested, or no question is another's translation
+    assert evaluate_systems(korean, systems, baseline="bm25").notes == []  # nor is one in a single language
+
+
 def test_questions_with_answers_and_no_groups():
     benchmark = Benchmark("nq", QUESTIONS, PASSAGES, None, {"q0": ["Text a"], "q1": ["text c"], "q2": ["d"]})
     report = evaluate_systems(benchmark, {"model": MODEL}, ["Answer@1", "Answer@3"], baseline="model")

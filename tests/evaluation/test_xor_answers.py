@@ -252,8 +252,8 @@ class TestFull:
     )
     def test_words_by_hand(self, prediction, answers, f1, exact_match):
         result = xor_full_metrics({"1": prediction}, [question(*answers, lang="ru")])
-        assert result["f1"] == {"ru": pytest.approx(f1, rel=1e-15), "macro": pytest.approx(f1, rel=1e-15)}
-        assert result["exact_match"] == {"ru": exact_match, "macro": exact_match}
+        assert result["f1"] == dict.fromkeys(("ru", "macro over 1 of 7"), pytest.approx(f1, rel=1e-15))
+        assert result["exact_match"] == {"ru": exact_match, "macro over 1 of 7": exact_match}
 
     @pytest.mark.parametrize(
         ("prediction", "answers", "bleu"),
@@ -302,7 +302,7 @@ class TestFull:
 
     def test_mecab_is_not_needed_without_japanese(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "MeCab", None)
-        assert xor_full_metrics({"1": "Рим"}, [question("Рим", lang="ru")])["f1"]["macro"] == 100.0
+        assert xor_full_metrics({"1": "Рим"}, [question("Рим", lang="ru")])["f1"]["ru"] == 100.0
         with pytest.raises(ImportError, match=r"hf_xlir\[japanese\]"):
             xor_full_metrics({"1": "Рим"}, [question("Рим", lang="ru"), question("東京", id="2")])
 
@@ -311,10 +311,19 @@ class TestFull:
             warnings.simplefilter("error")
             xor_full_metrics({"1": "Рим"}, [question("Рим", lang="ru")])
 
-    def test_the_mean_is_over_languages_that_have_a_question(self):
+    def test_the_official_mean_is_over_seven_languages_and_another_has_another_name(self):
         references = [question("x", id=id, lang=lang) for id, lang in [("1", "ru"), ("2", "ru"), ("3", "ko")]]
         result = xor_full_metrics({"1": "x"}, references)
-        assert result["exact_match"] == {"ru": 50.0, "ko": 0.0, "macro": 25.0}
+        assert result["exact_match"] == {"ru": 50.0, "ko": 0.0, "macro over 2 of 7": 25.0}
+        languages = ["te", "fi", "ja", "ar", "bn"]
+        references += [question("x", id=lang, lang=lang) for lang in languages]
+        result = xor_full_metrics({"1": "x"}, references, segment_japanese=characters)
+        # As the official script, which adds shares in this order and divides by seven
+        expected = {"te": 0.0, "fi": 0.0, "ja": 0.0, "ru": 50.0, "ar": 0.0, "bn": 0.0, "ko": 0.0}
+        assert result["exact_match"] == {**expected, "macro": 0.5 / 7 * 100}
+        assert list(xor_full_metrics({"1": "x"}, references[:-1], segment_japanese=characters)["f1"])[-1] == (
+            "macro over 6 of 7"
+        )
 
     def test_ids_may_stand_after_another_text(self):
         references = [question("x", id="1", lang="ru"), question("y", id="a_2", lang="ru")]

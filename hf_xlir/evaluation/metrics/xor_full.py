@@ -8,7 +8,7 @@ from hf_xlir.evaluation import xor_full_metrics
 
 DESCRIPTION = """
 F1, exact match and BLEU of XOR-Full: answers to questions in seven languages, in the questions' languages, in percent,
-of each language and as the mean over languages.
+of each language and as the mean over them: `macro` if all seven have a question, and otherwise by another name.
 """
 
 CITATION = """
@@ -44,7 +44,7 @@ class XorFull(evaluate.Metric):
     >>> references = [{"id": "1", "lang": "ru", "answers": ["Москва"]}]
     >>> metric = XorFull(keep_in_memory=True)
     >>> metric.compute(predictions=[{"id": "1", "answer": "Москва"}], references=references)["bleu"]
-    {'ru': 100.0, 'macro': 100.0}
+    {'ru': 100.0, 'macro over 1 of 7': 100.0}
 
     ```
     """
