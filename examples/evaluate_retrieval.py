@@ -12,8 +12,9 @@ How well does a retriever find passages? A benchmark, by language, with BM25 and
 The benchmark is `xquad-r` (XQuAD's questions in any language on its paragraphs in any language), `xor-retrieve`, `nq`
 (both with `--passages`), `mini-world` (built in), or a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv. What
 they consist of is downloaded, or taken from `--data_dir`. The model is a retriever of this package or an encoder whose
-vectors of tokens are pooled, such as all-MiniLM-L6-v2; passages are ranked by exact search, which all processes share
-under `accelerate launch`.
+vectors of tokens are pooled, such as all-MiniLM-L6-v2; passages are ranked by exact search. Under `accelerate launch`
+all processes share the model's work, and the first one does the rest and writes. BM25 counts words, or pairs of
+characters where the passages are in a language without spaces, such as Chinese, Japanese or Thai.
 
 `OUTPUT_DIR` gets `results.md`, for a model card, and `results.json`; charts by language and by number of passages; and
 in `rankings` each system's ranking, which `--ranking_file` takes. For `xor-retrieve` there are R@2kt and R@5kt by
@@ -38,12 +39,13 @@ from hf_xlir.evaluation import (
     xor_retrieve_metrics,
     xor_retrieve_predictions,
 )
-from hf_xlir.evaluation.measures import parse_measure
+from hf_xlir.evaluation.measures import parse_measure, parse_measures
 from hf_xlir.evaluation.plots import plot_by_language, plot_recall_curve, require_matplotlib
 from hf_xlir.evaluation.ranking_files import FORMATS
 from hf_xlir.evaluation.rankings import drop_own_ids, in_order
 from hf_xlir.evaluation.xor_tokenizers import passage_tokenizer
-from hf_xlir.index.fusion import FUSION_METHODS
+from hf_xlir.index.bm25_words import TOKENIZERS, tokenizer_for
+from hf_xlir.index.fusion import FUSION_METHODS, check_fusion
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training.recipes import check_files
 from hf_xlir.training.shared_ranking import rank_passages_together
@@ -65,8 +67,13 @@ def main(argv=None):
     with state.main_process_first():  # the others find its files in the cache
         benchmark = load_benchmark(args.benchmark, **{name: getattr(args, name) for name in options})
 
+    hidden = benchmark.answers is None and benchmark.relevance is None
+    if not hidden:
+        parse_measures(args.measures, benchmark.relevance is not None, benchmark.answers is not None)
+    given = {name: load_ranking(path) for name, path in args.ranking_file.items()}
+
     # 3. Rankings: all processes share the model's work, and one does the rest
-    systems = {}
+    systems, notes = {}, []
     if "model" in args.systems:
         model, processor = load_model(args)
         systems["model"] = rank_passages_together(
@@ -78,15 +85,18 @@ def main(argv=None):
             batch_size=args.batch_size,
             progress=state.is_main_process,
         )
+        notes.append(f"`model` is `{name_of(args.model_name_or_path)}`.")
     if not state.is_main_process:
         return
     if {"bm25", "fusion"} & set(args.systems):
-        systems["bm25"] = rank_by_bm25(benchmark.questions, benchmark.passages, args.k)
+        tokenize = tokenizer_for(benchmark.passages) if args.bm25_tokenize == "auto" else args.bm25_tokenize
+        notes += ["`bm25` counts pairs of characters as words."] if tokenize == "bigrams" else []
+        systems["bm25"] = rank_by_bm25(benchmark.questions, benchmark.passages, args.k, tokenize=tokenize)
     if "fusion" in args.systems:
         systems["fusion"] = fuse_rankings(
             [systems["model"], systems["bm25"]], args.fusion_method, args.fusion_weights, args.k
         )
-    systems |= {name: load_ranking(path) for name, path in args.ranking_file.items()}
+    systems |= given
     if benchmark.without_own_id:
         systems = {name: drop_own_ids(ranked) for name, ranked in systems.items()}
     for name, ranked in systems.items():
@@ -95,14 +105,14 @@ def main(argv=None):
         save_ranking(args.output_dir / "rankings" / f"{name}.{args.ranking_format}", ranked, args.ranking_format, name)
 
     # 4. The task's own predictions and measures
-    official, notes = {}, [f"`model` is `{name_of(args.model_name_or_path)}`."] if "model" in systems else []
+    official = {}
     for name, ranked in systems.items() if args.benchmark == "xor-retrieve" else ():
         predictions = xor_retrieve_predictions(in_order(ranked).rankings, benchmark.questions, benchmark.passages)
         write_xor_retrieve_predictions(args.output_dir / "predictions" / f"{name}.json", predictions)
         if benchmark.answers is not None:
             official[name], note = official_measures(predictions, benchmark.questions, args.tokenize)
             notes += [note] if note and note not in notes else []
-    if benchmark.answers is None and benchmark.relevance is None:
+    if hidden:
         print(f"The answers of this split are hidden: rankings and predictions are in {args.output_dir}.")
         return
 
@@ -170,6 +180,9 @@ def parse_arguments(argv):
     parser.add_argument("--query_length", type=int, help="Pieces of a question; the model's, or 128, by default.")
     parser.add_argument("--document_length", type=int, help="Pieces of a passage; the model's by default.")
     parser.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="Of a bare encoder.")
+    parser.add_argument(
+        "--bm25_tokenize", choices=("auto", *TOKENIZERS), default="auto", help="BM25's words; by the passages' script."
+    )
     parser.add_argument("--fusion_method", choices=FUSION_METHODS, default="reciprocal_rank", help="How to fuse.")
     parser.add_argument("--fusion_weights", type=float, nargs=2, help="Of the model and of BM25; equal by default.")
     parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
@@ -198,10 +211,13 @@ def parse_arguments(argv):
     if args.k < 1:
         parser.error(f"--k must be a positive integer, got {args.k}")
     try:
+        option = "--measures"
         for name in args.measures or ():
             parse_measure(name)
+        option = "--fusion_weights"
+        check_fusion(2, args.fusion_method, args.fusion_weights)
     except ValueError as error:
-        parser.error(f"--measures: {error}")
+        parser.error(f"{option}: {error}")
     return args
 
 

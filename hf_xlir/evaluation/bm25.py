@@ -28,9 +28,9 @@ def rank_by_bm25(questions, passages, k=100, *, k1=0.9, b=0.4, tokenize=None, pr
             How much repeated words count; DPR's value.
         b (`float`, *optional*, defaults to 0.4):
             How much long passages are discounted, from 0 to 1; DPR's value.
-        tokenize (`Callable[[str], list[str]]`, *optional*):
-            Splits a text into words. Defaults to runs of letters, digits and marks, in lower case; give one for
-            languages without spaces, or one that stems.
+        tokenize (`str` or `Callable[[str], list[str]]`, *optional*, defaults to `"words"`):
+            Splits a text into words: `"words"`, `"bigrams"` for languages without spaces, or a function; see
+            [`BM25Index.build`].
         progress (`bool`, *optional*, defaults to `True`):
             Whether to show progress bars, unless the bars of Transformers are switched off.
 

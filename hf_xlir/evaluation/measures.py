@@ -68,18 +68,9 @@ def evaluate_rankings(
 
     ```
     """
-    if relevance is None and answers is None:
-        raise ValueError("Give `relevance`, or `answers` and `passages`: there is nothing to measure against.")
-    if measures is None:
-        measures = BY_ANSWER if relevance is None else BY_RELEVANCE
-    parsed = {name: parse_measure(name) for name in _distinct(measures)}
+    parsed = parse_measures(measures, relevance is not None, answers is not None and passages is not None)
     by_relevance = {name: each for name, each in parsed.items() if each[0] != ANSWER_MEASURE}
     by_answer = {name: k for name, (kind, k) in parsed.items() if kind == ANSWER_MEASURE}
-    if by_relevance and relevance is None:
-        raise ValueError(f"{_listed(by_relevance)} need `relevance`; with `answers` only `Answer@k` can be computed.")
-    if by_answer and (answers is None or passages is None):
-        raise ValueError(f"{_listed(by_answer)} need `answers` and `passages`.")
-
     values = {}
     if by_relevance:
         values |= zip(by_relevance, measure_queries(rankings, relevance, by_relevance.values()), strict=True)
@@ -155,6 +146,36 @@ def parse_measure(name):
     return known[kind], None if k is None else int(k)
 
 
+def parse_measures(measures, with_relevance, with_answers):
+    r"""
+    What the measures' names mean, once it is sure that they can be computed.
+
+    Args:
+        measures (`list[str]`, *optional*):
+            See [`evaluate_rankings`], and its defaults.
+        with_relevance, with_answers (`bool`):
+            Whether there are judgements, and answers with passages.
+
+    Returns:
+        `dict[str, tuple[str, int or None]]`: By each name what [`parse_measure`] returns.
+
+    Raises:
+        ValueError: If a measure is unknown or lacks what it is computed from.
+    """
+    if not with_relevance and not with_answers:
+        raise ValueError("Give `relevance`, or `answers` and `passages`: there is nothing to measure against.")
+    if measures is None:
+        measures = BY_RELEVANCE if with_relevance else BY_ANSWER
+    parsed = {name: parse_measure(name) for name in _distinct(measures)}
+    by_answer = [name for name, (kind, _) in parsed.items() if kind == ANSWER_MEASURE]
+    by_relevance = [name for name in parsed if name not in by_answer]
+    if by_relevance and not with_relevance:
+        raise ValueError(f"{_listed(by_relevance)} need `relevance`; with `answers` only `Answer@k` can be computed.")
+    if by_answer and not with_answers:
+        raise ValueError(f"{_listed(by_answer)} need `answers` and `passages`.")
+    return parsed
+
+
 def _answer_values(rankings, answers, passages, cutoffs):
     if not answers:
         raise ValueError("`answers` is empty: give the answers of at least one query.")
@@ -183,4 +204,4 @@ def _listed(names):
     return ", ".join(f"`{name}`" for name in names)
 
 
-__all__ = ["evaluate_rankings", "means_by_group", "parse_measure"]
+__all__ = ["evaluate_rankings", "means_by_group", "parse_measure", "parse_measures"]

@@ -1,14 +1,13 @@
 """The BM25 index: passages that share rare words with a question."""
 
-import unicodedata
 from functools import cached_property
 
 import numpy as np
-import regex
 from datasets.search import BaseIndex, BatchedSearchResults, SearchResults
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from .bm25_words import TOKENIZERS, splitter, words
 from .checks import check_ids_match, check_k, rows_of_ids
 from .embeddings import read_ids, write_ids
 from .passages import check_passages, read_rows
@@ -16,7 +15,6 @@ from .storage import FolderWriter, check_replaceable, load_folder
 
 
 INDEX_FORMAT = "hf_xlir.bm25_index"
-WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+")
 ROWS_PER_READ = 10_000
 # What `bm25s` calls its files, and what they are called here
 FILES = {
@@ -26,11 +24,6 @@ FILES = {
     "vocab_name": "vocabulary.json",
     "params_name": "parameters.json",
 }
-
-
-def words(text):
-    """Runs of letters, digits and marks, in lower case."""
-    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 class BM25Index(BaseIndex):
@@ -48,8 +41,8 @@ class BM25Index(BaseIndex):
             The words' scores.
         ids (`list[str]`):
             The passages' ids, in the order of rows.
-        tokenize (`Callable[[str], list[str]]`, *optional*):
-            What split the passages into words; by default [`words`].
+        tokenize (`str` or `Callable[[str], list[str]]`, *optional*):
+            What split the passages into words; see [`~BM25Index.build`].
 
     Example:
     ```python
@@ -65,7 +58,7 @@ class BM25Index(BaseIndex):
     """
 
     def __init__(self, scorer, ids, tokenize=None):
-        self.ids, self.tokenize = ids, tokenize or words
+        self.ids, self.tokenize = ids, splitter(tokenize)
         self._scorer = scorer
 
     def __len__(self):
@@ -86,9 +79,11 @@ class BM25Index(BaseIndex):
                 How much repeated words count; DPR's value.
             b (`float`, *optional*, defaults to 0.4):
                 How much long passages are discounted, from 0 to 1; DPR's value.
-            tokenize (`Callable[[str], list[str]]`, *optional*):
-                Splits a text into words. Defaults to runs of letters, digits and marks, in lower case; give one for
-                languages without spaces, or one that stems.
+            tokenize (`str` or `Callable[[str], list[str]]`, *optional*, defaults to `"words"`):
+                Splits a text into words. `"words"` are runs of letters, digits and marks, in lower case; `"bigrams"`
+                also takes pairs of characters for words where a script has no spaces between them, as those of
+                Chinese, Japanese and Thai. [`~hf_xlir.index.bm25_words.tokenizer_for`] says which of the two suits.
+                Or a function, for instance one that stems; such an index is saved without it.
             progress (`bool`, *optional*, defaults to `True`):
                 Whether to show progress bars, unless the bars of Transformers are switched off.
 
@@ -104,7 +99,7 @@ class BM25Index(BaseIndex):
         if not k1 >= 0 or not 0 <= b <= 1:
             raise ValueError(f"`k1` must be a number from 0, and `b` one from 0 to 1, got {k1} and {b}.")
         ids = check_passages(passages)
-        split = tokenize or words
+        split = splitter(tokenize)
         show = progress and logging.is_progress_bar_enabled()
         vocabulary, tokens = {}, []
         with tqdm(total=len(passages), desc="Words", unit="passage", disable=not show) as bar:
@@ -217,7 +212,8 @@ class BM25Index(BaseIndex):
             names = {argument: folder.file(name).name for argument, name in FILES.items()}
             self._scorer.save(folder.path, show_progress=False, **names)
             write_ids(folder, self.ids)
-            folder.commit(INDEX_FORMAT, num_passages=len(self), own_tokenize=self.tokenize is not words)
+            own, name = self.tokenizer_name is None, self.tokenizer_name
+            folder.commit(INDEX_FORMAT, num_passages=len(self), own_tokenize=own, tokenize=name)
 
     @classmethod
     def load(cls, path, tokenize=None):
@@ -228,7 +224,7 @@ class BM25Index(BaseIndex):
             path (`str` or `os.PathLike`):
                 The folder.
             tokenize (`Callable[[str], list[str]]`, *optional*):
-                What the index was built with: a function is not saved.
+                The function that the index was built with, if it was one: functions are not saved.
 
         Returns:
             [`BM25Index`].
@@ -251,9 +247,14 @@ class BM25Index(BaseIndex):
             ids = read_ids(files)
             if not manifest["num_passages"] == len(ids) == scorer.scores["num_docs"]:
                 raise ValueError(f"`{path}` is damaged: its files are not the index that its manifest describes.")
-            return cls(scorer, ids, tokenize)
+            return cls(scorer, ids, tokenize or manifest.get("tokenize"))  # none is named in folders of old
 
         return load_folder(path, INDEX_FORMAT, open_files)
+
+    @property
+    def tokenizer_name(self):
+        """What splits texts into words, as [`~BM25Index.build`] calls it, or `None` for a function of one's own."""
+        return next((name for name, split in TOKENIZERS.items() if split is self.tokenize), None)
 
     @cached_property
     def _row_of_id(self):

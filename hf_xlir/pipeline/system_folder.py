@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from ..data.writing import write_text
-from ..index.bm25 import BM25Index, words
+from ..index.bm25 import BM25Index
 from ..index.storage import ABANDONED
 from ..models.configuration_system import RetrievalSystemConfig
 from .model_part import ModelPart
@@ -63,7 +63,7 @@ def save_system(system, path, task, defaults):
         raise ValueError(f"`{path}` is a file: give a folder.")
     before = _replaceable(path)
     for name, each in system.retrievers.items():
-        if isinstance(each.index, BM25Index) and each.index.tokenize is not words:
+        if isinstance(each.index, BM25Index) and each.index.tokenizer_name is None:
             raise ValueError(
                 f"The BM25 index of `{name}` has a `tokenize` of its own, and a function is not saved: build it with "
                 "the default one, or save the parts apart."

@@ -99,7 +99,7 @@ def test_no_such_measure(name):
         ({"relevance": RELEVANCE, "measures": "RR"}, "`measures` must be a list of at least one name, got 'RR'"),
         ({"answers": ANSWERS, "passages": PASSAGES, "measures": ["RR", "R@5"]}, "`RR`, `R@5` need `relevance`"),
         ({"relevance": RELEVANCE, "measures": ["Answer@5"]}, "`Answer@5` need `answers` and `passages`"),
-        ({"answers": ANSWERS}, "need `answers` and `passages`"),
+        ({"answers": ANSWERS}, "Give `relevance`, or `answers` and `passages`"),
         ({"answers": {}, "passages": PASSAGES}, "`answers` is empty"),
         ({"answers": ANSWERS, "passages": PASSAGES[:1]}, r"2 ranked passages are not among .* \['b', 'c'\]"),
         ({"relevance": RELEVANCE, "groups": {"q1": "fi"}}, "The query `q2` has no group"),

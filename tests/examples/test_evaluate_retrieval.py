@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,9 +24,11 @@ from hf_xlir.evaluation import (
     save_ranking,
     xor_retrieve_metrics,
 )
+from hf_xlir.evaluation.report import NOT_INDEPENDENT
 from hf_xlir.models.auto import load_retriever
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 RIVERS = {"Nile": "north", "Volga": "south", "Seine": "west", "Amazon": "east", "Mekong": "south and east"}
 
 
@@ -92,7 +97,8 @@ def test_model_bm25_and_their_fusion_on_the_mini_world(run, colbert):
     ]
     per_query = [reciprocal_rank(ranked, benchmark.relevance, per_query=True) for ranked in (model, bm25)]
     assert results["comparisons"][2]["p_value"] == pytest.approx(compare_runs(*per_query).p_value)
-    assert results["notes"] == [f"`model` is `{Path(colbert).name}`."]
+    assert results["notes"] == [NOT_INDEPENDENT, f"`model` is `{Path(colbert).name}`."]
+    assert NOT_INDEPENDENT in printed  # the same questions in two languages
     assert (folder / "results.md").read_text("utf-8") in printed
     assert (folder / "by_language.svg").is_file() and (folder / "recall_curve.svg").is_file()
 
@@ -221,6 +227,7 @@ def test_hidden_answers_give_predictions_only(run, xor):
         (["--ranking_file", "a/run.trec", "b/run.tsv"], "--ranking_file needs NAME=FILE where names are equal"),
         (["--ranking_file", "bm25.trec"], "or one of model, bm25 and fusion"),
         (["--measures", "R@5", "P@5"], "--measures: 'P@5' is no measure"),
+        (["--fusion_weights", "-1", "1"], "--fusion_weights: `weights` must be numbers from 0"),
         (["--k", "0"], "--k must be a positive integer, got 0"),
     ],
 )
@@ -236,10 +243,66 @@ def test_what_is_missing_is_said_at_once(run, monkeypatch, tmp_path):
         run("--benchmark", "mini-world", "--ranking_file", "run.trec")
     with pytest.raises(FileNotFoundError, match="`passages`: There is no file `absent.tsv`"):
         run("--benchmark", "nq", "--passages", "absent.tsv")
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    (tmp_path / "run.trec").write_text("q1 Q0 a 1 high x\n")
+    with pytest.raises(ValueError, match="line 1: the score 'high' is no number"):
+        run("--benchmark", "mini-world", "--no_plots", "--ranking_file", tmp_path / "run.trec")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="Plots need `matplotlib`"):
         run("--benchmark", "mini-world")
     assert not (tmp_path / "out").exists()
+
+
+def test_measures_that_a_benchmark_has_not_are_refused_before_it_is_ranked(run, beir, xor, tmp_path):
+    with pytest.raises(ValueError, match="`Answer@5` need `answers` and `passages`"):
+        run("--benchmark", beir, "--measures", "R@5", "Answer@5", "--no_plots")
+    with pytest.raises(ValueError, match="`R@5` need `relevance`"):
+        run(*xor, "--measures", "R@5", "--tokenize", "treebank")
+    assert not (tmp_path / "out").exists()
+
+
+def test_passages_in_a_language_without_spaces(run, beir):
+    """Questions and passages share no run of letters, but pairs of characters."""
+    texts = {"Nile": "尼罗河向北流入地中海。", "Volga": "伏尔加河向南流入里海。", "Seine": "塞纳河流经巴黎。"}
+    corpus = [{"_id": name, "title": "", "text": text} for name, text in texts.items()]
+    queries = [{"_id": f"q{name}", "text": f"请问{text[:3]}在哪里?"} for name, text in texts.items()]
+    (beir / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
+    (beir / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    (beir / "qrels" / "test.tsv").write_text("\n".join(f"q{name}\t{name}\t1" for name in texts))
+    options = ("--benchmark", beir, "--measures", "R@1", "--no_plots")
+    for given, expected in (((), 1.0), (("--bm25_tokenize", "bigrams"), 1.0), (("--bm25_tokenize", "words"), 0.0)):
+        _, results, printed = run(*options, *given)
+        assert results["systems"]["bm25"]["R@1"] == {"mean": expected}
+        assert results["notes"] == ["`bm25` counts pairs of characters as words."] * int(expected)
+        assert (results["notes"] == []) or results["notes"][0] in printed
+
+
+def test_two_processes_write_what_one_does(run, beir, colbert, tmp_path):
+    options = ("--benchmark", str(beir), "--no_plots", "--model_name_or_path", str(colbert))
+    one, results, _ = run(*options, output="one")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command += [
+        str(EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"),
+        str(EXAMPLES / "evaluate_retrieval.py"),
+    ]
+    command += [*options, "--use_cpu", "--output_dir", str(tmp_path / "two")]
+    path = os.pathsep.join([str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("questions on") == done.stdout.count("are in") == 1  # the first process alone speaks
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*") if path.is_file()
+    )
+    two = json.loads((tmp_path / "two" / "results.json").read_text("utf-8"))
+    assert two["notes"] == results["notes"] and two["num_questions"] == results["num_questions"]
+    for name in ("model", "bm25", "fusion"):
+        rankings = [load_ranking(folder / "rankings" / f"{name}.jsonl") for folder in (one, tmp_path / "two")]
+        assert rankings[0].rankings.keys() == rankings[1].rankings.keys()
+        for id, scores in rankings[0].scores.items():
+            assert rankings[1].scores[id] == pytest.approx(scores, abs=1e-4)
+        for measure, values in results["systems"][name].items():
+            assert two["systems"][name][measure] == pytest.approx(values, abs=0.02)
 
 
 @pytest.mark.parametrize("language, reached", [("en", 0.5), ("ar", 0.0)])

@@ -1,11 +1,14 @@
 """The BM25 index: restricted, attached, saved. That its scores are BM25's is tested with `rank_by_bm25`."""
 
+import json
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from hf_xlir.index import BM25Index, DenseEmbeddings
-from hf_xlir.index.bm25 import words
+from hf_xlir.index.bm25_words import bigrams, words
+from hf_xlir.index.storage import MANIFEST
 
 
 TEXTS = ["river hill", "nile", "hill river", "nile river", "river hill", "hill river", "north"]
@@ -77,6 +80,24 @@ def test_a_splitter_of_ones_own_is_given_again(tmp_path):
     BM25Index.build(passages, progress=False).save(tmp_path)
     with pytest.raises(ValueError, match="with no `tokenize` of its own: leave it out"):
         BM25Index.load(tmp_path, tokenize=list)
+    assert BM25Index.load(tmp_path).tokenize is words
+
+
+def test_a_splitter_that_has_a_name_is_saved(tmp_path):
+    passages = [{"id": "a", "text": "尼罗河向北流"}, {"id": "b", "text": "伏尔加河向南流"}]
+    index = BM25Index.build(passages, tokenize="bigrams", progress=False)
+    index.save(tmp_path)
+    loaded = BM25Index.load(tmp_path)
+    assert loaded.tokenize is bigrams and loaded.tokenizer_name == "bigrams"
+    assert loaded.search("伏尔加河在哪里").indices.tolist() == [1]
+    assert BM25Index.build(passages, progress=False).search("伏尔加河在哪里").indices.tolist() == []
+    with pytest.raises(ValueError, match="with no `tokenize` of its own: leave it out"):
+        BM25Index.load(tmp_path, tokenize=bigrams)
+    with pytest.raises(ValueError, match="`tokenize` is 'pieces'. Choose one of 'words', 'bigrams'"):
+        BM25Index.build(passages, tokenize="pieces")
+    # One that was saved before splitters had names counts words
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({k: v for k, v in manifest.items() if k != "tokenize"}))
     assert BM25Index.load(tmp_path).tokenize is words
 
 
