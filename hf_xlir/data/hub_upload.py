@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx  # or httpx2: the one that it uses
 from transformers.utils import logging
 
 from .card_metadata import check_card
@@ -145,7 +145,7 @@ def _may_pass(error):
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code
             return status in PASSING or status >= 500
-        if isinstance(error, httpx2.TransportError):
+        if isinstance(error, httpx.TransportError):
             return True
         error = error.__cause__
     return False

@@ -176,7 +176,9 @@ class PublishingMixin:
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = self.args.hub_token if token is None else token
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
+            if private is not None:  # an argument of the method below only from transformers 5.23 on
+                self.args.hub_private_repo = private
+            self.init_hf_repo(token=token)
         before, self._publishing = self._publishing, True
         try:
             self.save_model(_internal_call=True)

@@ -26,9 +26,9 @@ class ReaderTrainingArguments(PublishableArguments, Seq2SeqTrainingArguments):
     and the token that decoding starts from; `remove_unused_columns` is `False`, since the collator reads columns that
     no model takes; and `ddp_find_unused_parameters` is `False`, since every parameter is used.
 
-    `activation_checkpointing` (or `gradient_checkpointing`, its older name) computes the layers of encoder and decoder
-    once more in the backward pass instead of keeping what they computed, with the same gradients: a hundred passages
-    of 250 tokens then need the memory of a few.
+    `gradient_checkpointing` (or `activation_checkpointing`, its name from transformers 5.23 on) computes the layers of
+    encoder and decoder once more in the backward pass instead of keeping what they computed, with the same gradients:
+    a hundred passages of 250 tokens then need the memory of a few.
 
     Example:
     ```python

@@ -39,7 +39,7 @@ FID = {
     "per_device_train_batch_size": 1,
     "max_grad_norm": 1.0,
     "weight_decay": 0.01,
-    "activation_checkpointing": True,
+    "gradient_checkpointing": True,
     "predict_with_generate": True,
     "load_best_model_at_end": True,
     "metric_for_best_model": "exact_match",

@@ -62,7 +62,7 @@ class TestChunks:
         small_chunks(16)
         reader = make_reader(make_backbone()).train()
         if checkpointing:
-            reader.activation_checkpointing_enable()
+            reader.gradient_checkpointing_enable()
         shapes = shapes_of(reader.encoder.block[0])
         reader(**make_inputs(RAGGED, length=12), labels=LABELS)
         assert shapes == [(1, 9), (2, 8), (3, 4)]

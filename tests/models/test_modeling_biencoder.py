@@ -564,7 +564,7 @@ class TestTraining:
         target = torch.randn(2, 2, 8)
         for checkpointing in (False, True):
             if checkpointing:
-                model.activation_checkpointing_enable()
+                model.gradient_checkpointing_enable()
             model.zero_grad()
             torch.manual_seed(1)
             out = [model(IDS, MASK, text_type=each).embeddings for each in ("query", "document")]

@@ -398,8 +398,8 @@ class TestTraining:
         target = torch.randn(2, 6, 12)
         for checkpointing in (False, True):
             if checkpointing:
-                model.activation_checkpointing_enable()
-                assert model.is_activation_checkpointing and model.encoder.is_activation_checkpointing
+                model.gradient_checkpointing_enable()
+                assert model.is_gradient_checkpointing and model.encoder.is_gradient_checkpointing
             model.zero_grad()
             torch.manual_seed(1)
             loss = (model(IDS, MASK).embeddings * target).sum()

@@ -487,7 +487,7 @@ class TestTraining:
             reader = make_reader(make_backbone(name)).double().train()
             assert reader.config.dropout_rate == 0.1
             if checkpointing:
-                reader.activation_checkpointing_enable()
+                reader.gradient_checkpointing_enable()
             torch.manual_seed(0)
             out = reader(**inputs, labels=LABELS, output_reader_scores=True)
             out.loss.backward()
@@ -503,7 +503,7 @@ class TestTraining:
         config = LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q", "v"], r=2, init_lora_weights=False)
         tuned = get_peft_model(copy.deepcopy(reader), config).train()
         if checkpointing:
-            tuned.base_model.model.activation_checkpointing_enable()
+            tuned.base_model.model.gradient_checkpointing_enable()
         tuned(**inputs, labels=LABELS).loss.backward()
         trained = {key: parameter for key, parameter in tuned.named_parameters() if parameter.requires_grad}
         # 3 encoder layers with one attention, 3 decoder layers with two; q and v; A and B

@@ -112,12 +112,12 @@ def test_a_step_averages_its_batches(tmp_path):
             torch.testing.assert_close(updated, parameter - 1e-2 * parameter.grad, rtol=0, atol=1e-6)
 
 
-def test_activation_checkpointing_changes_no_weight(tmp_path):
+def test_gradient_checkpointing_changes_no_weight(tmp_path):
     weights = []
-    for given in ({}, {"activation_checkpointing": True}, {"gradient_checkpointing": True}):
+    for given in ({}, {"gradient_checkpointing": True}):
         trainer = make_trainer(tmp_path, **given)
         trainer.train()
-        assert trainer.model.is_activation_checkpointing == bool(given)
+        assert trainer.model.is_gradient_checkpointing == bool(given)
         weights.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
     for others in weights[1:]:
         for name, value in weights[0].items():

@@ -73,7 +73,7 @@ def test_fp16(run, chunk_size):
 @pytest.mark.parametrize("chunk_size", [None, 5])
 def test_activation_checkpointing(run, chunk_size):
     plain, checkpointed = (
-        run(gradient_cache_chunk_size=chunk_size, activation_checkpointing=on) for on in (False, True)
+        run(gradient_cache_chunk_size=chunk_size, gradient_checkpointing=on) for on in (False, True)
     )
     # every pass with a gradient runs the layer once more
     chunks = 1 + 1 if chunk_size is None else 2 + 5

@@ -55,7 +55,7 @@ CASES = {
     "activation checkpointing": (
         "biencoder",
         {"share_encoders": False},
-        {"objective": "in_batch_nce", "activation_checkpointing": True},
+        {"objective": "in_batch_nce", "gradient_checkpointing": True},
     ),
 }
 # Their batches in chunks of three: the last chunk is smaller, queries have fewer chunks than documents, and the
