@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 
 from ..data.reader_collator import target_of
+from ..models.fid_answers import ANSWER_LENGTH, answer_limit, generate_answers, scores_read
 from .answer_likelihood import answer_log_likelihoods
 from .answers import exact_match, f1_score
 
 
-ANSWER_LENGTH = 50  # token ids of an answer where the processor sets no limit
 SCORES = ("attention", "likelihood")
 
 
@@ -73,32 +73,25 @@ answer_log_likelihoods`]); an example that has neither gets no scores then.
     check_scores(scores)
     model.eval()
     if "max_length" not in generation:
-        generation.setdefault("max_new_tokens", processor.answer_maxlength or ANSWER_LENGTH)
-    generation = {"do_sample": False, "num_beams": 1, **generation, "return_dict_in_generate": True}
+        generation.setdefault("max_new_tokens", answer_limit(processor))
+    generation = {"do_sample": False, "num_beams": 1, **generation, "output_reader_scores": scores == "attention"}
     order = sorted(range(len(examples)), key=lambda place: _size(examples[place], processor.n_context))
     answers = [None] * len(examples)
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
         questions = [examples[place]["question"] for place in places]
         passages = [examples[place]["ctxs"] for place in places]
-        inputs = processor(questions, passages).to(model.device)
-        output = model.generate(**inputs, output_reader_scores=scores == "attention", **generation)
-        texts = processor.batch_decode(output.sequences, skip_special_tokens=True)
-        found = [None] * len(places)
-        if scores == "attention":
-            found = output.reader_scores.tolist()
-        elif scores == "likelihood":
+        _, texts, found = generate_answers(model, processor, questions, passages, **generation)
+        if scores == "likelihood":
             targets = [target_of(examples[place]) for place in places]
             found = _likelihoods(model, processor, questions, passages, targets)
-        for place, text, of_one, of_question in zip(places, texts, found, passages, strict=True):
-            if of_one is not None:
-                of_one = of_one[: len(of_question[: processor.n_context])]
-                if not all(map(math.isfinite, of_one)):
-                    raise ValueError(
-                        f"The reader's scores of passages for {examples[place]['question']!r:.80} are not all finite: "
-                        "its weights are damaged, or overflow the type that it was loaded in; try float32."
-                    )
-            answers[place] = ReadAnswer(text.strip(), of_one)
+        for place, text, of_one in zip(places, texts, found or [None] * len(places), strict=True):
+            if of_one is not None and not all(map(math.isfinite, of_one)):
+                raise ValueError(
+                    f"The reader's scores of passages for {examples[place]['question']!r:.80} are not all finite: its "
+                    "weights are damaged, or overflow the type that it was loaded in; try float32."
+                )
+            answers[place] = ReadAnswer(text, of_one)
     return answers
 
 
@@ -109,15 +102,15 @@ def check_scores(scores):
 
 
 def _likelihoods(model, processor, questions, passages, targets):
-    """The passages' scores of each question, padded at the end; `None` where no answer is known."""
+    """The passages' scores of each question; `None` where no answer is known."""
     known = [place for place, target in enumerate(targets) if target is not None]
     found = [None] * len(targets)
     if known:
-        given = ([each[place] for place in known] for each in (questions, passages, targets))
-        inputs = processor(*given).to(model.device)
+        questions, passages, targets = ([each[place] for place in known] for each in (questions, passages, targets))
+        inputs = processor(questions, passages, targets).to(model.device)
         scores = answer_log_likelihoods(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
-        for place, row in zip(known, scores.tolist(), strict=True):
-            found[place] = row
+        for place, of_one in zip(known, scores_read(scores.tolist(), passages, processor), strict=True):
+            found[place] = of_one
     return found
 
 
@@ -214,4 +207,4 @@ def _size(example, n_context):
     return len(passages), max((len(each.get("title") or "") + len(each["text"]) for each in passages), default=0)
 
 
-__all__ = ["ReadAnswer", "answer_metrics", "judge_answer", "known_answers", "read_answers"]
+__all__ = ["ANSWER_LENGTH", "ReadAnswer", "answer_metrics", "judge_answer", "known_answers", "read_answers"]

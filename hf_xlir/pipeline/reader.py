@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import torch
 
+from ..models.fid_answers import answer_limit, generate_answers
 from .model_part import ModelPart
 
 
-ANSWER_LENGTH = 50  # token ids of an answer where neither the processor nor the model sets a limit
 NUM_PASSAGES = 100  # where the processor sets no limit; that of the paper
 
 
@@ -77,11 +77,8 @@ class Reader:
         processor = copy.copy(processor)
         processor.n_context = None  # how many are read was decided before
         arguments = _arguments(model, processor, num_answers, generate_kwargs or {})
-        inputs = processor(questions, passages).to(model.device)
-        output = model.generate(
-            **inputs, **arguments, output_reader_scores=True, output_logits=True, return_dict_in_generate=True
-        )
-        texts = processor.batch_decode(output.sequences, skip_special_tokens=True)
+        arguments |= {"output_reader_scores": True, "output_logits": True}
+        output, texts, looked = generate_answers(model, processor, questions, passages, **arguments)
         scores = _sequence_probabilities(output, _end_ids(model, arguments)).tolist()
         per_question = len(texts) // len(questions)
         starts = range(0, len(texts), per_question)
@@ -89,7 +86,6 @@ class Reader:
             distinct_answers(texts[start : start + per_question], scores[start : start + per_question], num_answers)
             for start in starts
         ]
-        looked = [of_one[: len(own)] for of_one, own in zip(output.reader_scores.tolist(), passages, strict=True)]
         return answers, looked
 
 
@@ -97,7 +93,7 @@ def distinct_answers(texts, scores, most):
     """The likeliest answers, each text once, with the score of its likeliest form."""
     best = {}
     for text, score in zip(texts, scores, strict=True):
-        best[text.strip()] = max(score, best.get(text.strip(), score))
+        best[text] = max(score, best.get(text, score))
     return sorted((Answer(*each) for each in best.items()), key=lambda answer: -answer.score)[:most]
 
 
@@ -105,7 +101,7 @@ def _arguments(model, processor, num_answers, given):
     """The arguments of `generate`: the caller's, over the model's own defaults, over those of this file."""
     arguments, own = dict(given), model.generation_config
     if {"max_length", "max_new_tokens"}.isdisjoint(arguments) and own.max_new_tokens is None:
-        arguments["max_new_tokens"] = processor.answer_maxlength or ANSWER_LENGTH
+        arguments["max_new_tokens"] = answer_limit(processor)
     if num_answers > 1:
         arguments.setdefault("num_return_sequences", num_answers)
         if not arguments.get("do_sample", own.do_sample):

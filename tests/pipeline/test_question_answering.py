@@ -100,7 +100,7 @@ def test_several_answers(ask, reader, world, beams):
 
 
 def test_answers_of_one_text_are_one():
-    answers = distinct_answers(["b", " a", "a ", "c", "c"], [0.2, 0.1, 0.3, 0.25, 0.01], 2)
+    answers = distinct_answers(["b", "a", "a", "c", "c"], [0.2, 0.1, 0.3, 0.25, 0.01], 2)
     assert answers == [("a", 0.3), ("c", 0.25)]
 
 
