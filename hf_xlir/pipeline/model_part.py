@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from ..models.modeling_fid_t5 import FiDT5ForConditionalGeneration
 from ..models.pairing import check_processor
 from ..models.processing_fid_t5 import FiDT5Processor
+from .part_facts import facts_of, write_facts
 
 
 RETRIEVER_TYPES = ("colbert_xlmr", "biencoder")
@@ -37,7 +38,7 @@ class ModelPart:
 
     def __init__(self, config, load, copy=None, path=None):
         self.config, self.key = config, id(self)
-        self._load, self._copy, self._path = load, copy, path
+        self._load, self._copy, self._path, self._facts = load, copy, path, None
         self._loaded, self._lock = None, threading.Lock()
 
     @classmethod
@@ -119,6 +120,13 @@ class ModelPart:
                 model.to(device)
         return model, processor
 
+    def facts(self, token=None, offline=True):
+        """What is known of the model's origin, languages and licence: [`~hf_xlir.pipeline.part_facts.facts_of`]."""
+        if self._facts is None or not offline:
+            source = self._path or self.config._name_or_path
+            self._facts = facts_of(source, getattr(self.config, "_commit_hash", None), token, offline)
+        return self._facts
+
     def is_within(self, folder):
         """Whether the weights are still to be read from somewhere in a folder."""
         return self._loaded is None and Path(folder).resolve() in Path(self._path).resolve().parents
@@ -130,6 +138,7 @@ class ModelPart:
         else:
             for each in self.get():
                 each.save_pretrained(folder)
+            write_facts(self.facts(), folder)
 
 
 __all__ = ["RETRIEVER_TYPES", "ModelPart"]

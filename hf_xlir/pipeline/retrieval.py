@@ -167,31 +167,37 @@ class RetrievalPipeline(Pipeline):
         given = {"index": index, "passages": passages}
         return cls(model, **{name: value for name, value in given.items() if value is not None}, **arguments)
 
-    def save_pretrained(self, save_directory):
+    def save_pretrained(self, save_directory, **card_arguments):
         r"""
         Write the whole system to a folder, all at once: a run that is killed leaves what was there before.
 
         The folder has a `config.json` that names the others: `passages` (Arrow), `index`, `retriever`, and `reranker`
         and `reader` where there are; those of several retrievers are `index-NAME` and `retriever-NAME`. Where such a
         folder is replaced, the new one has a further suffix. The parts load alone, too:
-        `AutoModel.from_pretrained(folder, subfolder="retriever")`.
+        `AutoModel.from_pretrained(folder, subfolder="retriever")`. Its `README.md` is a card for the Hub.
 
         Args:
             save_directory (`str` or `os.PathLike`):
                 The folder, made if absent.
+            card_arguments:
+                What the card says: arguments of [`~hf_xlir.pipeline.system_card.build_system_card`], such as
+                `language`, `license` and `evaluations`. Without any, a `README.md` that somebody wrote or changed
+                stays.
 
         Raises:
-            ValueError: If the folder holds something else with a `config.json`, such as a model, or a part cannot be
-                saved, such as a BM25 index with a splitter of its own.
+            ValueError: If the folder holds something else with a `config.json`, such as a model, a part cannot be
+                saved, such as a BM25 index with a splitter of its own, or the card's metadata are not valid.
             OSError: If the folder cannot be written to, or is full; what it held is unchanged.
         """
-        from .system_folder import save_system
+        from .publishing import save_with_card
 
-        save_system(self.model, save_directory, self.task, self._forward_params)
+        save_with_card(self, save_directory, card_arguments)
 
-    def push_to_hub(self, repo_id, *, private=None, token=None, revision=None, commit_message=None, card=None):
+    def push_to_hub(
+        self, repo_id, *, private=None, token=None, revision=None, commit_message=None, card=None, **card_arguments
+    ):
         r"""
-        Upload the whole system to a repository of models, made if absent.
+        Upload the whole system to a repository of models, made if absent, in one commit.
 
         Args:
             repo_id (`str`):
@@ -205,15 +211,22 @@ class RetrievalPipeline(Pipeline):
             commit_message (`str`, *optional*):
                 By default what was pushed.
             card (`str`, *optional*):
-                Text of the `README.md`, with its metadata. By default a short one, unless the repository has one.
+                Text of the `README.md`, with its metadata, in the place of the one that is made.
+            card_arguments:
+                What the card says: arguments of [`~hf_xlir.pipeline.system_card.build_system_card`], such as
+                `language`, `license` and `evaluations`. Without any, a card that somebody wrote or changed stays.
 
         Returns:
             `huggingface_hub.CommitInfo`: The commit.
+
+        Raises:
+            ValueError: If the card's metadata are not valid, or a part cannot be saved.
+            huggingface_hub.errors.HfHubHTTPError: If the Hub refuses, for lack of a token for instance.
         """
         from .publishing import push_system
 
         message = commit_message or f"Upload {type(self).__name__}"
-        return push_system(self, repo_id, private, token, revision, message, card)
+        return push_system(self, repo_id, private, token, revision, message, card, card_arguments)
 
     def __call__(self, inputs, *, batch_size=None, **parameters):
         r"""

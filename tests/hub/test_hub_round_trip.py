@@ -1,5 +1,6 @@
 """From a Trainer to the Hub and back: fresh processes with empty caches, which reach the test's server alone."""
 
+import ast
 import json
 
 import pytest
@@ -16,11 +17,15 @@ from transformers.utils import logging
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import FiDT5Processor, QuestionAnsweringPipeline, RetrieverTrainer
-from hf_xlir.index import LateInteractionIndex, embed_passages
+from hf_xlir.hub import push_index_to_hub
+from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages
 
 
 REPO = "tester/my-colbert"
 TEXTS = ["red green", "blue"]
+PASSAGES = Dataset.from_dict(
+    {"id": ["1", "2", "3"], "title": ["red", "", "sea"], "text": ["green blue", "rain", "blue blue red"]}
+)
 
 ENCODE = f"""
 import torch
@@ -208,12 +213,44 @@ processor = AutoProcessor.from_pretrained({REPO!r})
             make_trainer(tmp_path / "other", hub_model_id="tester/other").push_to_hub(token="hf_wrong")
 
 
+def usage_of(*cards):
+    """The first Python of each card, as it is printed, with what it prints in the answer."""
+    codes = [str(card).split("```python\n")[1].split("```")[0] for card in cards]
+    return f"""
+import contextlib, io
+
+ANSWER["printed"] = []
+for code in {codes!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {{}})
+    ANSWER["printed"].append(printed.getvalue())
+"""
+
+
+class TestUsageAsPrinted:
+    """Of what is in repositories, in fresh processes with empty caches."""
+
+    @pytest.mark.parametrize("kind", ["colbert", "biencoder"])
+    def test_of_an_index_and_its_model(self, hub, in_fresh_process, tmp_path, kind, own_hub_export):
+        model, processor = make_retriever(kind, make_tokenizer())
+        args = make_arguments(tmp_path, objective="in_batch_nce", hub_model_id=REPO)
+        commit = RetrieverTrainer(model, args, processor, train_dataset=make_rows()).push_to_hub()
+        vectors = embed_passages(model.eval(), processor, PASSAGES, progress=False)
+        if kind == "colbert":
+            index = LateInteractionIndex.build(vectors)
+        else:
+            index = add_dense_index(PASSAGES.select(range(len(PASSAGES))), vectors, "dense").get_index("dense")
+        push_index_to_hub(index, PASSAGES, "tester/index", model_id=REPO, model_revision=commit.oid, license="mit")
+        card = hub.files("tester/index", "datasets")["README.md"].decode()
+        assert faults_of_card(card, "dataset") == ([], [])
+        found, scores = in_fresh_process(usage_of(card, hub.files(REPO)["README.md"].decode()))["printed"]
+        assert sorted(ast.literal_eval(found)) == sorted(PASSAGES["text"]) and "tensor([[" in scores
+
+
 class TestSystems:
     def test_answers_from_a_repository(self, hub, in_fresh_process):
         """Published here, asked there: all that a question needs comes from the repository."""
-        passages = Dataset.from_dict(
-            {"id": ["1", "2", "3"], "title": ["red", "", "sea"], "text": ["green blue", "rain", "blue blue red"]}
-        )
+        passages = PASSAGES
         model, processor = make_retriever("colbert", make_tokenizer())
         tokenizer = make_reader_tokenizer()
         reader = make_reader(make_backbone(seed=2, vocab_size=len(tokenizer)))
@@ -227,8 +264,15 @@ class TestSystems:
         )
         questions = ["blue sea", "rain"]
         expected = ask(questions, n_context=2)
-        commit = ask.push_to_hub("tester/answers")
-        assert faults_of_card(hub.files("tester/answers")["README.md"].decode(), "model") == ([], [])
+        results = {"Own questions": {"exact_match": {"fi": 12.5, "ko": 0.0, "mean": 6.25}}}
+        commit = ask.push_to_hub("tester/answers", language=["fi", "ko"], license="mit", evaluations=results)
+        card = ModelCard.load("tester/answers")  # as huggingface_hub reads it
+        assert faults_of_card(str(card), "model") == ([], [])
+        found = {each.dataset_config: (each.metric_type, each.metric_value) for each in card.data.eval_results}
+        assert found == {
+            language: ("exact_match", value) for language, value in results["Own questions"]["exact_match"].items()
+        }
+        assert in_fresh_process(usage_of(card))["printed"] == [ask("red?", n_context=5)["answer"] + "\n"]
         answer = in_fresh_process(
             f"""
 try:

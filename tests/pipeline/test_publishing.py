@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from transformers import pipeline
 
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
@@ -31,6 +31,47 @@ def test_what_was_there_is_replaced(hub, ask, search, world):
     assert hub.files(REPO)["README.md"].endswith(b"New.")
     found = RetrievalPipeline.from_pretrained(REPO, device="cpu")(world.questions)
     assert found == search("bm25")(world.questions)
+
+
+def test_a_card_that_nobody_changed_is_replaced(hub, search):
+    """A system that replaces another is not described by the other's card."""
+    search("dense").push_to_hub(REPO, language="ko", license="mit")
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert (card.data.language, card.data.license) == (["ko"], "mit") and "one vector a text" in card.text
+    search("bm25").push_to_hub(REPO)
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert card.data.license is None and "by BM25" in card.text
+    HfApi().upload_file(path_or_fileobj=b"---\nlicense: mit\n---\nMine.", path_in_repo="README.md", repo_id=REPO)
+    search("bm25").push_to_hub(REPO, license="apache-2.0", evaluations={"XQuAD-R": {"recall@5": {"ko": 0.5}}})
+    card = ModelCard.load(REPO)
+    assert card.data.license == "apache-2.0" and card.data.eval_results[0].metric_value == 0.5
+
+
+def test_models_of_the_hub_are_named(hub, parts, world):
+    """With what their cards say, which nobody has downloaded yet."""
+    for each in parts.colbert:
+        each.push_to_hub("tester/retriever")
+    card = b"---\nlicense: cc-by-4.0\nlanguage: [ko]\nbase_model: user/other\n---\nIts card."
+    HfApi().upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="tester/retriever")
+    passages = world.passages.select(range(24))
+    passages.info.license = "cc-by-4.0"
+    pipe = RetrievalPipeline.from_pretrained("tester/retriever", index=parts.late, passages=passages, device="cpu")
+    pipe.push_to_hub(REPO)
+    data = ModelCard.load(REPO).data
+    assert (data.base_model, data.license, data.language) == (["tester/retriever"], "cc-by-4.0", ["ko"])
+    RetrievalPipeline.from_pretrained(REPO, device="cpu").push_to_hub("tester/copy")  # and from there on
+    assert ModelCard.load("tester/copy").data.to_dict() == data.to_dict()
+
+
+def test_nothing_is_made_for_a_card_that_is_wrong(hub, search):
+    for arguments, message in (
+        ({"license": "MIT License"}, "the Hub calls that one `mit`"),
+        ({"card": "---\nlicense: MIT\n---\n"}, "the Hub calls that one `mit`"),
+        ({"card": "Mine.", "license": "mit"}, "not both"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search("bm25").push_to_hub(REPO, **arguments)
+    assert not hub.repositories
 
 
 def test_revisions(hub, ask, search, world):

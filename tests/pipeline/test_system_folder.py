@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
-import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 import hf_xlir
 from hf_xlir import BiEncoderModel, ColBERTXLMRModel, QuestionAnsweringPipeline, RetrievalPipeline
 from hf_xlir.index import BM25Index, LateInteractionIndex, embed_passages
 from hf_xlir.pipeline.model_part import ModelPart
-from hf_xlir.pipeline.publishing import system_card
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ class TestRoundTrip:
     def test_of_everything(self, whole, world, tmp_path):
         whole.save_pretrained(tmp_path)
         assert names_in(tmp_path) == [
-            "config.json",
+            *("README.md", "config.json"),
             *("index-bm25", "index-colbert", "index-dense"),
             "passages",
             *("reader", "reranker", "retriever-colbert", "retriever-dense"),
@@ -66,7 +64,7 @@ class TestRoundTrip:
         pipe = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu", k=2)
         pipe.save_pretrained(tmp_path / "new" / "folder")
         folder = tmp_path / "new" / "folder"
-        assert names_in(folder) == ["config.json", "index", "passages", "retriever"]
+        assert names_in(folder) == ["README.md", "config.json", "index", "passages", "retriever"]
         assert load(folder)(world.questions) == pipe(world.questions)
         assert len(load(folder, k=5)(world.questions[0])) == 5
         values = json.loads((folder / "config.json").read_text())
@@ -90,7 +88,8 @@ class TestRoundTrip:
         model, processor = parts.colbert
         pipe = search("colbert", "bm25", reranker=model, reranker_processor=processor)
         pipe.save_pretrained(tmp_path)
-        assert names_in(tmp_path) == ["config.json", "index-bm25", "index-colbert", "passages", "retriever-colbert"]
+        parts = ["index-bm25", "index-colbert", "passages", "retriever-colbert"]
+        assert names_in(tmp_path) == ["README.md", "config.json", *parts]
         loaded = load(tmp_path)
         assert loaded(world.questions) == pipe(world.questions)
         assert loaded.model.reranker.model is loaded.model.retrievers["colbert"].model
@@ -175,7 +174,7 @@ class TestSavingAgain:
         ask("colbert", "bm25").save_pretrained(tmp_path)
         search("dense").save_pretrained(tmp_path)
         names = names_in(tmp_path)
-        assert len(names) == 5 and {"config.json", "notes.txt"} < set(names)
+        assert len(names) == 6 and {"README.md", "config.json", "notes.txt"} < set(names)
         assert [name.split("-")[0] for name in names if "." not in name] == ["index", "passages", "retriever"]
         assert load(tmp_path)(world.questions) == search("dense")(world.questions)
 
@@ -187,7 +186,7 @@ class TestSavingAgain:
             loaded.save_pretrained(tmp_path)
             assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
         assert loaded(world.questions) == expected
-        assert len(names_in(tmp_path)) == 6
+        assert len(names_in(tmp_path)) == 7
         shutil.rmtree(tmp_path)  # what is mapped stays readable
         loaded.save_pretrained(tmp_path)
         assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
@@ -366,30 +365,3 @@ class TestRefused:
             ColBERTXLMRModel.from_pretrained(folder)
         with pytest.raises(ValueError, match="RetrievalSystemConfig"):
             AutoModel.from_pretrained(folder)
-
-
-def test_card(ask, search, parts, world):
-    card = system_card(ask("colbert", "bm25"), "me/my-system")
-    _, metadata, text = card.split("---\n")
-    assert yaml.safe_load(metadata) == {
-        "library_name": "hf_xlir",
-        "pipeline_tag": "question-answering",
-        "tags": ["xlir-question-answering"],
-    }
-    assert "Answers questions from 24 passages, which it finds by late interaction of tokens and BM25" in text
-    [code] = [part.split("```")[0] for part in text.split("```python\n")[1:]]
-    compile(code, "card", "exec")
-    assert 'pipeline("xlir-question-answering", model="me/my-system")' in code
-    assert "pipeline_tag: text-ranking" in system_card(search("dense"), "me/my-system")
-    assert f"{world.passages[0]['title']}?" in code
-    limitations = text.partition("## Limitations")[2]
-    assert "It always writes an answer" in limitations and "is not stated" in limitations
-    assert "writes an answer" not in system_card(search("dense"), "me/my-system")
-
-
-def test_usage_of_a_card_is_one_line_for_any_title():
-    passages = [{"id": "1", "title": 'The "Nile",\n a\\river', "text": "It flows north."}]
-    search = RetrievalPipeline(index=BM25Index.build(passages, progress=False), passages=passages, device="cpu")
-    code = system_card(search, "me/my-system").split("```")[1].removeprefix("python\n")
-    compile(code, "card", "exec")
-    assert 'ask("The Nile, ariver?", k=3)' in code
