@@ -13,6 +13,9 @@ is a passage that holds one. `--keep` keeps shares of the passages, by a classif
 from the `passage_ids` of `--train_questions`. Vectors are made once, in `OUTPUT_DIR/embeddings`, or taken from
 `--embeddings`.
 
+What FAISS cannot make or train of the passages, such as cells or codes that are more than them, is listed before any
+passage is embedded.
+
 Fewer dimensions are the model's: `examples/train_biencoder.py --embedding_dim 128` trains a projection with LayerNorm.
 
 All processes embed under `accelerate launch`, and what was interrupted goes on when it is started again. `OUTPUT_DIR`
@@ -25,6 +28,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import AutoModel, AutoProcessor
@@ -34,7 +38,7 @@ from hf_xlir.data import load_passages, load_questions
 from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import answer_recall_at_k, success_at_k
 from hf_xlir.index import DenseEmbeddings, add_dense_index, embed_passages, embed_queries
-from hf_xlir.index.faiss_building import empty_index
+from hf_xlir.index.faiss_building import index_problem
 from hf_xlir.index.passage_filter import PassageFilter, best_share, fitting_rows
 from hf_xlir.index.size_report import compare_index_sizes, part_of, size_table
 
@@ -52,8 +56,10 @@ def main(argv=None):
     rows = fitting_rows(passages, args.min_words, args.max_words, args.drop_titles)
     if not len(rows):
         raise ValueError("No passage is left: loosen `--min_words`, `--max_words` or `--drop_titles`.")
+    if needed is not None:
+        check_needed(needed, passages.select(rows)["id"])
     model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
-    check_indexes(args, model.config)
+    check_indexes(args, model.config, len(rows))
 
     # 2. Vectors, and which passages to keep
     model = model.to(state.device).eval()
@@ -99,15 +105,35 @@ def needed_passages(path):
     return {id for ids in train["passage_ids"] for id in ids}
 
 
-def check_indexes(args, config):
-    """Raise unless FAISS can make all indexes of the model's vectors."""
+def check_needed(needed, ids):
+    """Raise unless a filter has passages of both kinds to learn from."""
+    number = sum(id in needed for id in ids)
+    if number in (0, len(ids)):
+        raise ValueError(
+            f"A filter learns from passages of both kinds, got {number} that `--train_questions` needed and "
+            f"{len(ids) - number} others. Give other questions, or leave the filter out."
+        )
+
+
+def check_indexes(args, config, num_passages):
+    """Raise unless FAISS can make, and train on the passages that are kept, all indexes of the model's vectors."""
     if config.model_type != "biencoder":
         raise ValueError(
             f"`{args.model}` is a model of type {config.model_type!r}: these are indexes of one vector a passage, "
             "which dual encoders have. `LateInteractionIndex.build` compresses those of a ColBERT."
         )
-    for factory in [*args.factories, *filter(None, [args.choose])]:
-        empty_index(factory, config.embedding_dim or config.encoder_config.hidden_size)
+    dim = config.embedding_dim or config.encoder_config.hidden_size
+    numbers = [len(best_share(np.zeros(num_passages), share)) for share in args.keep]
+    wanted = [(factory, number) for number in numbers for factory in args.factories]
+    wanted += [(args.choose, numbers[-1])] * (args.choose is not None)
+    problems = [index_problem(factory, dim, number) for factory, number in wanted]
+    problems = [each for each in dict.fromkeys(problems) if each is not None]
+    if problems:
+        raise ValueError(
+            "\n".join([*problems, ""])
+            + "Leave these out, or keep more passages: they have to be as many as an index has cells (`IVF...`), and "
+            "as a byte or a code of other size has values (256, or 16 in `PQ64x4`)."
+        )
 
 
 def load_embeddings(args, model, processor, passages):
@@ -188,8 +214,8 @@ def parse_arguments(argv):
         parser.error("`--keep` below 1 and `--train_questions` go together.")
     if not all(0 < share <= 1 for share in args.keep):
         parser.error(f"`--keep` takes shares above 0 and up to 1, got {args.keep}.")
-    if min(args.k) < 1:
-        parser.error(f"`--k` takes positive integers, got {args.k}.")
+    if min(args.k) < 1 or (args.n_probe is not None and args.n_probe < 1):
+        parser.error(f"`--k` and `--n_probe` take positive integers, got {args.k} and {args.n_probe}.")
     for name in ("questions", "passages", "train_questions"):
         path = getattr(args, name)
         if path is not None and "://" not in path and not Path(path).is_file():

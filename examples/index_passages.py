@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoProcessor
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages
 from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages
-from hf_xlir.index.faiss_building import empty_index
+from hf_xlir.index.faiss_building import index_problem
 from hf_xlir.training.recipes import check_files
 
 
@@ -34,9 +34,9 @@ def main(argv=None):
     # 1. Model and data
     model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
     is_colbert = model.config.model_type == "colbert_xlmr"
-    check_kind(args, model.config, is_colbert)
     with state.main_process_first():  # the others find its files in the cache
         passages = load_passages(args.passages)
+    check_kind(args, model.config, is_colbert, len(passages))
 
     # 2. Vectors
     embeddings = embed_passages(
@@ -60,13 +60,15 @@ def main(argv=None):
     print(f"{len(passages)} passages are in {args.output_dir / 'index'}")
 
 
-def check_kind(args, config, is_colbert):
+def check_kind(args, config, is_colbert, num_passages):
     """Raise, before passages are embedded, for an index that there cannot be."""
     wrong = "factory" if is_colbert else "nbits"
     if getattr(args, wrong) is not None:
         raise ValueError(f"`{wrong}` is not for a model of type {config.model_type!r}: leave it out.")
     if args.factory is not None:
-        empty_index(args.factory, config.embedding_dim or config.encoder_config.hidden_size)
+        problem = index_problem(args.factory, config.embedding_dim or config.encoder_config.hidden_size, num_passages)
+        if problem is not None:
+            raise ValueError(f"{problem}. Give another `--factory`.")
 
 
 def parse_arguments(argv):

@@ -18,6 +18,7 @@ UNCOMPRESSED_BELOW = 1_000_000
 CELLS_PER_PROBE = 32
 LEAST_PROBES = 16
 HNSW_BREADTH = 64
+OPQ_CODES = 256  # of the product quantiser that a rotation is trained with, whatever the one behind it has
 
 
 def automatic_factory(num_vectors):
@@ -95,6 +96,60 @@ def empty_index(string_factory, dim, metric="inner_product"):
         return import_faiss().index_factory(dim, string_factory, faiss_metric(metric))
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot make an index {string_factory!r} of {dim} dimensions: {error}") from error
+
+
+def index_problem(string_factory, dim, num_vectors):
+    r"""
+    Why there cannot be such an index, before there are vectors.
+
+    Args:
+        string_factory (`str`):
+            A description for `faiss.index_factory`.
+        dim (`int`):
+            Of the vectors.
+        num_vectors (`int`):
+            How many there will be, of which at most 262,144 train it.
+
+    Returns:
+        `str`, or `None` if nothing speaks against it.
+
+    Example:
+    ```python
+    >>> from hf_xlir.index.faiss_building import index_problem
+
+    >>> index_problem("IVF1024,SQ8", dim=64, num_vectors=1000)
+    "FAISS cannot train an index 'IVF1024,SQ8' on 1000 vectors: it takes at least 1024"
+
+    ```
+    """
+    try:
+        least = _least_training_rows(empty_index(string_factory, dim))
+    except ValueError as error:
+        return str(error)
+    rows = min(num_vectors, MOST_TRAINING_ROWS)
+    if rows >= least:
+        return None
+    return f"FAISS cannot train an index {string_factory!r} on {rows} vectors: it takes at least {least}"
+
+
+def _least_training_rows(owner):
+    """As many as the largest of an index's codebooks has entries: k-means wants a vector for each."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(owner)  # which is a view, and ends with its owner
+    least = [1, getattr(index, "nlist", 1)]
+    if hasattr(index, "pq"):
+        least.append(index.pq.ksub)
+    for name in ("rq", "prq"):  # residual quantizers, whose later codebooks have more to learn from than the first
+        if hasattr(index, name):
+            least.append(2 ** int(faiss.vector_to_array(getattr(index, name).nbits)[0]))
+    if hasattr(index, "chain"):
+        parts = (faiss.downcast_VectorTransform(index.chain.at(place)) for place in range(index.chain.size()))
+        of_type = {"PCAMatrix": lambda part: part.d_out, "OPQMatrix": lambda part: OPQ_CODES}
+        least += [of_type[type(part).__name__](part) for part in parts if type(part).__name__ in of_type]
+    for name in ("index", "base_index", "refine_index", "storage"):
+        if getattr(index, name, None) is not None:
+            least.append(_least_training_rows(getattr(index, name)))
+    return max(least)
 
 
 def faiss_metric(metric):
@@ -180,6 +235,7 @@ __all__ = [
     "build_faiss_index",
     "empty_index",
     "faiss_metric",
+    "index_problem",
     "is_on_gpu",
     "to_cpu",
     "to_device",

@@ -80,6 +80,7 @@ def test_what_the_index_is_can_be_said(load_script, files):
         ("biencoder", ["--nbits", "2"], "`nbits` is not for a model of type 'biencoder'"),
         ("colbert", ["--factory", "SQ8"], "`factory` is not for a model of type 'colbert_xlmr'"),
         ("biencoder", ["--factory", "PQ5"], "FAISS cannot make an index 'PQ5' of 8 dimensions"),
+        ("biencoder", ["--factory", "IVF4096,SQ8"], r"train an index 'IVF4096,SQ8' on \d+ vectors: .* 4096\. Give"),
     ],
 )
 def test_what_cannot_be_indexed_is_said_before_passages_are_embedded(load_script, files, model, options, message):

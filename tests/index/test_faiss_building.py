@@ -5,7 +5,7 @@ import pytest
 from datasets import Dataset
 
 from hf_xlir.index import DenseIndex, add_dense_index, faiss_building
-from hf_xlir.index.faiss_building import automatic_factory
+from hf_xlir.index.faiss_building import automatic_factory, empty_index, index_problem
 from hf_xlir.index.faiss_import import import_faiss
 
 
@@ -38,6 +38,45 @@ def numbered(n=N):
 )
 def test_automatic_factory(num_vectors, expected):
     assert automatic_factory(num_vectors) == expected
+
+
+@pytest.mark.parametrize(
+    ("string_factory", "least"),
+    [
+        ("PQ2np", 256),
+        ("PQ4x3", 8),
+        ("PQ4x4fs", 16),
+        ("IVF40,SQ8", 40),
+        ("IVF4,PQ4x5", 32),
+        ("IVF33_HNSW8,Flat", 33),
+        ("OPQ2,PQ2x3", 256),
+        ("PCAR12,SQ8", 12),
+        ("PCA8,IVF4,PQ4x5", 32),
+        ("HNSW8_PQ4x3", 8),
+        ("IDMap,PQ4x3", 8),
+        ("PQ4x3,Refine(PQ4x4)", 16),
+        ("RQ2x6", 64),
+        ("IVF16,PRQ2x2x5", 32),
+    ],
+)
+def test_as_few_vectors_as_faiss_can_train_on(string_factory, least):
+    """What is said before there are vectors is what FAISS does with them."""
+    values = clustered(least, 3)
+    assert index_problem(string_factory, DIM, least) is None
+    empty_index(string_factory, DIM).train(values)
+    said = index_problem(string_factory, DIM, least - 1)
+    assert said == f"FAISS cannot train an index {string_factory!r} on {least - 1} vectors: it takes at least {least}"
+    with pytest.raises(RuntimeError):
+        empty_index(string_factory, DIM).train(values[:-1])
+
+
+def test_indexes_for_any_number_of_vectors_and_for_none():
+    for string_factory in ("Flat", "SQ8", "SQfp16", "RaBitQ", "HNSW8", "SQ8,RFlat", "L2norm,Flat"):
+        assert index_problem(string_factory, DIM, 1) is None
+    assert "cannot make an index 'PQ5' of 16 dimensions" in index_problem("PQ5", DIM, 10**6)
+    assert index_problem("IVF262144,Flat", DIM, 10**9) is None
+    # A sample trains it, however many vectors there are
+    assert "on 262144 vectors: it takes at least 262145" in index_problem("IVF262145,Flat", DIM, 10**9)
 
 
 @pytest.mark.parametrize(("uncompressed_below", "least"), [(10**6, 0.97), (0, 0.93)])
