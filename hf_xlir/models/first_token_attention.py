@@ -1,5 +1,7 @@
 """What the first decoded token of a reader looks at."""
 
+from threading import get_ident
+
 import torch
 
 from .fid_passages import unpack_tokens
@@ -38,12 +40,16 @@ class FirstTokenAttention:
             handle.remove()
 
     def _watch(self, attention):
-        queries = []
+        queries, thread = [], get_ident()
 
         def on_queries(module, args, output):  # (batch * beams, target_length, heads * d_kv)
+            if get_ident() != thread:  # another one reads with the same model; it has hooks of its own
+                return
             queries.append(output[:, 0].detach())
 
         def on_keys(module, args, output):  # (batch * beams, num_tokens, heads * d_kv)
+            if get_ident() != thread:
+                return
             for handle in handles:
                 handle.remove()
             self._add(queries.pop(), output.detach())

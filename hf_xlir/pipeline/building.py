@@ -1,11 +1,13 @@
 """From what a user gives to the parts of a system."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import load_from_disk
 
 from ..data.passages import load_passages
+from ..index.bm25 import BM25Index
 from .model_part import ModelPart
 from .reranker import Reranker
 from .retrieval import RetrievalPipeline
@@ -66,8 +68,7 @@ def build_system(model, processor, index, passages, retrievers, fusion, reranker
     if retrievers is None:
         if index is None:
             raise ValueError("There is no `index`: give one, or several in `retrievers`.")
-        index = load_index(index) if isinstance(index, str | os.PathLike) else index
-        retrievers = {"retriever": Retriever(index, model, processor)}
+        retrievers = _of_one_model(index, model, processor)
     elif not all(each is None for each in (model, processor, index)):
         raise ValueError("Give `retrievers`, or `model`, `processor` and `index`: not both.")
     return RetrievalSystem(_loaded(passages), dict(retrievers), fusion, reranker)
@@ -78,6 +79,20 @@ def given(model, processor, kind):
     if isinstance(model, str | os.PathLike):
         return ModelPart.open(model, kind), None
     return model, processor
+
+
+def _of_one_model(index, model, processor):
+    """A retriever for each index; among several, BM25 has no model."""
+    indexes = index if isinstance(index, Mapping) else {"retriever": index}
+    indexes = {
+        name: load_index(each) if isinstance(each, str | os.PathLike) else each for name, each in indexes.items()
+    }
+    words = {name for name, each in indexes.items() if isinstance(each, BM25Index)}
+    if len(indexes) == 1 or len(words) == len(indexes):
+        words = set()  # a model that no index needs is a mistake
+    return {
+        name: Retriever(each) if name in words else Retriever(each, model, processor) for name, each in indexes.items()
+    }
 
 
 def _loaded(passages):

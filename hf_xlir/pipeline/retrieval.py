@@ -1,6 +1,7 @@
 """`RetrievalPipeline`: a question in any language in, ranked passages out."""
 
 from collections.abc import Mapping
+from numbers import Integral
 
 from transformers.pipelines.base import Pipeline
 
@@ -26,12 +27,13 @@ class RetrievalPipeline(Pipeline):
             another pipeline, whose parts are taken over.
         processor (`RetrieverProcessor`, *optional*):
             The model's processor.
-        index ([`LateInteractionIndex`], [`DenseIndex`] or [`BM25Index`], *optional*):
-            What is searched. That of [`add_dense_index`] is `passages.get_index("dense")`.
+        index ([`LateInteractionIndex`], [`DenseIndex`] or [`BM25Index`], or a `dict` of them, *optional*):
+            What is searched. That of [`add_dense_index`] is `passages.get_index("dense")`. Of several, by name, the
+            model searches those that need one.
         passages (`datasets.Dataset` or `list[dict]`):
             Rows with `id`, `text` and optionally `title` and others, in the order of the index.
         retrievers (`dict[str, Retriever]`, *optional*):
-            Several retrievers by name, in the place of `model`, `processor` and `index`.
+            Several retrievers by name, in the place of `model`, `processor` and `index`: of several models.
         fusion (`"reciprocal_rank"` or `"weighted_sum"`, *optional*, defaults to `"reciprocal_rank"`):
             How their rankings become one, see [`~hf_xlir.index.fusion.fuse`].
         weights (`dict[str, float]`, *optional*):
@@ -111,9 +113,9 @@ class RetrievalPipeline(Pipeline):
     def from_pretrained(
         cls,
         path,
-        *,
         index=None,
         passages=None,
+        *,
         revision=None,
         token=None,
         cache_dir=None,
@@ -131,9 +133,11 @@ class RetrievalPipeline(Pipeline):
         Args:
             path (`str` or `os.PathLike`):
                 Folder or Hub repository: of a system that [`~RetrievalPipeline.save_pretrained`] or
-                [`~RetrievalPipeline.push_to_hub`] wrote, or of a retriever.
-            index (`str`, `os.PathLike` or an index, *optional*):
-                For a retriever: its index, or the folder that it was saved to.
+                [`~RetrievalPipeline.push_to_hub`] wrote, or of a retriever. `None` for BM25 alone.
+            index (`str`, `os.PathLike`, an index, or a `dict` of them, *optional*):
+                For a retriever: its index, or the folder that it was saved to. Several by name, such as `{"colbert":
+                index, "bm25": words}`, are searched all, and fused. What a repository of
+                [`~hf_xlir.hub.push_index_to_hub`] has, [`~hf_xlir.hub.load_index_from_hub`] returns.
             passages (`str`, `os.PathLike`, `datasets.Dataset` or `list[dict]`, *optional*):
                 For a retriever: the passages, the file that [`load_passages`] reads, or a folder that
                 `Dataset.save_to_disk` wrote.
@@ -163,7 +167,7 @@ class RetrievalPipeline(Pipeline):
         from .building import load_model
 
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        model = load_model(path, cls.with_reader, dtype, trust_remote_code, **hub)
+        model = None if path is None else load_model(path, cls.with_reader, dtype, trust_remote_code, **hub)
         given = {"index": index, "passages": passages}
         return cls(model, **{name: value for name, value in given.items() if value is not None}, **arguments)
 
@@ -268,11 +272,14 @@ class RetrievalPipeline(Pipeline):
         size = self._batch_size if batch_size is None else _checked_size(batch_size)
         if isinstance(inputs, str):
             return self._run(checked_questions([inputs]), parameters)[0]
-        if isinstance(inputs, Mapping) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__len__")):
+        iterable = hasattr(inputs, "__iter__") or hasattr(inputs, "__len__")
+        if isinstance(inputs, Mapping) or not iterable or getattr(inputs, "ndim", 1) != 1:  # a table has two
             raise TypeError(f"Expected a question or several, got {type(inputs).__name__}.")
         if not hasattr(inputs, "__len__"):
             return self._stream(inputs, size, parameters)
-        questions = checked_questions([inputs[place] for place in range(len(inputs))])
+        if not hasattr(inputs, "__iter__"):  # PyTorch's datasets
+            inputs = [inputs[place] for place in range(len(inputs))]
+        questions = checked_questions(list(inputs))
         blocks = [questions[start : start + size] for start in range(0, len(questions), size)]
         return [result for block in blocks for result in self._run(block, parameters)]
 
@@ -333,9 +340,9 @@ def checked_questions(questions):
 
 
 def _checked_size(size):
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"`batch_size` must be a positive integer, got {size!r}.")
-    return size
+    return int(size)
 
 
 __all__ = ["RetrievalPipeline"]

@@ -180,7 +180,9 @@ def load_index(path):
     """The index in a folder, whatever its kind."""
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"There is no folder `{path}` with an index.")
+        raise FileNotFoundError(
+            f"There is no folder `{path}` with an index. One on the Hub, `hf_xlir.hub.load_index_from_hub` downloads."
+        )
     formats = {f"hf_xlir.{kind}_index": index_class for kind, (index_class, _) in KINDS.items()}
     if (path / MANIFEST).exists():
         found = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("format")

@@ -145,7 +145,7 @@ def open_system(path, with_reader=True, dtype=None, revision=None, token=None, c
     """
     hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     if os.path.isdir(path):
-        folder = Path(path)
+        folder = Path(path).absolute()  # weights are read later, wherever the process is then
     else:
         check_is_repository(path)
         folder = Path(hf_hub_download(str(path), CONFIG_NAME, revision=revision, **hub)).parent

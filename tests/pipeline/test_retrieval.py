@@ -3,6 +3,7 @@
 import string
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -123,6 +124,10 @@ class TestInputs:
         assert pipe(tuple(world.questions)) == expected
         assert pipe(dataset["question"]) == expected
         assert pipe(KeyDataset(dataset, "question")) == expected
+        assert pipe(np.array(world.questions), batch_size=np.int64(2)) == expected
+        assert pipe(pd.Series(world.questions, index=range(7, 13))) == expected  # which has no row 0
+        assert pipe(dict.fromkeys(world.questions).keys()) == expected
+        assert pipe(dataset.to_dict()["question"]) == expected
 
     def test_a_generator_is_read_batch_by_batch(self, search, world):
         read = []
@@ -286,6 +291,10 @@ class TestErrors:
             (["a", 3], TypeError, "Question 1 must be a text, got int"),
             ({"question": "a"}, TypeError, "Expected a question or several, got dict"),
             (3, TypeError, "Expected a question or several, got int"),
+            (b"a", TypeError, "Question 0 must be a text, got int"),
+            (None, TypeError, "Expected a question or several, got NoneType"),
+            (pd.DataFrame({"question": ["a"]}), TypeError, "Expected a question or several, got DataFrame"),
+            (np.array([["a"]]), TypeError, "Expected a question or several, got ndarray"),
         ],
     )
     def test_of_questions(self, search, inputs, error, message):

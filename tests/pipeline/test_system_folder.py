@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,64 @@ class TestReading:
         ]
         with pytest.raises(ValueError, match="There are no `passages`"):
             load(tmp_path / "model", index=tmp_path / "index")
+        positional = RetrievalPipeline.from_pretrained(tmp_path / "model", parts.late, world.passages, device="cpu")
+        assert positional(world.questions) == expected
+        with pytest.raises(FileNotFoundError, match="`hf_xlir.hub.load_index_from_hub` downloads"):
+            load(tmp_path / "model", index="me/my-index", passages=world.passages)
+
+    def test_several_indexes_of_one_model(self, parts, world, search, tmp_path):
+        for each in parts.colbert:
+            each.save_pretrained(tmp_path / "model")
+        parts.bm25.save(tmp_path / "words")
+        indexes = {"colbert": parts.late, "bm25": tmp_path / "words"}
+        pipe = RetrievalPipeline.from_pretrained(tmp_path / "model", indexes, world.passages, device="cpu")
+        assert pipe(world.questions) == search("colbert", "bm25")(world.questions)
+        pipe = RetrievalPipeline.from_pretrained(None, parts.bm25, world.passages, device="cpu")
+        assert pipe(world.questions) == search("bm25")(world.questions)
+        twice = RetrievalPipeline(*parts.colbert, {"a": parts.late, "b": parts.late}, world.passages, device="cpu")
+        assert {passage["id"] for passage in twice(world.questions[0], k=5)} == {
+            passage["id"] for passage in search("colbert")(world.questions[0], k=5)
+        }
+        for indexes, message in (
+            ({"a": parts.bm25, "b": parts.bm25}, "needs no model: leave `model` out"),
+            ({"colbert": parts.late, "dense": parts.dense}, "needs a model of type 'biencoder'"),
+            ({}, "There is no retriever"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                RetrievalPipeline.from_pretrained(tmp_path / "model", indexes, world.passages, device="cpu")
+
+    def test_wherever_the_process_is_by_then(self, ask, world, tmp_path, monkeypatch):
+        expected = ask("colbert")(world.questions)
+        ask("colbert").save_pretrained(tmp_path / "here" / "my system é")
+        (tmp_path / "there").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        loaded = load("my system é", QuestionAnsweringPipeline)
+        monkeypatch.chdir(tmp_path / "there")
+        assert loaded(world.questions) == expected
+
+    def test_a_folder_that_was_moved_and_may_not_be_written_to(self, ask, world, tmp_path):
+        expected = ask("colbert", "dense", "bm25")(world.questions)
+        ask("colbert", "dense", "bm25").save_pretrained(tmp_path / "a")
+        (tmp_path / "a").rename(tmp_path / "b")
+        paths = [tmp_path / "b", *(tmp_path / "b").rglob("*")]
+        before = {path: path.stat().st_mtime_ns for path in paths}
+        for path in paths:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            assert load(tmp_path / "b", QuestionAnsweringPipeline)(world.questions) == expected
+        finally:
+            for path in paths:
+                path.chmod(0o755)
+        # nor was it, where the tests are run by somebody who may
+        assert {path: path.stat().st_mtime_ns for path in [tmp_path / "b", *(tmp_path / "b").rglob("*")]} == before
+
+    def test_threads_ask_at_once(self, ask, world, tmp_path):
+        ask("colbert", "dense", "bm25").save_pretrained(tmp_path)
+        expected = [ask("colbert", "dense", "bm25")(question) for question in world.questions]
+        loaded = load(tmp_path, QuestionAnsweringPipeline)  # nothing is read yet
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(loaded, world.questions * 3))
+        assert found == expected * 3
 
 
 class TestSavingAgain:
