@@ -107,7 +107,7 @@ def main(argv=None):
     # 4. The task's own predictions and measures
     official = {}
     for name, ranked in systems.items() if args.benchmark == "xor-retrieve" else ():
-        predictions = xor_retrieve_predictions(in_order(ranked).rankings, benchmark.questions, benchmark.passages)
+        predictions = xor_retrieve_predictions(ranked, benchmark.questions, benchmark.passages)
         write_xor_retrieve_predictions(args.output_dir / "predictions" / f"{name}.json", predictions)
         if benchmark.answers is not None:
             official[name], note = official_measures(predictions, benchmark.questions, args.tokenize)

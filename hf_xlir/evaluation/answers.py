@@ -76,12 +76,12 @@ def answer_recall_at_k(texts, answers, k=20):
 
     ```
     """
-    cutoffs = [k] if isinstance(k, int) else list(k)
-    if not cutoffs or min(cutoffs) < 1:
-        raise ValueError(f"`k` must be a positive integer or several, got {k!r}.")
+    cutoffs = list(k) if isinstance(k, list | tuple) else [k]
+    if not cutoffs or not all(type(each) is int and each >= 1 for each in cutoffs):
+        raise ValueError(f"`k` must be a positive integer or a list of several, got {k!r}.")
     ranks = first_answer_ranks(texts, answers, max(cutoffs))
     recall = {cutoff: sum(rank <= cutoff for rank in ranks) / len(ranks) for cutoff in cutoffs}
-    return recall[k] if isinstance(k, int) else recall
+    return recall if isinstance(k, list | tuple) else recall[k]
 
 
 def first_answer_ranks(texts, answers, depth):
@@ -198,8 +198,14 @@ def _checked(answers):
     return answers
 
 
+def _check_text(text):
+    if not isinstance(text, str):
+        raise ValueError(f"Answers and texts are strings, got {text!r}.")
+
+
 def _token_line(text):
     """Tokens with a space before and after each; no token has one inside, so that substrings are runs of tokens."""
+    _check_text(text)
     tokens = TOKEN.findall(unicodedata.normalize("NFD", text))
     return f" {' '.join(token.lower() for token in tokens)} " if tokens else ""
 
@@ -209,6 +215,7 @@ def _contains(line, answers):
 
 
 def _normalise(text):
+    _check_text(text)
     text = ARTICLE.sub(" ", text.lower().translate(WITHOUT_PUNCTUATION))
     return " ".join(text.split())
 

@@ -232,8 +232,8 @@ def _answered(name, questions, passages):
 def _load_beir(folder, cache_dir, split=None, on_error="raise"):
     names = ("corpus.jsonl", "queries.jsonl")
     corpus, queries = (official_file(folder, [name, f"{name}.gz"], "the dataset from BEIR") for name in names)
-    judgements = sorted((folder / "qrels").glob("*.tsv*"))
-    splits = {path.name.partition(".")[0]: path for path in judgements}
+    files = [path for ending in (".tsv.gz", ".tsv") for path in sorted((folder / "qrels").glob(f"[!.]*{ending}"))]
+    splits = {path.name.removesuffix(".gz").removesuffix(".tsv"): path for path in files}
     if not splits:
         raise FileNotFoundError(f"`{folder}` has no file qrels/<split>.tsv.")
     split = split or ("test" if "test" in splits else next(iter(splits)))

@@ -218,8 +218,8 @@ def _fault(query, passage, rank, score):
 
 def _fault_of_score(score):
     try:
-        if isinstance(score, bool) or not isinstance(score, str | int | float):
-            raise ValueError
+        if isinstance(score, bool) or not isinstance(score, str | int | float) or "_" in str(score):
+            raise ValueError  # Python itself reads `1_000`
         return "the score is NaN" if math.isnan(float(score)) else None
     except (ValueError, OverflowError):
         return f"the score {score!r} is no number"

@@ -1,6 +1,7 @@
 """What a ranking is, and the one order of it: by score, and of equal scores by the passage's id."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -31,9 +32,11 @@ def by_query(rankings):
         `dict[str, list[str]]` or `dict[str, dict[str, float]]`: The latter if there are scores.
 
     Raises:
-        ValueError: If a query has not as many scores as passages, or a passage twice.
+        ValueError: If a query has not as many scores as passages, or a passage twice; or it is no dictionary.
     """
     if not isinstance(rankings, RankedPassages):
+        if not isinstance(rankings, Mapping):
+            raise ValueError(f"Rankings are a dictionary by queries' ids, got a `{type(rankings).__name__}`.")
         return rankings
     if not rankings.scores:
         return rankings.rankings
@@ -117,14 +120,18 @@ def ranked_ids(query, ranking):
         `list[str]`
 
     Raises:
-        ValueError: If it names a passage twice, has an id that is no string or a score that is NaN, or is a single
-            string.
+        ValueError: If it names a passage twice, has an id that is no string or a score that is NaN or no number, or is
+            no list.
     """
-    if isinstance(ranking, str):
+    if isinstance(ranking, str) or not isinstance(ranking, Iterable):
         raise ValueError(f"The ranking of query `{query}` must be a list of ids, got {ranking!r}.")
     check_text_ids(f"The ranking of query `{query}` has", ranking)
     if isinstance(ranking, dict):
-        if any(math.isnan(score) for score in ranking.values()):
+        try:
+            has_nan = any(math.isnan(score) for score in ranking.values())
+        except TypeError as error:
+            raise ValueError(f"The ranking of query `{query}` has a score that is no number ({error}).") from None
+        if has_nan:
             raise ValueError(f"The ranking of query `{query}` has a score that is NaN.")
         return sorted(ranking, key=lambda id: (-ranking[id], id))
     ids = list(ranking)

@@ -1,6 +1,7 @@
 """Rank metrics, from rankings and relevance judgements, by `ir-measures`."""
 
 import math
+from numbers import Integral, Real
 
 from .rankings import by_query, check_text_ids, ranked_ids
 
@@ -17,7 +18,8 @@ def recall_at_k(rankings, relevance, k, per_query=False):
             For each query's id, passages' ids best first, or each passage's score, higher is better; equal scores are
             ranked by id.
         relevance (`dict[str, Iterable[str]]` or `dict[str, dict[str, int]]`):
-            For each query's id, the ids of its relevant passages, or each judged passage's grade, relevant above 0.
+            For each query's id, the ids of its relevant passages, or each judged passage's grade, relevant above 0;
+            one below 0 is as good as 0.
             These are the queries that count: one without a ranking has the value 0, and rankings of others are left
             aside.
         k (`int`):
@@ -29,8 +31,9 @@ def recall_at_k(rankings, relevance, k, per_query=False):
         `float`, or `dict[str, float]` with `per_query=True`: Between 0 and 1.
 
     Raises:
-        ValueError: If there are no judgements, a query has no relevant passage, a ranking names a passage twice or
-            has a score that is NaN, an id is no string, no ranking is of a judged query, or `k` is below 1.
+        ValueError: If there are no judgements, a query has no relevant passage, a grade is no whole number or above a
+            million, a ranking names a passage twice or has a score that is NaN or no number, an id is no string, no
+            ranking is of a judged query, or `k` is below 1.
 
     Example:
     ```python
@@ -164,6 +167,7 @@ def average_precision(rankings, relevance, k=None, per_query=False):
     return _evaluate("AP", rankings, relevance, k, per_query)
 
 
+LARGEST_GRADE = 1_000_000  # trec_eval keeps a table as long as the largest, and 32 bits a grade
 WITHOUT_CUTOFF = ("AP", "RR")  # defined on a whole ranking, too
 
 
@@ -221,11 +225,22 @@ def _grades(query, judged):
         raise ValueError(f"The relevant passages of query `{query}` must be a list of ids, got {judged!r}.")
     grades = dict(judged) if isinstance(judged, dict) else dict.fromkeys(judged, 1)
     check_text_ids(f"`relevance` of query `{query}` has", grades)
+    grades = {id: _whole_number(query, id, grade) for id, grade in grades.items()}
     if not any(grade > 0 for grade in grades.values()):
         raise ValueError(
             f"Query `{query}` has no relevant passage, so that no metric is defined for it: leave it out."
         )
     return grades
+
+
+def _whole_number(query, id, grade):
+    is_whole = isinstance(grade, Integral) or (isinstance(grade, Real) and float(grade).is_integer())
+    if not is_whole or abs(grade) > LARGEST_GRADE:
+        raise ValueError(
+            f"`relevance` of query `{query}` has the grade {grade!r} for `{id}`: grades are whole numbers, at most "
+            f"{LARGEST_GRADE:,}."
+        )
+    return int(grade)
 
 
 __all__ = ["average_precision", "ndcg_at_k", "recall_at_k", "reciprocal_rank", "success_at_k"]

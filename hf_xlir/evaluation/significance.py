@@ -70,14 +70,17 @@ def compare_runs(first, second, method="permutation", *, num_permutations=9999, 
     check_choice("method", method, METHODS)
     if isinstance(num_permutations, bool) or not isinstance(num_permutations, int) or num_permutations < 1:
         raise ValueError(f"`num_permutations` must be a positive integer, got {num_permutations!r}.")
-    other = sorted(first.keys() ^ second.keys())
+    other = sorted(first.keys() ^ second.keys(), key=str)
     if other:
         raise ValueError(
             f"The runs must have values of the same queries, but {len(other)} are in one only, such as {other[:3]}."
         )
     if len(first) < 2:
         raise ValueError(f"At least two queries are needed, got {len(first)}.")
-    differences = np.array([first[query] - second[query] for query in first], dtype=np.float64)
+    try:
+        differences = np.array([first[query] - second[query] for query in first], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The runs have values that are no numbers ({error}).") from None
     if not np.isfinite(differences).all():
         raise ValueError("The runs have values that are not finite.")
     if not differences.any():

@@ -10,6 +10,7 @@ from ..data.building import resolve_file
 from ..data.json_reading import read_json_objects
 from ..data.reading import RowErrors, decode, open_binary, whole_gzip
 from ..data.writing import write_text
+from .rankings import by_query, ranked_ids
 from .texts import texts_by_id
 from .xor_rows import fault_of_retrieved
 
@@ -22,9 +23,9 @@ def xor_retrieve_predictions(rankings, questions, passages):
     Rankings as XOR-Retrieve's predictions: with the passages' texts in place of their ids.
 
     Args:
-        rankings (`dict[str, list[str]]`):
-            For each question's id the ids of the retrieved passages, best first. The metrics look at 5,000 tokens:
-            some fifty passages of a hundred words. Those of other questions are left aside.
+        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
+            For each question's id the ids of the retrieved passages, best first, or their scores. The metrics look at
+            5,000 tokens: some fifty passages of a hundred words. Those of other questions are left aside.
         questions (`datasets.Dataset` or `list[dict]`):
             Questions with `id` and `lang`, such as `load_xor_tydi("retrieve", "validation")`.
         passages (`datasets.Dataset` or `list[dict]`):
@@ -57,17 +58,13 @@ def xor_retrieve_predictions(rankings, questions, passages):
         if (fault := fault_of_retrieved({**row, "ctxs": []})) is not None:
             raise ValueError(f"`questions`, row {position}: {fault}.")
         asked[row["id"]] = row["lang"].strip()
-    ranked = {id: rankings[id] for id in asked if id in rankings}
+    rankings = by_query(rankings)
+    ranked = {id: ranked_ids(id, rankings[id]) for id in asked if id in rankings}
     if not ranked:
         raise ValueError(
             f"No ranking is of a question: rankings are of {list(rankings)[:3]}, questions are {list(asked)[:3]}. Use "
             "the same ids in both."
         )
-    for id, ids in ranked.items():
-        if isinstance(ids, str) or len(set(ids)) < len(ids):
-            raise ValueError(
-                f"The ranking of question `{id}` must be a list of passages' ids, each once, got {ids!r}."
-            )
     texts = texts_by_id({passage for ids in ranked.values() for passage in ids}, passages)
     return [
         {"id": id, "lang": language, "ctxs": [texts[passage] for passage in ranked.get(id, ())]}

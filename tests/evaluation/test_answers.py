@@ -4,6 +4,7 @@ import collections
 import string
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,9 +100,12 @@ class TestAnswerRecall:
             answer_recall_at_k([["a"]], [["a"], ["b"]])
         with pytest.raises(ValueError, match="at least one"):
             answer_recall_at_k([], [])
+        for texts, answers in (([["a"]], [[None]]), ([[None]], [["a"]]), ([[5]], [["a"]])):
+            with pytest.raises(ValueError, match="Answers and texts are strings, got (None|5)"):
+                answer_recall_at_k(texts, answers)
         with pytest.raises(ValueError, match="got a string"):
             answer_recall_at_k(["a"], [["a"]])
-        for k in (0, [], [5, 0]):
+        for k in (0, [], [5, 0], True, 1.5, [2.0], np.int64(3)):
             with pytest.raises(ValueError, match="`k` must be"):
                 answer_recall_at_k([["a"]], [["a"]], k=k)
 

@@ -189,6 +189,45 @@ def test_the_only_split_is_the_default(tmp_path, cache):
         load_benchmark(tmp_path, cache_dir=cache)
 
 
+def test_copies_and_hidden_files_are_no_judgements(tmp_path, cache):
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "d", "text": "A."}, {"_id": "e", "text": "B."}])
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "A?"}])
+    (tmp_path / "qrels").mkdir()
+    for name, row in (
+        ("test.tsv", "q\td\t1"),
+        ("test.tsv.bak", "q\te\t1"),
+        ("test.tsv~", "q\te\t1"),
+        ("._a.tsv", "\0"),
+    ):
+        (tmp_path / "qrels" / name).write_text(row + "\n")
+    assert load_benchmark(tmp_path, cache_dir=cache).relevance == {"q": {"d": 1}}
+    with pytest.raises(ValueError, match="`split` is 'dev'. Choose one of 'test'"):
+        load_benchmark(tmp_path, split="dev", cache_dir=cache)
+    (tmp_path / "qrels" / "test.tsv.gz").write_bytes(gzip.compress(b"q\te\t1\n"))
+    assert load_benchmark(tmp_path, cache_dir=cache).relevance == {"q": {"d": 1}}  # the unpacked one
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("header", [[], ["query-id\tcorpus-id\tscore"]])
+def test_folders_as_other_systems_write_them(tmp_path, cache, start, end, header):
+    """With a byte order mark or none, lines of Windows, and no header."""
+
+    def write(path, rows):
+        (tmp_path / path).write_bytes((start + end.join([*rows, ""])).encode())
+
+    (tmp_path / "qrels").mkdir()
+    write("corpus.jsonl", ['{"_id": "d", "title": null, "text": "A."}', '{"_id": "e", "title": "", "text": "B."}'])
+    write("queries.jsonl", ['{"_id": "q", "text": "A?", "metadata": {}}', '{"_id": "p", "text": "B?"}'])
+    write("qrels/test.tsv", [*header, "q\td\t2", "q\te\t-1", "p\te\t0"])
+    benchmark = load_benchmark(tmp_path, cache_dir=cache)
+    assert benchmark.passages.to_list() == [
+        {"id": "d", "title": "", "text": "A."},
+        {"id": "e", "title": "", "text": "B."},
+    ]
+    assert benchmark.relevance == {"q": {"d": 2, "e": -1}} and benchmark.questions["id"][:] == ["q"]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -173,6 +173,7 @@ def test_the_name_of_a_run_is_one_word(tmp_path):
         ("7\t12\t3\n", "it has not the columns of the first line: '7"),
         ("7\t12\t1.5\t2\n", "the rank '1.5' is no whole number"),
         ("7\t12\t1\tx\n", "the score 'x' is no number"),
+        ("7\t12\t1\t2_5\n", "the score '2_5' is no number"),
         ("7\t12\t1\tnan\n", "the score is NaN"),
         ("7\t11\t2\t1\n", "the passage `11` has occurred before for the query `7`"),
         ("\t11\t2\t1\n", "it has no query, or no passage"),

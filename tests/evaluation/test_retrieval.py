@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,31 @@ def test_all_equal_their_definitions(rankings, relevance, k):
     assert average_precision(rankings, relevance, 10) == pytest.approx(average_precision(rankings, relevance))
 
 
+ALL = (recall_at_k, success_at_k, reciprocal_rank, ndcg_at_k, average_precision)
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_a_grade_below_0_is_as_good_as_0(metric):
+    rankings = {"q": ["bad", "good", "unknown", "best"]}
+    values = [metric(rankings, {"q": {"bad": grade, "good": 1, "best": 3}}, 4) for grade in (-2, -1, 0)]
+    assert values[0] == values[1] == values[2] == metric(rankings, {"q": {"good": 1, "best": 3}}, 4) > 0
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_grades_of_numpy_and_whole_floats_are_those_numbers(metric):
+    for two in (np.int64(2), np.float32(2), 2.0):
+        assert metric(RANKINGS, {"q1": {"a": two, "b": True}}, 5) == metric(RANKINGS, {"q1": {"a": 2, "b": 1}}, 5)
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_what_is_missing_counts_as_0_and_what_is_not_judged_not_at_all(metric):
+    relevance = {"q1": ["a"], "q2": ["a"], "q3": ["a"], "q4": ["a"]}
+    run = {"q1": ["a"], "q2": [], "q4": ["b"], "q9": ["a", "a"]}
+    assert metric(run, relevance, 5) == 0.25
+    assert metric(run, relevance, 5, per_query=True) == {"q1": 1.0, "q2": 0.0, "q3": 0.0, "q4": 0.0}
+    assert metric({}, relevance, 5) == 0.0
+
+
 @pytest.mark.parametrize(
     ("rankings", "relevance", "k", "message"),
     [
@@ -137,6 +163,16 @@ def test_all_equal_their_definitions(rankings, relevance, k):
         ({"q1": {7: 1.0}}, {"q1": ["7"]}, 5, "ranking of query `q1` has the id 7: ids are strings"),
         ({"q1": ["7"]}, {"q1": ["a", 7]}, 5, "`relevance` of query `q1` has the id 7: ids are strings"),
         ({"q1": ["7"]}, {"q1": {7: 1}}, 5, "`relevance` of query `q1` has the id 7: ids are strings"),
+        ({"q1": {"a": "1.5"}}, RELEVANCE, 5, "query `q1` has a score that is no number"),
+        ({"q1": {"a": None}}, RELEVANCE, 5, "query `q1` has a score that is no number"),
+        ({"q1": None}, RELEVANCE, 5, "The ranking of query `q1` must be a list of ids, got None"),
+        ([["a"]], RELEVANCE, 5, "Rankings are a dictionary by queries' ids, got a `list`"),
+        (RANKINGS, {"q1": {"a": 0.5}}, 5, "the grade 0.5 for `a`: grades are whole numbers, at most 1,000,000"),
+        (RANKINGS, {"q1": {"a": "1"}}, 5, "query `q1` has the grade '1' for `a`"),
+        (RANKINGS, {"q1": {"a": float("nan")}}, 5, "has the grade nan for `a`"),
+        (RANKINGS, {"q1": {"a": None}}, 5, "has the grade None for `a`"),
+        (RANKINGS, {"q1": {"a": 10**12}}, 5, "has the grade 1000000000000 for `a`"),  # 0 in trec_eval's 32 bits
+        (RANKINGS, {"q1": {"a": 1, "b": 1 - 2**32}}, 5, "has the grade -4294967295 for `b`"),  # and this one 1
         (RANKINGS, RELEVANCE, 0, "positive integer, got 0"),
         (RANKINGS, RELEVANCE, 2.5, "positive integer, got 2.5"),
     ],

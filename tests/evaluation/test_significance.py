@@ -71,6 +71,8 @@ def test_equal_runs(method):
     ("first", "second", "options", "message"),
     [
         ({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0}, {}, r"but 2 are in one only, such as \['b', 'c'\]"),
+        ({"a": 1.0, 1: 1.0}, {"b": 1.0}, {}, r"but 3 are in one only, such as \[1, 'a', 'b'\]"),
+        ({"a": "1", "b": "1"}, {"a": 1.0, "b": 1.0}, {}, "The runs have values that are no numbers"),
         ({"a": 1.0}, {"a": 0.0}, {}, "At least two queries are needed, got 1"),
         ({"a": 1.0, "b": math.nan}, {"a": 1.0, "b": 1.0}, {}, "not finite"),
         ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"method": "wilcoxon"}, "`method` is 'wilcoxon'"),

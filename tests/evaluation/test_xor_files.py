@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from hf_xlir.evaluation import (
+    RankedPassages,
     load_xor_answers,
     load_xor_retrieve_predictions,
     write_xor_answers,
@@ -31,6 +32,8 @@ class TestFromRankings:
         of = datasets.Dataset.from_list if as_dataset else list
         predictions = xor_retrieve_predictions({"q1": ["c", "e"], "q9": ["?"]}, of(QUESTIONS), of(PASSAGES))
         assert predictions == PREDICTIONS
+        for ranked in ({"q1": {"e": 1.0, "c": 1.0}}, RankedPassages({"q1": ["e", "c"]}, {"q1": [0.5, 0.5]})):
+            assert xor_retrieve_predictions(ranked, of(QUESTIONS), of(PASSAGES)) == PREDICTIONS  # ties by id
         result = xor_retrieve_metrics(predictions, QUESTIONS, tokenize=str.split)
         assert result["recall@2kt"] == {"ar": 100.0, "ko": 0.0, "macro": 50.0}
 
@@ -38,8 +41,8 @@ class TestFromRankings:
         ("rankings", "questions", "message"),
         [
             ({"q1": ["c", "z"]}, QUESTIONS, "not among `passages`, such as .'z'."),
-            ({"q1": ["c", "c"]}, QUESTIONS, "ranking of question `q1` must be a list of passages' ids, each once"),
-            ({"q1": "c"}, QUESTIONS, "ranking of question `q1` must be a list of passages' ids, each once, got 'c'"),
+            ({"q1": ["c", "c"]}, QUESTIONS, "ranking of query `q1` names the passage `c` twice"),
+            ({"q1": "c"}, QUESTIONS, "ranking of query `q1` must be a list of ids, got 'c'"),
             ({"q9": ["c"]}, QUESTIONS, r"rankings are of \['q9'\], questions are \['q1', 'q2'\]"),
             ({"q1": ["c"]}, [{"id": "q1"}], "`questions`, row 0: `lang` of the question `q1` is None"),
             ({"q1": ["c"]}, [{"id": 1, "lang": "ja"}], "`questions`, row 0: its `id` is 1"),

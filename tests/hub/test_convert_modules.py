@@ -1,6 +1,7 @@
 """PyLate's and sentence-transformers' folders, made by hand, against what their modules are defined to do."""
 
 import json
+import string
 
 import numpy as np
 import pytest
@@ -141,14 +142,14 @@ class TestPyLate:
         return make
 
     @torch.no_grad()
-    def expected(self, encoder, tokenizer, weight, texts, marker, length, expands, skipped):
+    def expected(self, encoder, tokenizer, weight, texts, marker, length, expands, skipped, attends=False):
         """Text by text, as PyLate says: a marker behind `<s>`, masks up to the length, some tokens skipped."""
         rows = []
         for text in texts:
             ids = tokenizer(text, truncation=True, max_length=length - 1)["input_ids"]
             ids.insert(1, tokenizer.convert_tokens_to_ids(marker))
             filled = ids + [tokenizer.mask_token_id] * (length - len(ids) if expands else 0)
-            mask = [[1] * len(ids) + [0] * (len(filled) - len(ids))]
+            mask = [[1] * len(ids) + [int(attends)] * (len(filled) - len(ids))]
             states = encoder(torch.tensor([filled]), torch.tensor(mask)).last_hidden_state[0].double()
             states = states @ weight.double().T
             kept = torch.tensor([each not in skipped for each in filled])
@@ -167,6 +168,29 @@ class TestPyLate:
         expected = self.expected(*parts, DOCUMENTS, "[D] ", 20, False, skipped)
         assert close(embed(model, processor, DOCUMENTS, "documents"), expected)
 
+    @pytest.mark.parametrize("expands", [True, False])
+    @pytest.mark.parametrize("attends", [True, False])
+    def test_which_tokens_of_queries_and_documents_count(self, make, embed, tmp_path, expands, attends):
+        """
+        Masks of the expansion have vectors of their own, and others look at them only where the release says so; the
+        skip list is of documents alone: a query keeps its punctuation.
+        """
+        words = ["?", "flow", "▁the"]
+        parts = make(do_query_expansion=expands, attend_to_expansion_tokens=attends, skiplist_words=words)
+        convert_checkpoint(tmp_path / "pylate", tmp_path / "ours")
+        model, processor = load_retriever(tmp_path / "ours")
+        skipped = set(parts[1].convert_tokens_to_ids(words))
+        in_queries = {token_id for text in QUERIES for token_id in parts[1](text)["input_ids"]}
+        assert skipped & in_queries
+        expected = self.expected(*parts, QUERIES, "[Q] ", 12, expands, set(), attends)
+        assert [len(rows) for rows in expected] != [12] * 3 or expands
+        assert close(embed(model, processor, QUERIES, "queries"), expected)
+        other = self.expected(*parts, QUERIES, "[Q] ", 12, expands, set(), not attends)
+        assert close(other, expected) == (not expands)  # what is attended to makes a difference
+        texts = [*DOCUMENTS, QUERIES[0]]
+        expected = self.expected(*parts, texts, "[D] ", 20, False, skipped)
+        assert close(embed(model, processor, texts, "documents"), expected)
+
     def test_a_tokenizer_saved_with_the_length_of_queries(self, make, tmp_path):
         make()
         path = tmp_path / "pylate" / "tokenizer_config.json"
@@ -182,7 +206,14 @@ class TestPyLate:
         processor = convert_checkpoint(tmp_path / "pylate", tmp_path / "ours").processor
         assert settings and (processor.query_length, processor.document_length) == (32, 180)
         assert processor.tokenizer.convert_ids_to_tokens(processor.query_marker_id) == "[Q] "
-        assert not processor.attend_to_expansion and len(processor.skip_ids) > 3
+        assert not processor.attend_to_expansion and processor.query_expansion == "mask"
+        assert set(processor.skip_ids) == set(processor.tokenizer.convert_tokens_to_ids(list(string.punctuation)))
+        assert len(processor.skip_ids) > 3
+
+    def test_an_empty_skip_list_is_one(self, make, tmp_path):
+        make(skiplist_words=[])
+        processor = convert_checkpoint(tmp_path / "pylate", tmp_path / "ours").processor
+        assert list(processor.skip_ids) == [] and not processor.skip_punctuation
 
     def test_named_prompts_are_reported(self, make, tmp_path):
         make(prompts={"query": "Who", "all": "The "}, default_prompt_name="all")
