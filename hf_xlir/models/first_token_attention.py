@@ -5,16 +5,17 @@ from threading import get_ident
 import torch
 
 from .fid_passages import unpack_tokens
+from .passage_attention import is_plain
 
 
 class FirstTokenAttention:
     r"""
     Context manager that sums up the cross-attention logits of the first decoded token while the decoder runs.
 
-    The sum over heads of `q . k` is the product of the unsplit projections, so forward hooks on `q` and `k` see all
-    that is needed (T5 does not divide by the root of the head size), and sdpa stays in use. Each pair of hooks goes
-    away as soon as it has fired, so later steps, which may be compiled, run without; an exception removes what is
-    left.
+    The sum over heads of `q . k` is the product of the unsplit projections (T5 does not divide by the root of the head
+    size), and `q . (W_k h)` is `(W_k^T q) . h`: a hook before cross-attention sees all that is needed, sdpa stays in
+    use, and keys need not be there. Each hook goes away as soon as it has fired, so later steps, which may be
+    compiled, run without; an exception removes what is left.
 
     Args:
         decoder (`T5Stack`):
@@ -40,29 +41,32 @@ class FirstTokenAttention:
             handle.remove()
 
     def _watch(self, attention):
-        queries, thread = [], get_ident()
+        thread = get_ident()
 
-        def on_queries(module, args, output):  # (batch * beams, target_length, heads * d_kv)
-            if get_ident() != thread:  # another one reads with the same model; it has hooks of its own
+        def on_attention(module, args, kwargs=None):
+            if get_ident() != thread:  # another one reads with the same model; it has a hook of its own
                 return
-            queries.append(output[:, 0].detach())
+            handle.remove()
+            states, cache = kwargs["key_value_states"], kwargs.get("past_key_values")
+            decoded = cache.get_seq_length(attention.layer_idx) if cache is not None else 0
+            if decoded <= args[0].shape[1]:  # no step came before: self-attention has added the present tokens
+                self._add(attention, args[0][:, :1], states)
 
-        def on_keys(module, args, output):  # (batch * beams, num_tokens, heads * d_kv)
-            if get_ident() != thread:
-                return
-            for handle in handles:
-                handle.remove()
-            self._add(queries.pop(), output.detach())
-
-        handles = [attention.q.register_forward_hook(on_queries), attention.k.register_forward_hook(on_keys)]
-        self.handles += handles
+        handle = attention.register_forward_pre_hook(on_attention, with_kwargs=True)
+        self.handles.append(handle)
 
     @torch.no_grad()
-    def _add(self, queries, keys):
-        beams = len(keys) // len(self.mask)  # all beams start alike: one is enough
-        dtype = torch.promote_types(keys.dtype, torch.float32)
-        with torch.autocast(keys.device.type, enabled=False):
-            logits = keys[::beams].to(dtype) @ queries[::beams].to(dtype)[..., None]
+    def _add(self, attention, first, states):
+        beams = len(states) // len(self.mask)  # all beams start alike: one is enough
+        first, states = first[::beams], states[::beams]
+        queries = attention.q(first)  # (batch, 1, heads * d_kv)
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        with torch.autocast(states.device.type, enabled=False):
+            if is_plain(attention.k):
+                queries, keys = queries.to(dtype) @ attention.k.weight.to(dtype), states
+            else:
+                keys = attention.k(states)
+            logits = keys.to(dtype) @ queries.to(dtype).mT
         self.logits = self.logits + logits.squeeze(-1).to(self.mask.device)
         self.layers_seen += 1
 

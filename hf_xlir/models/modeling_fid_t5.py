@@ -11,6 +11,7 @@ from .configuration_fid_t5 import FiDT5Config
 from .fid_encoder import FiDT5Encoder, OwnBiasSelfAttention
 from .fid_passages import pack_tokens, passage_mask
 from .first_token_attention import FirstTokenAttention
+from .passage_attention import PassageAttention
 
 
 # How the FiD repository names the encoder's weights: it wraps the encoder, and each of its blocks once more.
@@ -97,6 +98,8 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
                     block.layer[0] = OwnBiasSelfAttention(
                         stack.config, has_relative_attention_bias=True, layer_idx=index
                     )
+        for index, block in enumerate(self.decoder.block):
+            block.layer[1].EncDecAttention = PassageAttention(self.decoder.config, layer_idx=index)
         self.post_init()
 
     @classmethod
