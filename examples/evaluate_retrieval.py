@@ -159,6 +159,13 @@ def name_of(model):
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
+def named_file(given):
+    """The name and the path in NAME=FILE; a file alone has the first part of its own name."""
+    if "=" in given and not Path(given).is_file():
+        return tuple(given.split("=", 1))
+    return Path(given).name.partition(".")[0], given
+
+
 def parse_arguments(argv):
     """The command line; mistakes in it end the script before work starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,10 +209,12 @@ def parse_arguments(argv):
         parser.error("the systems model and fusion need --model_name_or_path")
     if "fusion" in args.systems:
         args.systems.append("model")
-    files = [given if "=" in given else f"{Path(given).name.partition('.')[0]}={given}" for given in args.ranking_file]
-    args.ranking_file = dict(each.split("=", 1) for each in files)
+    files = [named_file(given) for given in args.ranking_file]
+    args.ranking_file = dict(files)
     if len(args.ranking_file) < len(files) or set(args.ranking_file) & {"model", "bm25", "fusion", ""}:
         parser.error("--ranking_file needs NAME=FILE where names are equal, or one of model, bm25 and fusion")
+    if any(Path(name).name != name for name in args.ranking_file):
+        parser.error(f"--ranking_file: names are those of files, without a folder, got {list(args.ranking_file)}")
     if not args.systems and not files:
         parser.error("nothing to evaluate: give --systems or --ranking_file")
     if args.k < 1:

@@ -135,6 +135,10 @@ def test_rankings_from_files(run, beir, tmp_path):
         "other": pytest.approx(4 / 5),
     }
     assert "| R@1 | dense | 20.0 |" in printed
+    odd = tmp_path / "k=1.trec"
+    odd.write_bytes(first.read_bytes())
+    _, again, _ = run("--benchmark", beir, "--no_plots", "--measures", "RR", "--systems", "--ranking_file", odd)
+    assert again["systems"] == {"k=1": {"RR": {"mean": results["systems"]["dense"]["RR"]["mean"]}}}
     _, results, _ = run("--benchmark", beir, "--no_plots", "--ranking_file", first)
     assert list(results["systems"]) == ["bm25", "dense"]
     assert {each["first"] for each in results["comparisons"]} == {"dense"}
@@ -226,6 +230,10 @@ def test_hidden_answers_give_predictions_only(run, xor):
         (["--systems"], "nothing to evaluate: give --systems or --ranking_file"),
         (["--ranking_file", "a/run.trec", "b/run.tsv"], "--ranking_file needs NAME=FILE where names are equal"),
         (["--ranking_file", "bm25.trec"], "or one of model, bm25 and fusion"),
+        (
+            ["--ranking_file", "a/b=run.trec"],
+            "--ranking_file: names are those of files, without a folder, got ['a/b']",
+        ),
         (["--measures", "R@5", "P@5"], "--measures: 'P@5' is no measure"),
         (["--fusion_weights", "-1", "1"], "--fusion_weights: `weights` must be numbers from 0"),
         (["--k", "0"], "--k must be a positive integer, got 0"),
