@@ -10,7 +10,7 @@ from ..data.building import check_choice, resolve_file
 from ..data.json_reading import read_json_objects
 from ..data.reading import RowErrors, peek, read_lines
 from ..data.writing import write_text
-from .rankings import in_order
+from .rankings import in_order, text_of_id
 
 
 logger = logging.get_logger(__name__)
@@ -229,11 +229,11 @@ def _read_objects(file, name, errors):
     """For each query the passages in the list's order, or with their scores."""
     of_query, has_scores = {}, None
     for number, row in read_json_objects(file, name, errors):
-        query, ctxs = _text_of_id(row.get("id")), row.get("ctxs")
+        query, ctxs = _checked_id(row.get("id")), row.get("ctxs")
         if query is None or not isinstance(ctxs, list) or not all(isinstance(each, dict) for each in ctxs):
             errors.bad(name, number, "it has no `id`, or no list `ctxs` of objects")
             continue
-        ids, scores = [_text_of_id(each.get("id")) for each in ctxs], [each.get("score") for each in ctxs]
+        ids, scores = [_checked_id(each.get("id")) for each in ctxs], [each.get("score") for each in ctxs]
         scored = scores[0] is not None if has_scores is None and scores else has_scores
         reason = None
         if None in ids:
@@ -254,9 +254,9 @@ def _read_objects(file, name, errors):
     return of_query
 
 
-def _text_of_id(id):
+def _checked_id(id):
     """An id as text, or `None` if it is none."""
-    id = str(id) if type(id) is int else id
+    id = text_of_id(id)
     return id if isinstance(id, str) and id.strip() else None
 
 

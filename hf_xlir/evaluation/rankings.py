@@ -146,6 +146,11 @@ def check_text_ids(where, ids):
             raise ValueError(f"{where} the id {id!r}: ids are strings, such as {str(id)!r}.")
 
 
+def text_of_id(id):
+    """An id out of JSON, where some write numbers; whatever else it is stays as it is, for a check."""
+    return str(id) if type(id) is int else id
+
+
 def _scored(query, ids, scores):
     if len(ids) != len(scores):
         raise ValueError(f"The ranking of query `{query}` has {len(ids)} passages, but {len(scores)} scores.")
@@ -159,4 +164,4 @@ def _check_distinct(query, ids):
         raise ValueError(f"The ranking of query `{query}` names the passage `{twice}` twice.")
 
 
-__all__ = ["RankedPassages", "by_query", "check_text_ids", "drop_own_ids", "in_order", "ranked_ids"]
+__all__ = ["RankedPassages", "by_query", "check_text_ids", "drop_own_ids", "in_order", "ranked_ids", "text_of_id"]

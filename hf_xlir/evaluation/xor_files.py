@@ -10,7 +10,7 @@ from ..data.building import resolve_file
 from ..data.json_reading import read_json_objects
 from ..data.reading import RowErrors, decode, open_binary, whole_gzip
 from ..data.writing import write_text
-from .rankings import by_query, ranked_ids
+from .rankings import by_query, ranked_ids, text_of_id
 from .texts import texts_by_id
 from .xor_rows import fault_of_retrieved
 
@@ -147,7 +147,7 @@ def load_xor_retrieve_predictions(path, on_error="raise"):
     name, errors = os.fspath(path), RowErrors(on_error)
     rows = {}
     for number, row in read_json_objects(resolve_file(path), name, errors):
-        row = {"id": _text_id(row.get("id")), "lang": row.get("lang"), "ctxs": row.get("ctxs")}
+        row = {"id": text_of_id(row.get("id")), "lang": row.get("lang"), "ctxs": row.get("ctxs")}
         fault = fault_of_retrieved(row)
         if fault is None and row["id"] in rows:
             fault = f"the question `{row['id']}` has occurred before"
@@ -249,10 +249,6 @@ def load_xor_answers(path):
 
 class _Pairs(list):
     """A JSON object's names and values: a dictionary would hide a name that occurs twice."""
-
-
-def _text_id(id):
-    return str(id) if isinstance(id, int) and not isinstance(id, bool) else id
 
 
 __all__ = [
