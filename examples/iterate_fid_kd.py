@@ -21,7 +21,8 @@ Each round is a folder, `OUTPUT_DIR/round_0` and so on, and keeps what each of i
 A last folder has steps 1, 2 and 4 of the last retriever, with the last reader and the evaluation questions alone.
 `OUTPUT_DIR/report.md` is a table of retrieval and answers by round. A run that was interrupted goes on with the step
 that it was at when it is started again with the same arguments: an embedding from its last block, a training from its
-last checkpoint.
+last checkpoint. With others it is refused, by the first step that they would change; steps that have not begun may be
+given others. So is a second run in a folder where one is at work.
 
 `--launcher "accelerate launch --num_processes 8"` runs each step as a command of its own, on several processes.
 """
@@ -34,18 +35,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from accelerate.utils.memory import clear_device_cache
 from transformers import AutoConfig
 
 from hf_xlir import FiDT5Config
 from hf_xlir.data import load_questions
+from hf_xlir.data.folder_lock import alone_in
 from hf_xlir.data.writing import write_text
+from hf_xlir.training.checkpoints import last_whole_checkpoint
 from hf_xlir.training.losses import READER_DISTILLATIONS
 from hf_xlir.training.recipes import check_files
 
 
 EXAMPLES = Path(__file__).parent
+
+
+class Step(NamedTuple):
+    """A script that a round runs."""
+
+    folder: Path  # of the round
+    name: str
+    script: str
+    arguments: list[str]
+    output: Path
+
+    def record(self, state):
+        """The file that says with which arguments the step was "started", or is "done"."""
+        return self.folder / f"{self.name}.{state}.json"
 
 
 def main(argv=None):
@@ -55,24 +73,15 @@ def main(argv=None):
     check_questions(args)
     FiDT5Config.from_pretrained(args.reader)  # says so if it is none
     is_colbert = AutoConfig.from_pretrained(args.retriever).model_type == "colbert_xlmr"
-    retriever, reader, rows = args.retriever, args.reader, []
-    for number in range(args.rounds + 1):
-        folder = args.output_dir / f"round_{number}"
-        is_last = number == args.rounds
-        index(args, folder, retriever)
-        retrieve(args, folder, "eval", retriever)
-        if not is_last:
-            retrieve(args, folder, "train", retriever)
-            if not args.keep_reader:
-                reader = train_reader(args, folder, reader)
-            reader = str(reader)
-        read(args, folder, "answers", reader, folder / "eval.jsonl")
-        if not is_last:
-            kind = "crossattention" if args.reader_distillation == "kl" else "likelihood"
-            scored = read(args, folder, "scores", reader, folder / "train.jsonl", f"--write_{kind}_scores")
-            retriever = train_retriever(args, folder, retriever, scored / "dataset_wscores.jsonl", is_colbert)
-        rows.append(metrics_of(folder))
-        write_table(args.output_dir / "report.md", rows)
+    rounds = plan(args, is_colbert)
+    check_records(args, [step for steps in rounds for step in steps])
+    with alone_in(args.output_dir, "rounds.lock"):
+        rows = []
+        for steps in rounds:
+            for step in steps:
+                run(args, step)
+            rows.append(metrics_of(steps[0].folder))
+            write_table(args.output_dir / "report.md", rows)
     print((args.output_dir / "report.md").read_text(encoding="utf-8"))
 
 
@@ -88,10 +97,33 @@ def check_questions(args):
         )
 
 
+def plan(args, is_colbert):
+    """The steps of each round, the last of which only measures."""
+    retriever, reader, rounds = args.retriever, args.reader, []
+    for number in range(args.rounds + 1):
+        folder = args.output_dir / f"round_{number}"
+        is_last = number == args.rounds
+        steps = [index(args, folder, retriever), retrieve(args, folder, "eval", retriever)]
+        if not is_last:
+            steps.append(retrieve(args, folder, "train", retriever))
+            if not args.keep_reader:
+                steps.append(train_reader(args, folder, reader))
+                reader = steps[-1].output
+        steps.append(read(args, folder, "answers", reader, folder / "eval.jsonl"))
+        if not is_last:
+            kind = "crossattention" if args.reader_distillation == "kl" else "likelihood"
+            steps.append(read(args, folder, "scores", reader, folder / "train.jsonl", f"--write_{kind}_scores"))
+            scored = steps[-1].output / "dataset_wscores.jsonl"
+            steps.append(train_retriever(args, folder, retriever, scored, is_colbert))
+            retriever = steps[-1].output
+        rounds.append(steps)
+    return rounds
+
+
 def index(args, folder, retriever):
     """The passages' vectors by a retriever, and their index."""
     given = ["--model", retriever, "--passages", args.passages, "--output_dir", folder / "passages"]
-    step(args, folder, "index", "index_passages", [*given, *shlex.split(args.index_arguments)])
+    return make_step(args, "index", "index_passages", folder / "passages", given, "index_arguments")
 
 
 def retrieve(args, folder, split, retriever):
@@ -99,22 +131,21 @@ def retrieve(args, folder, split, retriever):
     questions = args.train_questions if split == "train" else args.eval_questions
     given = ["--model", retriever, "--questions", questions, "--passages", args.passages, "--k", *args.k]
     given += ["--index", folder / "passages", "--n_context", args.n_context, "--output", folder / f"{split}.jsonl"]
-    step(args, folder, f"retrieve_{split}", "retrieve_passages", given)
+    return make_step(args, f"retrieve_{split}", "retrieve_passages", folder / f"{split}.jsonl", given)
 
 
 def train_reader(args, folder, reader):
     """A reader trained on what was found for the training questions."""
     given = ["--model_name_or_path", reader, "--train_file", folder / "train.jsonl", "--n_context", args.n_context]
-    given += ["--output_dir", folder / "reader", "--seed", args.seed, *shlex.split(args.reader_arguments)]
-    step(args, folder, "train_reader", "train_reader", given)
-    return folder / "reader"
+    given += ["--output_dir", folder / "reader", "--seed", args.seed]
+    return make_step(args, "train_reader", "train_reader", folder / "reader", given, "reader_arguments")
 
 
 def read(args, folder, name, reader, examples, *options):
     """What a reader makes of examples."""
     given = ["--model_name_or_path", reader, "--eval_file", examples, "--output_dir", folder / name, *options]
-    step(args, folder, name, "evaluate_reader", [*given, "--n_context", args.n_context])
-    return folder / name
+    given += ["--n_context", args.n_context]
+    return make_step(args, name, "evaluate_reader", folder / name, given)
 
 
 def train_retriever(args, folder, retriever, scored, is_colbert):
@@ -124,31 +155,77 @@ def train_retriever(args, folder, retriever, scored, is_colbert):
     given += ["--reader_distillation", args.reader_distillation]
     given += ["--reader_examples", scored] if is_colbert else ["--train_format", "reader", "--train_file", scored]
     script = "train_colbert" if is_colbert else "train_biencoder"
-    step(args, folder, "train_retriever", script, [*given, *shlex.split(args.retriever_arguments)])
-    return str(folder / "retriever")
+    return make_step(args, "train_retriever", script, folder / "retriever", given, "retriever_arguments")
 
 
-def step(args, folder, name, script, given):
-    """Run a script, unless this was done; a file says that it was, and how."""
-    given = [str(each) for each in given] + ["--use_cpu"] * args.use_cpu
-    done = folder / f"{name}.done.json"
-    if done.exists():
-        before = json.loads(done.read_text(encoding="utf-8"))["arguments"]
-        if before != given:
-            raise ValueError(
-                f"`{folder}` has the step `{name}` with other arguments, {before} instead of {given}: give the same "
-                "ones to go on, or another `--output_dir`."
-            )
+def make_step(args, name, script, output, given, more=None):
+    """A step with what the round gives it and, by the name of one of this script's arguments, what the user adds."""
+    given = [str(each) for each in given]
+    added = [] if more is None else shlex.split(getattr(args, more))
+    if added and not added[0].startswith("--"):
+        raise ValueError(f"`--{more}` begins with `{added[0]}`, which is no option of `{script}.py`.")
+    taken = [option for option in options_of(added) if option in options_of(given)]
+    if taken:
+        raise ValueError(f"`--{more}` has `{taken[0]}`, which the rounds give to each `{script}.py`: leave it out.")
+    return Step(output.parent, name, script, given + added + ["--use_cpu"] * args.use_cpu, output)
+
+
+def check_records(args, steps):
+    """Raise if a step is done, or has got as far as a checkpoint to go on from, with other options."""
+    found = []
+    for step in steps:
+        is_done = step.record("done").exists()
+        record = step.record("done" if is_done else "started")
+        if not record.exists() or not (is_done or last_whole_checkpoint(step.output)):
+            continue
+        before = options_of(json.loads(record.read_text(encoding="utf-8"))["arguments"])
+        now = options_of(step.arguments)
+        differing = [
+            f"`{option}` was {before.get(option, 'not given')}, is {now.get(option, 'not given')}"
+            for option in before | now
+            if before.get(option) != now.get(option)
+        ]
+        if differing:
+            state = "finished" if is_done else "unfinished"
+            found.append((step, f"{step.folder.name}, {step.name} ({state}): {'; '.join(differing)}"))
+    if found:
+        step, first = found[0]
+        others = f"\nand {len(found) - 1} more steps" if len(found) > 1 else ""
+        raise ValueError(
+            f"`{args.output_dir}` has steps with other options than are given now.\n{first}{others}\nGive what was "
+            "given to go on, or another `--output_dir`. To do the step again, remove what it made, "
+            f"`{step.output}` and `{step.folder / step.name}.*.json`, and the same of the steps after it."
+        )
+
+
+def options_of(arguments):
+    """The values of each option, as one text."""
+    options = {}
+    for each in arguments:
+        if each.startswith("--"):
+            option, is_joined, value = each.partition("=")
+            options[option] = [value] if is_joined else []
+        else:
+            options[option].append(each)
+    return {option: " ".join(values) or "given" for option, values in options.items()}
+
+
+def run(args, step):
+    """Run a step's script, unless this was done; files say with which arguments it was started, and that it was."""
+    if step.record("done").exists():
         return
-    print(f"{folder.name}: {name}", flush=True)
+    print(f"{step.folder.name}: {step.name}", flush=True)
+    write_text(step.record("started"), json.dumps({"arguments": step.arguments}, indent=1))
     started = time.perf_counter()
     if args.launcher:
-        subprocess.run([*shlex.split(args.launcher), str(EXAMPLES / f"{script}.py"), *given], check=True)
+        script = str(EXAMPLES / f"{step.script}.py")
+        subprocess.run([*shlex.split(args.launcher), script, *step.arguments], check=True)
     else:
-        load_script(script).main(given)
+        load_script(step.script).main(step.arguments)
         clear_device_cache(garbage_collection=True)  # of a step's models nothing is left to the next one
-    found = {"arguments": given, "seconds": round(time.perf_counter() - started, 1)}
-    write_text(done, json.dumps(found, indent=1))
+    found = {"arguments": step.arguments, "seconds": round(time.perf_counter() - started, 1)}
+    write_text(step.record("done"), json.dumps(found, indent=1))
+    step.record("started").unlink()
 
 
 def load_script(name):

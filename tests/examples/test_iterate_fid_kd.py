@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, TrainingArguments
 
 from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, ColBERTXLMRProcessor
 from hf_xlir.data import load_passages, load_questions, load_xquad
+from hf_xlir.data.folder_lock import alone_in
 from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex
@@ -80,8 +81,65 @@ def test_rounds(load_script, smoke, tmp_path, capsys):
     shutil.rmtree(out / "round_0" / "answers")
     script.main(arguments(smoke, out))
     assert [line for line in capsys.readouterr().out.splitlines() if "round_" in line] == ["round_0: answers"]
-    with pytest.raises(ValueError, match="has the step `retrieve_eval` with other arguments"):
+    assert not list(out.glob("*/*.started.json")) and not (out / "rounds.lock").exists()
+
+
+def test_other_options_are_refused(load_script, smoke, tmp_path, monkeypatch, capsys):
+    """By steps that are done, and by one that would go on from a checkpoint; not by what has made nothing yet."""
+    script, out = load_script("iterate_fid_kd"), tmp_path / "out"
+    given = dict(zip(*[iter(arguments(smoke, out)[:-4])] * 2, strict=True))
+    reader, retriever = given["--reader_arguments"], given["--retriever_arguments"]
+
+    def fails_to_begin(argv):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(script.load_script("train_reader"), "main", fails_to_begin)
+        script.main(arguments(smoke, out, reader_arguments=f"{reader} --learning_rate 9"))
+    assert (out / "round_0" / "train_reader.started.json").exists()
+
+    def killed(path, text):
+        if path.name == "train_reader.done.json":
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(script, "write_text", killed)
+        script.main(arguments(smoke, out))
+    checkpoint = out / "round_0" / "reader" / "checkpoint-1"
+    before = {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()}
+    capsys.readouterr()
+    for changed, said in (
+        (f"{reader} --learning_rate=1e-3", "`--learning_rate` was not given, is 1e-3"),
+        (reader.replace("--text_maxlength 48", "--bf16"), "`--text_maxlength` was 48, is not given; `--bf16` was not"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            script.main(arguments(smoke, out, reader_arguments=changed))
+        assert f"round_0, train_reader (unfinished): {said}" in str(caught.value)
+        assert f"remove what it made, `{out}/round_0/reader` and `{out}/round_0/train_reader.*.json`" in str(
+            caught.value
+        )
+        assert "more steps" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"retrieve_eval \(finished\): `--n_context` was 3, is 2\nand 2 more"):
         script.main(arguments(smoke, out, n_context=2))
+    with pytest.raises(ValueError, match=r"round_0, train_reader \(unfinished\): `--seed` was 0, is 1\nGive what"):
+        script.main([*arguments(smoke, out), "--seed", "1"])
+    assert "round_0: " not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()} == before
+    # In another order they are the same, and the retriever's training has not begun
+    reordered = " ".join(f"--{each}" for each in reversed(reader.removeprefix("--").split(" --")))
+    changed = f"{retriever} --learning_rate 1e-3"
+    script.main(arguments(smoke, out, reader_arguments=reordered, retriever_arguments=changed))
+    done = json.loads((out / "round_0" / "train_retriever.done.json").read_text())
+    assert done["arguments"][-3:] == ["--learning_rate", "1e-3", "--use_cpu"]
+    with pytest.raises(ValueError, match=r"train_retriever \(finished\): `--learning_rate` was 1e-3, is not given"):
+        script.main(arguments(smoke, out))
+
+
+def test_two_runs_at_once(load_script, smoke, tmp_path):
+    with alone_in(tmp_path / "out", "rounds.lock"), pytest.raises(RuntimeError, match="Another run is writing into"):
+        load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
@@ -180,6 +238,15 @@ def test_errors(load_script, smoke, tmp_path, capsys):
         )
     with pytest.raises(ValueError, match="is of type 'biencoder', but a Fusion-in-Decoder reader is made of"):
         load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader=smoke["biencoder"]))
+    for added, said in (
+        (
+            "--learning_rate 1 --seed=3",
+            "`--reader_arguments` has `--seed`, which the rounds give to each `train_",
+        ),
+        ("fid_reader_base.yaml", "begins with `fid_reader_base.yaml`, which is no option of `train_reader.py`"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader_arguments=added))
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         load_script("iterate_fid_kd").main([*arguments(smoke, tmp_path / "out"), "--rounds", "0"])
