@@ -179,6 +179,7 @@ class TestPyLate:
         parts = make(do_query_expansion=expands, attend_to_expansion_tokens=attends, skiplist_words=words)
         convert_checkpoint(tmp_path / "pylate", tmp_path / "ours")
         model, processor = load_retriever(tmp_path / "ours")
+        assert processor.attend_to_expansion == (expands and attends)
         skipped = set(parts[1].convert_tokens_to_ids(words))
         in_queries = {token_id for text in QUERIES for token_id in parts[1](text)["input_ids"]}
         assert skipped & in_queries
