@@ -100,6 +100,12 @@ class TestRoundTrip:
         assert loaded(world.questions) == pipe(world.questions)
         assert loaded.model.reranker.model is loaded.model.retrievers["colbert"].model
 
+    def test_bm25_of_a_language_without_spaces(self, tmp_path):
+        passages = [{"id": "a", "text": "尼罗河向北流"}, {"id": "b", "text": "伏尔加河向南流"}]
+        index = BM25Index.build(passages, tokenize="bigrams", progress=False)
+        RetrievalPipeline(index=index, passages=passages, device="cpu").save_pretrained(tmp_path)
+        assert [each["id"] for each in load(tmp_path)("伏尔加河在哪里?")] == ["b"]
+
     def test_vectors_are_in_the_index_alone(self, parts, world, tmp_path):
         from hf_xlir.index import add_dense_index
 
