@@ -119,7 +119,7 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
         [`EvaluationReport`]
 
     Raises:
-        ValueError: If there are no systems, the baseline is none of them, or as [`evaluate_rankings`] raises.
+        ValueError: If there are no systems, the baseline is none of them, a group is called `"all"`, or as [`evaluate_rankings`] raises.
 
     Example:
     ```python
@@ -137,6 +137,8 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
         raise ValueError("`systems` is empty: give the ranking of at least one.")
     if baseline is not None and baseline not in systems:
         raise ValueError(f"`baseline` is {baseline!r}, which is none of {list(systems)}.")
+    if "all" in (benchmark.groups or {}).values():
+        raise ValueError("A group cannot be called 'all', which is the name of all of them: rename it.")
     if measures is None:
         measures = BY_ANSWER if benchmark.relevance is None else BY_RELEVANCE
     curve_measure = ANSWER_MEASURE if benchmark.relevance is None else "R"

@@ -170,6 +170,8 @@ def test_one_question_is_not_tested_alone():
 def test_errors():
     with pytest.raises(ValueError, match="`systems` is empty"):
         evaluate_systems(JUDGED, {})
+    with pytest.raises(ValueError, match="A group cannot be called 'all'"):
+        evaluate_systems(JUDGED._replace(groups={**GROUPS, "q0": "all"}), {"model": MODEL})
     with pytest.raises(ValueError, match=r"`baseline` is 'bm25', which is none of \['model'\]"):
         evaluate_systems(JUDGED, {"model": MODEL}, baseline="bm25")
     with pytest.raises(ValueError, match="'P@5' is no measure"):
