@@ -11,8 +11,9 @@ By a recipe, or by arguments of one's own (`--help` names them all); and in smal
 
 Files are those of the FiD repository, one JSON array or JSON lines: objects with `question`, `ctxs` (passages with
 `text` and perhaps `title`, best first), `answers`, and perhaps `target` and `lang`. The reader learns to write the
-`target`, or else one of the `answers`, another one each epoch. On several processes, with one of the files in
-`examples/accelerate_configs`:
+`target`, or else one of the `answers`, another one each epoch; with `--substitute_answers 0.8` mostly another
+question's, which then stands in the passages instead: it has to read, and cannot learn by heart. On several processes,
+with one of the files in `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_reader.py ...
 
@@ -53,6 +54,10 @@ class DataArguments:
 
     train_file: str | None = field(default=None, metadata={"help": "Questions with passages and answers."})
     eval_file: str | None = field(default=None, metadata={"help": "The same, to be answered during training."})
+    substitute_answers: float = field(
+        default=0.0,
+        metadata={"help": "Share of training questions whose answer is exchanged, in the passages, too, each epoch."},
+    )
     on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
 
@@ -78,7 +83,8 @@ def main(argv=None):
     # 3. Data, read by one process of each machine first
     options = {"require_answers": True, "on_error": data_args.on_error, "cache_dir": data_args.cache_dir}
     with training_args.main_process_first(desc="reading the data"):
-        rows = answer_rows(load_reader_examples(data_args.train_file, **options), training_args.seed)
+        records = load_reader_examples(data_args.train_file, **options)
+        rows = answer_rows(records, training_args.seed, substituted=data_args.substitute_answers)
         questions = None if data_args.eval_file is None else load_reader_examples(data_args.eval_file, **options)
 
     # 4. Training, then evaluation
