@@ -27,7 +27,8 @@ def load_reader_examples(
 
     Every object has `question` and `ctxs` (objects with `text` and perhaps `id`, `title`, `score`), and perhaps `id`,
     `answers`, `target` and `lang` (or `language`). Files of many gigabytes are read example by example. There may be
-    any number of passages, none too: a question without is read alone.
+    any number of passages, none too: a question without is read alone. An empty `target` or answer is one: a reader
+    learns to write nothing.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -110,40 +111,42 @@ def _example(row: dict, position: int) -> dict:
     question, target = row.get("question"), row.get("target")
     answers = row.get("answers") if row.get("answers") is not None else []
     contexts = row.get("ctxs") if row.get("ctxs") is not None else []
-    language = row.get("lang") or row.get("language") or ""
+    language, row_id = row.get("lang") or row.get("language") or "", row.get("id")
     if not isinstance(question, str) or is_blank(question):
         raise ValueError("it has no question")
     if not isinstance(language, str):
         raise ValueError(f"`lang` is no text: {language!r:.60}")
+    if not isinstance(row_id, str | int | None) or isinstance(row_id, bool):
+        raise ValueError(f"`id` is neither a text nor a whole number: {row_id!r:.60}")
     if target is not None and not isinstance(target, str):
-        raise ValueError("`target` is not a text")
+        raise ValueError(f"`target` is not a text: {target!r:.60}")
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("`answers` is not a list of texts")
+        raise ValueError(f"`answers` is not a list of texts: {answers!r:.60}")
     if not isinstance(contexts, list):
-        raise ValueError("`ctxs` is not a list of passages")
+        raise ValueError(f"`ctxs` is not a list of passages: {contexts!r:.60}")
     return {
-        "id": str(position if row.get("id") is None else row["id"]),
+        "id": str(position if row_id is None else row_id),
         "question": question,
         "target": target,
         "answers": answers,
         "lang": language.strip(),
-        "ctxs": [_context(context) for context in contexts],
+        "ctxs": [_context(context, rank) for rank, context in enumerate(contexts, start=1)],
     }
 
 
-def _context(context) -> dict:
+def _context(context, rank: int) -> dict:
     if not isinstance(context, dict) or not isinstance(context.get("text"), str):
-        raise ValueError("an entry of `ctxs` is not an object with a `text`")
+        raise ValueError(f"entry {rank} of `ctxs` is not an object with a `text`: {context!r:.60}")
     if is_blank(context["text"]):
-        raise ValueError("an entry of `ctxs` has an empty `text`")
+        raise ValueError(f"entry {rank} of `ctxs` has an empty `text`")
     score = context.get("score")
     try:
         score = None if score is None else float(score)  # DPR writes numbers as text
-        is_number = score is None or math.isfinite(score)
+        is_number = score is None or (math.isfinite(score) and not isinstance(context["score"], bool))
     except (TypeError, ValueError, OverflowError):
         is_number = False
     if not is_number:
-        raise ValueError(f"an entry of `ctxs` has the score {context['score']!r:.60}, which is not a number")
+        raise ValueError(f"entry {rank} of `ctxs` has the score {context['score']!r:.60}, which is not a number")
     passage_id = context.get("id")
     return {
         "id": "" if passage_id is None else str(passage_id),

@@ -120,6 +120,14 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
         with fork_rng(devices=[]):  # data loaders draw on the CPU
             return super().evaluate(*args, **kwargs)
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Like the parent's, of all questions: `dataloader_drop_last` is for training."""
+        given, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = given
+
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 
 import pytest
 
@@ -57,12 +58,25 @@ def test_many_examples_keep_their_order(write):
         ({"question": ""}, "it has no question"),
         ({"question": "\ufeff "}, "it has no question"),
         ({"question": "q", "lang": 3}, "`lang` is no text: 3"),
-        ({"question": "q", "target": 3}, "`target` is not a text"),
-        ({"question": "q", "answers": "a"}, "`answers` is not a list of texts"),
-        ({"question": "q", "ctxs": {}}, "`ctxs` is not a list of passages"),
-        ({"question": "q", "ctxs": [{"title": "T"}]}, "an entry of `ctxs` is not an object with a `text`"),
-        ({"question": "q", "ctxs": [{"text": "a"}, {"text": " \u200b"}]}, "an entry of `ctxs` has an empty `text`"),
-        ({"question": "q", "ctxs": [{"text": "a", "score": "high"}]}, "an entry of `ctxs` has the score 'high'"),
+        ({"question": "q", "id": [1]}, r"`id` is neither a text nor a whole number: \[1\]"),
+        ({"question": "q", "id": True}, "`id` is neither a text nor a whole number: True"),
+        ({"question": "q", "id": 1.0}, "`id` is neither a text nor a whole number: 1.0"),
+        ({"question": "q", "target": 3}, "`target` is not a text: 3"),
+        ({"question": "q", "answers": "a"}, "`answers` is not a list of texts: 'a'"),
+        ({"question": "q", "answers": [3]}, r"`answers` is not a list of texts: \[3\]"),
+        ({"question": "q", "ctxs": {}}, "`ctxs` is not a list of passages: {}"),
+        (
+            {"question": "q", "ctxs": [{"title": "T"}]},
+            "entry 1 of `ctxs` is not an object with a `text`: {'title",
+        ),
+        ({"question": "q", "ctxs": [{"text": "a"}, "b"]}, "entry 2 of `ctxs` is not an object with a `text`: 'b'"),
+        ({"question": "q", "ctxs": [None]}, "entry 1 of `ctxs` is not an object with a `text`: None"),
+        ({"question": "q", "ctxs": [{"text": "a"}, {"text": " \u200b"}]}, "entry 2 of `ctxs` has an empty `text`"),
+        ({"question": "q", "ctxs": [{"text": "a", "score": "high"}]}, "entry 1 of `ctxs` has the score 'high', which"),
+        ({"question": "q", "ctxs": [{"text": "a", "score": True}]}, "entry 1 of `ctxs` has the score True"),
+        ({"question": "q", "ctxs": [{"text": "a", "score": [1]}]}, r"entry 1 of `ctxs` has the score \[1\]"),
+        ({"question": "q", "ctxs": [{"text": "a", "score": math.nan}]}, "entry 1 of `ctxs` has the score nan"),
+        ({"question": "q", "ctxs": [{"text": "a", "score": math.inf}]}, "entry 1 of `ctxs` has the score inf"),
     ],
 )
 def test_bad_rows(write, row, reason):
@@ -80,6 +94,39 @@ def test_rows_to_learn_from(write):
         load_reader_examples(path, require_answers=True)
     kept = load_reader_examples(path, require_answers=True, on_error="skip")
     assert kept["question"][:] == ["q", "s", "t"] and kept["target"][:] == ["NA", "", None]
+
+
+def test_what_is_not_said(write):
+    """`null` and a missing key are alike; a byte order mark and line ends of Windows are no part of the rows."""
+    nothing = {name: None for name in ("id", "target", "answers", "lang", "ctxs")}
+    rows = [{"question": "q"}, {"question": "q", **nothing}, {"question": "q", "answers": [], "lang": "", "ctxs": []}]
+    rows.append({"question": "q", "ctxs": [{"text": "a", "title": None, "id": None, "score": None}, {"text": "b"}]})
+    path = write("examples.jsonl", ("\ufeff" + "\r\n".join(map(json.dumps, rows)) + "\r\n\r\n").encode())
+    *without, last = load_reader_examples(path).to_list()
+    expected = {"question": "q", "target": None, "answers": [], "lang": "", "ctxs": []}
+    assert without == [{"id": str(place), **expected} for place in range(3)]
+    passages = [{"id": "", "title": "", "text": text, "score": None} for text in "ab"]
+    assert last == {"id": "3", **expected, "ctxs": passages}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"question": "q"}\n\n{"question": "r"}', "line 2: the line is blank"),
+        ('{"question": "q"}\n[1]', r"line 2: expected a JSON object, got \[1\]"),
+        ('{"question": "q"}\nnull', "line 2: expected a JSON object, got null"),
+        ('{"question": "q"}\n{"question": "r"', "line 2: not JSON"),
+        ('{"question": "q"},\n{"question": "r"}', "line 1: not JSON"),
+        ('[{"question": "q"},\n3]', "line 2: expected a JSON object, got 3"),
+        ('[{"question": "q"},\n{"question"', "line 2: not JSON .* turn it into JSON lines"),
+        ('{"question": "q", "id": 1}\n{"question": "r", "id": "1"}', "line 2: the id `1` has occurred before"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_what_is_no_row(write, content, said, suffix):
+    """Whatever the file is called."""
+    with pytest.raises(ValueError, match=f"examples.{suffix}`, {said}"):
+        load_reader_examples(write(f"examples.{suffix}", content))
 
 
 def test_rows_as_the_file_has_them(write):

@@ -237,8 +237,8 @@ def test_two_runs_at_once_do_not_disturb_each_other(reader, file, tmp_path, monk
     ("line", "reason"),
     [
         ('{"question": "q", "ctxs": [{"text": "a"}', "not JSON"),
-        ('{"question": "q", "ctxs": [{"title": "a"}]}', "an entry of `ctxs` is not an object with a `text`"),
-        ('{"question": "q", "ctxs": [{"text": " "}]}', "an entry of `ctxs` has an empty `text`"),
+        ('{"question": "q", "ctxs": [{"title": "a"}]}', "entry 1 of `ctxs` is not an object with a `text`"),
+        ('{"question": "q", "ctxs": [{"text": " "}]}', "entry 1 of `ctxs` has an empty `text`"),
         ('{"question": "q", "answers": "a"}', "`answers` is not a list of texts"),
         ('{"id": 2, "question": "q"}', "the id `2` has occurred before"),
         ('{"ctxs": []}', "it has no question"),

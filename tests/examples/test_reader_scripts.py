@@ -103,7 +103,7 @@ def test_wrong_arguments_are_reported_before_work_starts(load_script, tmp_path, 
     ("line", "reason"),
     [
         ({"question": "Who?", "ctxs": [{"text": "a"}]}, "it has neither `target` nor `answers`"),
-        ({"question": "Who?", "answers": ["a"], "ctxs": [{"text": ""}]}, "an entry of `ctxs` has an empty `text`"),
+        ({"question": "Who?", "answers": ["a"], "ctxs": [{"text": ""}]}, "entry 1 of `ctxs` has an empty `text`"),
         ('{"question": "Who?"', "not JSON"),
     ],
 )

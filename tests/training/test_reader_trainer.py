@@ -87,6 +87,18 @@ def test_metrics_are_those_of_what_it_writes(tmp_path):
     assert trainer.evaluate({"one": changed, "two": EXAMPLES})["eval_one_exact_match"] == 0.75
 
 
+def test_evaluation_leaves_no_question_out(tmp_path):
+    """Twelve in batches of five: the last two count, too, and training still drops them."""
+    expected = make_trainer(tmp_path).evaluate()
+    trainer = make_trainer(tmp_path, dataloader_drop_last=True)
+    found = trainer.evaluate()
+    for name in ("eval_exact_match", "eval_f1", "eval_ko_f1"):
+        assert found[name] == expected[name]
+    assert trainer.args.dataloader_drop_last and len(trainer.get_eval_dataloader()) == 3
+    trainer = make_trainer(tmp_path, dataloader_drop_last=True, per_device_train_batch_size=5)
+    assert len(trainer.get_train_dataloader()) == 2
+
+
 def test_the_loss_alone(tmp_path):
     trainer = make_trainer(tmp_path, predict_with_generate=False, per_device_eval_batch_size=12)
     metrics = trainer.evaluate()
