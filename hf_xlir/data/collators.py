@@ -169,8 +169,10 @@ def _is_score(score):
     """`False` for an absent document's."""
     if score is None or score == -math.inf:
         return False
-    if not math.isfinite(score):
-        raise ValueError(f"`reader_scores` must be finite, or -inf or `None` for an absent document, got {score}.")
+    if not abs(score) <= torch.finfo(torch.float32).max:  # not NaN either
+        raise ValueError(
+            f"`reader_scores` must be finite in float32, or -inf or `None` for an absent document, got {score}."
+        )
     return True
 
 

@@ -1,8 +1,9 @@
 """Examples for readers: a question with the passages that a retriever found."""
 
-import math
 import os
 from collections.abc import Iterator
+
+import numpy as np
 
 from ..models.processing_text import is_blank
 from .building import build_dataset
@@ -13,6 +14,7 @@ from .reading import RowErrors
 
 
 EXAMPLES_PER_BATCH = 100  # of a hundred passages each
+LARGEST_SCORE = np.finfo(np.float32).max.item()  # what a retriever can learn from
 
 
 def load_reader_examples(
@@ -142,11 +144,11 @@ def _context(context, rank: int) -> dict:
     score = context.get("score")
     try:
         score = None if score is None else float(score)  # DPR writes numbers as text
-        is_number = score is None or (math.isfinite(score) and not isinstance(context["score"], bool))
+        is_number = score is None or (abs(score) <= LARGEST_SCORE and not isinstance(context["score"], bool))
     except (TypeError, ValueError, OverflowError):
         is_number = False
     if not is_number:
-        raise ValueError(f"entry {rank} of `ctxs` has the score {context['score']!r:.60}, which is not a number")
+        raise ValueError(f"entry {rank} of `ctxs` has the score {context['score']!r:.60}, no number of float32")
     passage_id = context.get("id")
     return {
         "id": "" if passage_id is None else str(passage_id),

@@ -134,7 +134,8 @@ def test_a_list_of_documents_is_like_positive_and_negatives():
         (None, "one number for each of 2 documents, got none"),
         ([1.0], "one number for each of 2 documents, got 1"),
         ([-INF, None], r"no document \(all -inf\) for 'Who\?'"),
-        ([1.0, float("nan")], "must be finite, or -inf or `None` for an absent document, got nan"),
+        ([1.0, float("nan")], "must be finite in float32, or -inf or `None` for an absent document, got nan"),
+        ([1.0, -1e39], "must be finite in float32, or -inf or `None` for an absent document, got -1e"),
         ([1.0, INF], "got inf"),
     ],
 )
