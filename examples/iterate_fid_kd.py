@@ -10,8 +10,10 @@ known to answer a question, only the answers are.
 Each round is a folder, `OUTPUT_DIR/round_0` and so on, and keeps what each of its steps made:
 
 1. `passages`: the passages' vectors by the retriever, and their index (`examples/index_passages.py`);
-2. `train.jsonl`, `eval.jsonl`: the passages that it finds (`examples/retrieve_passages.py`);
-3. `reader`: trained on them, from the reader of the round before (`examples/train_reader.py`);
+2. `train.jsonl`, `eval.jsonl`: the passages that it finds (`examples/retrieve_passages.py`), with `--answered_only`
+   for training questions of which one says an answer, alone;
+3. `reader`: trained on them, from the reader of the round before (`examples/train_reader.py`; a reader that learns few
+   questions by heart has little to teach: see its `--substitute_answers`);
 4. `answers`: its answers to the evaluation questions, and their exact match (`examples/evaluate_reader.py`);
 5. `scores`: how much it looked at each passage of the training questions (the same script), or with
    `--reader_distillation perplexity` or `emdr2`, how likely each made the answer;
@@ -46,7 +48,7 @@ from hf_xlir.data.folder_lock import alone_in
 from hf_xlir.data.writing import write_text
 from hf_xlir.training.checkpoints import last_whole_checkpoint
 from hf_xlir.training.losses import READER_DISTILLATIONS
-from hf_xlir.training.recipes import check_files
+from hf_xlir.training.recipes import check_files, recipe_parser
 
 
 EXAMPLES = Path(__file__).parent
@@ -74,6 +76,7 @@ def main(argv=None):
     FiDT5Config.from_pretrained(args.reader)  # says so if it is none
     is_colbert = AutoConfig.from_pretrained(args.retriever).model_type == "colbert_xlmr"
     rounds = plan(args, is_colbert)
+    check_arguments(rounds[0])
     check_records(args, [step for steps in rounds for step in steps])
     with alone_in(args.output_dir, "rounds.lock"):
         rows = []
@@ -131,6 +134,7 @@ def retrieve(args, folder, split, retriever):
     questions = args.train_questions if split == "train" else args.eval_questions
     given = ["--model", retriever, "--questions", questions, "--passages", args.passages, "--k", *args.k]
     given += ["--index", folder / "passages", "--n_context", args.n_context, "--output", folder / f"{split}.jsonl"]
+    given += ["--answered_only"] * (split == "train" and args.answered_only)
     return make_step(args, f"retrieve_{split}", "retrieve_passages", folder / f"{split}.jsonl", given)
 
 
@@ -168,6 +172,18 @@ def make_step(args, name, script, output, given, more=None):
     if taken:
         raise ValueError(f"`--{more}` has `{taken[0]}`, which the rounds give to each `{script}.py`: leave it out.")
     return Step(output.parent, name, script, given + added + ["--use_cpu"] * args.use_cpu, output)
+
+
+def check_arguments(steps):
+    """Raise if a script does not take what the user adds, or end as it would; values are its own to judge."""
+    for step in steps:
+        script = load_script(step.script)
+        if step.name == "index":
+            script.parse_arguments(step.arguments)
+        elif step.name.startswith("train_"):
+            _, unknown = recipe_parser(*script.ARGUMENTS).parse_known_args(step.arguments)
+            if unknown:
+                raise ValueError(f"`{step.script}.py` does not take {' '.join(unknown)}: correct its arguments.")
 
 
 def check_records(args, steps):
@@ -270,6 +286,9 @@ def parse_arguments(argv):
         "--reader_distillation", choices=READER_DISTILLATIONS, default="kl", help="How the reader teaches."
     )
     parser.add_argument("--keep_reader", action="store_true", help="The reader is trained already: leave it as it is.")
+    parser.add_argument(
+        "--answered_only", action="store_true", help="Learn from questions of which a passage found says an answer."
+    )
     parser.add_argument("--index_arguments", default="", help="More arguments of index_passages.py, in one string.")
     parser.add_argument("--reader_arguments", default="", help="The same of train_reader.py.")
     parser.add_argument("--retriever_arguments", default="", help="The same of train_biencoder or train_colbert.")

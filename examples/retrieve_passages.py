@@ -9,7 +9,8 @@ Find passages for questions with a retriever, and write them as a reader's examp
 Passages are embedded and searched exactly, or `--index` names what `examples/index_passages.py` made of them with the
 same model; all processes under `accelerate launch` share the work. The file is one for `examples/train_reader.py` and
 `examples/evaluate_reader.py`: questions keep their `answers`, `lang` and `passage_ids`, and passages have a
-`retriever_score`. What is found is printed, and written beside the file as `FILE.metrics.json`.
+`retriever_score`. What is found is printed, and written beside the file as `FILE.metrics.json`. `--answered_only`
+leaves out questions none of whose passages says an answer: a reader that learns from these can only learn by heart.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions
 from hf_xlir.data.ranked_examples import write_ranked_examples
 from hf_xlir.data.writing import write_text
-from hf_xlir.evaluation import answer_recall_at_k, success_at_k
+from hf_xlir.evaluation import answer_recall_at_k, has_answer, success_at_k
 from hf_xlir.evaluation.rankings import RankedPassages
 from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
 from hf_xlir.training.recipes import check_files
@@ -62,6 +63,8 @@ def main(argv=None):
     # 3. Metrics, then the examples: what has its name is whole, and was measured
     metrics = measure(questions, passages, ranked.rankings, args.k)
     write_text(f"{args.output}.metrics.json", json.dumps(metrics, indent=1))
+    if args.answered_only:
+        questions = leave_unanswered_out(questions, passages, ranked.rankings, args.n_context)
     write_ranked_examples(args.output, questions, passages, ranked.rankings, args.n_context, ranked.scores)
     for name, value in metrics.items():
         print(f"{name}: {value:.4f}")
@@ -104,6 +107,23 @@ def measure(questions, passages, rankings, cutoffs):
     return metrics
 
 
+def leave_unanswered_out(questions, passages, rankings, n_context):
+    """The questions of which one of the first passages says an answer."""
+    row_of_id = {id: row for row, id in enumerate(passages["id"])}
+    kept = []
+    for number, row in enumerate(questions):
+        rows = [row_of_id[id] for id in rankings[row["id"]][:n_context]]
+        if rows and row["answers"] and any(has_answer(text, row["answers"]) for text in passages[rows]["text"]):
+            kept.append(number)
+    if not kept:
+        raise ValueError(
+            f"None of {len(questions)} questions has an answer in the {n_context} passages found for it: nothing is "
+            "left with `--answered_only`. Check `answers`, or find more passages with `--n_context`."
+        )
+    print(f"{len(kept)} of {len(questions)} questions have a passage that says an answer.")
+    return questions.select(kept)
+
+
 def parse_arguments(argv):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,6 +133,7 @@ def parse_arguments(argv):
     parser.add_argument("--output", type=Path, required=True, help="JSON lines to write.")
     parser.add_argument("--index", type=Path, help="Folder by index_passages.py, with the same model.")
     parser.add_argument("--n_context", type=int, default=100, help="Passages a question.")
+    parser.add_argument("--answered_only", action="store_true", help="Leave out questions without an answer found.")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 20, 100], help="Depths at which to measure.")
     parser.add_argument("--batch_size", type=int, default=64, help="Texts that are encoded at once.")
     parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")

@@ -69,6 +69,29 @@ def test_an_index_finds_what_a_search_without_finds(load_script, files, monkeypa
     load_script("index_passages").main(index_arguments(files, model))  # again, in the same folder
 
 
+def test_questions_without_an_answer_found_are_left_out(load_script, files, capsys):
+    wrong = [
+        {"id": "x", "question": "Which?", "answers": ["Danube"]},
+        {"id": "y", "question": "Which?", "answers": []},
+    ]
+    right = [{"id": "z", "question": "Which?", "answers": ["Danube", "NORTH"]}]  # all passages have it
+    search = load_script("retrieve_passages")
+    for rows, message in ((wrong, None), (wrong + right, "1 of 3 questions have a passage that says an answer")):
+        (files / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        given = search_arguments(files, "biencoder", "left.jsonl", "--answered_only")
+        if message is None:
+            with pytest.raises(ValueError, match="None of 2 questions has an answer in the 3 passages found for it"):
+                search.main(given)
+            assert not (files / "left.jsonl").exists()
+        else:
+            search.main(given)
+            assert message in capsys.readouterr().out
+    left = [json.loads(line) for line in (files / "left.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in left] == ["z"] and len(left[0]["ctxs"]) == 3
+    metrics = json.loads((files / "left.jsonl.metrics.json").read_text())
+    assert metrics["answer_recall@3"] == 0.5  # of both questions with answers, found or not
+
+
 def test_what_the_index_is_can_be_said(load_script, files):
     load_script("index_passages").main(index_arguments(files, "biencoder", "--factory", "SQ8"))
     assert "ScalarQuantizer" in type(DenseIndex.load(files / "index" / "index").faiss_index).__name__

@@ -144,7 +144,7 @@ def test_two_runs_at_once(load_script, smoke, tmp_path):
 
 def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
     out = tmp_path / "out"
-    given = [*arguments(smoke, out, "colbert"), "--keep_reader"]
+    given = [*arguments(smoke, out, "colbert"), "--keep_reader", "--answered_only"]
     given += ["--reader_distillation", "perplexity"]
     reader = smoke["backbone"]
     load_script("iterate_fid_kd").main(given)
@@ -152,6 +152,8 @@ def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
         scored = [json.loads(line) for line in lines]
     assert all(passage["score"] < 0 for row in scored for passage in row["ctxs"])  # log-likelihoods
     assert "perplexity" in json.loads((out / "round_0" / "train_retriever.done.json").read_text())["arguments"]
+    of_split = [json.loads((out / "round_0" / f"retrieve_{each}.done.json").read_text()) for each in ("train", "eval")]
+    assert ["--answered_only" in each["arguments"] for each in of_split] == [True, False]
     steps = sorted(path.name.removesuffix(".done.json") for path in (out / "round_0").glob("*.done.json"))
     assert steps == ["answers", "index", "retrieve_eval", "retrieve_train", "scores", "train_retriever"]
     assert (
@@ -243,10 +245,22 @@ def test_errors(load_script, smoke, tmp_path, capsys):
             "--learning_rate 1 --seed=3",
             "`--reader_arguments` has `--seed`, which the rounds give to each `train_",
         ),
+        ("--max_step 1 --bf16", "`train_reader.py` does not take --max_step 1: correct its arguments"),
         ("fid_reader_base.yaml", "begins with `fid_reader_base.yaml`, which is no option of `train_reader.py`"),
     ):
         with pytest.raises(ValueError, match=said):
             load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader_arguments=added))
+    for name, added, said in (
+        ("index_arguments", "--factor SQ8 --dtype float8", "--dtype: invalid choice: 'float8'"),
+        (
+            "retriever_arguments",
+            "--learning_rate high",
+            "argument --learning_rate/--learning-rate: invalid float value",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", **{name: added}))
+        assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         load_script("iterate_fid_kd").main([*arguments(smoke, tmp_path / "out"), "--rounds", "0"])
