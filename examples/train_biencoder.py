@@ -80,11 +80,14 @@ class DataArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
 
 
+ARGUMENTS = (ModelArguments, DataArguments, EvaluationArguments, RetrieverTrainingArguments)
+
+
 def main(argv=None):
     """Run all steps."""
     # 1. Arguments, all of them checked before work starts
     model_args, data_args, eval_args, training_args, recipe_args = parse_recipe(
-        ModelArguments, DataArguments, EvaluationArguments, RetrieverTrainingArguments, argv=argv, description=__doc__
+        *ARGUMENTS, argv=argv, description=__doc__
     )
     check_objective(data_args, training_args.objective)
     if recipe_args.smoke:

@@ -62,12 +62,13 @@ class DataArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
 
 
+ARGUMENTS = (ModelArguments, DataArguments, ReaderTrainingArguments)
+
+
 def main(argv=None):
     """Run all steps."""
     # 1. Arguments, all of them checked before work starts
-    model_args, data_args, training_args, recipe_args = parse_recipe(
-        ModelArguments, DataArguments, ReaderTrainingArguments, argv=argv, description=__doc__
-    )
+    model_args, data_args, training_args, recipe_args = parse_recipe(*ARGUMENTS, argv=argv, description=__doc__)
     if recipe_args.smoke:
         use_smoke_data(prepare_smoke(training_args), model_args, data_args)
     check_given(model_name_or_path=model_args.model_name_or_path, train_file=data_args.train_file)

@@ -72,15 +72,8 @@ def parse_recipe(*types, argv=None, description=None):
 
     ```
     """
-    types = (*types, RecipeArguments)
+    parser, types = recipe_parser(*types, description=description), (*types, RecipeArguments)
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(
-        types,
-        description=description,
-        allow_abbrev=False,
-        usage="%(prog)s [recipe.yaml] [--argument value ...]",
-        formatter_class=_Help,
-    )
     recipe = {}
     try:
         if given and given[0].endswith(SUFFIXES):
@@ -97,6 +90,17 @@ def parse_recipe(*types, argv=None, description=None):
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.error(str(error))
     return parsed
+
+
+def recipe_parser(*types, description=None):
+    """The parser of [`parse_recipe`]: it knows names and kinds of arguments, and nothing of the machine."""
+    return HfArgumentParser(
+        (*types, RecipeArguments),
+        description=description,
+        allow_abbrev=False,
+        usage="%(prog)s [recipe.yaml] [--argument value ...]",
+        formatter_class=_Help,
+    )
 
 
 def read_recipe(path, names):
@@ -215,4 +219,4 @@ def _share_batch(training_args, global_batch_size, is_set):
     training_args.per_device_train_batch_size = own
 
 
-__all__ = ["RecipeArguments", "check_files", "check_given", "parse_recipe", "read_recipe"]
+__all__ = ["RecipeArguments", "check_files", "check_given", "parse_recipe", "read_recipe", "recipe_parser"]

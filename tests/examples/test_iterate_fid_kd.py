@@ -255,7 +255,7 @@ def test_errors(load_script, smoke, tmp_path, capsys):
         (
             "retriever_arguments",
             "--learning_rate high",
-            "argument --learning_rate/--learning-rate: invalid float value",
+            "--learning_rate/--learning-rate: invalid float value",
         ),
     ):
         with pytest.raises(SystemExit):
