@@ -195,8 +195,10 @@ class TestBGEM3:
 class TestExport:
     """What the other libraries make of it is tested where they are installed."""
 
-    def test_there_and_back_by_pylate(self, make_colbert, tiny_tokenizer, embed, tmp_path):
-        model = make_colbert(query_expansion="mask", projection_bias=True, skip_ids=[40])
+    @pytest.mark.parametrize("attends", [False, True])
+    def test_there_and_back_by_pylate(self, make_colbert, tiny_tokenizer, embed, tmp_path, attends):
+        fields = {"query_expansion": "mask", "attend_to_expansion": attends}
+        model = make_colbert(**fields, projection_bias=True, skip_ids=[40])
         processor = ColBERTXLMRProcessor.from_config(tiny_tokenizer, model.config)
         save(tmp_path / "ours", model, processor)
         assert convert_checkpoint(tmp_path / "ours", tmp_path / "pylate", to="pylate").format == "hf_xlir"

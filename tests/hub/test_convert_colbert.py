@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from hf_xlir.hub import convert_checkpoint
 from hf_xlir.hub.convert_colbert import read_colbert, read_drdecr
 from hf_xlir.models.auto import load_retriever
 
 
-QUERIES = ["Where does the Nile flow?", "Who", "The Nile flows north. " * 5]
+QUERIES = ["Where does the Nile flow?", "Who", "The Nile flows north. " * 5, "Who ? !"]  # skipped in documents alone
 DOCUMENTS = ["The Nile flows north, to the sea!", "Seoul ? & Who", "to the sea! " * 9]
 DIM = 8
 
@@ -217,6 +217,14 @@ class TestFiles:
         assert fields["skip_punctuation"] is False and fields["skip_ids"] == sorted(skipped(xlmr_tokenizer))
         assert 6 in fields["skip_ids"] and 5 not in fields["skip_ids"]  # the bare boundary is; the full stop is not
         assert _skipped(xlmr_tokenizer, {"mask_punctuation": False}) == {"skip_punctuation": False}
+
+    def test_where_every_mark_is_one_piece_the_processor_itself_skips_them(self):
+        from hf_xlir.hub.convert_colbert import _skipped
+
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        whole = BertTokenizer(vocab={piece: i for i, piece in enumerate([*special, "nile", *string.punctuation])})
+        assert all(len(ids) == 1 for ids in whole(list(string.punctuation), add_special_tokens=False)["input_ids"])
+        assert _skipped(whole, {}) == {} and _skipped(whole, {"mask_punctuation": False}) != {}
 
     def test_colbert_of_the_first_version(self, parts, tokenizer, tmp_path):
         encoders, linear = parts
