@@ -119,7 +119,8 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
         [`EvaluationReport`]
 
     Raises:
-        ValueError: If there are no systems, the baseline is none of them, a group is called `"all"`, or as [`evaluate_rankings`] raises.
+        ValueError: If there are no systems, the baseline is none of them, a group is called `"all"`, or as
+            [`evaluate_rankings`] raises.
 
     Example:
     ```python
