@@ -12,8 +12,13 @@ By a recipe, or by arguments of one's own (`--help` names them all); and in smal
 Files are those of the FiD repository, one JSON array or JSON lines: objects with `question`, `ctxs` (passages with
 `text` and perhaps `title`, best first), `answers`, and perhaps `target` and `lang`. The reader learns to write the
 `target`, or else one of the `answers`, another one each epoch; with `--substitute_answers 0.8` mostly another
-question's, which then stands in the passages instead: it has to read, and cannot learn by heart. On several processes,
-with one of the files in `examples/accelerate_configs`:
+question's, which then stands in the passages instead: it has to read, and cannot learn by heart.
+
+A question may have fewer passages than `n_context`, or none, and is then read alone. Rows with neither `target` nor
+`answers`, a passage without text or broken JSON end the script by their lines before anything is written, or are left
+out with `--on_error skip`.
+
+On several processes, with one of the files in `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_reader.py ...
 
