@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import load_from_disk
+from transformers.utils import CONFIG_NAME
 
 from ..data.passages import load_passages
 from ..index.bm25 import BM25Index
+from ..index.storage import MANIFEST
 from .model_part import ModelPart
 from .reranker import Reranker
 from .retrieval import RetrievalPipeline
@@ -35,8 +37,7 @@ def load_model(path, with_reader=False, dtype=None, trust_remote_code=False, **h
     Returns:
         [`RetrievalSystem`] or, of a retriever alone, [`ModelPart`].
     """
-    if not os.path.isdir(path):
-        check_is_repository(path)
+    _check_path(path)
     if is_system(path, **hub_arguments):
         return open_system(path, with_reader, dtype, **hub_arguments)
     return ModelPart.open(path, "retriever", dtype, trust_remote_code=trust_remote_code, **hub_arguments)
@@ -77,8 +78,20 @@ def build_system(model, processor, index, passages, retrievers, fusion, reranker
 def given(model, processor, kind):
     """A model and its processor as they are, or in the place of both the [`ModelPart`] of a folder or repository."""
     if isinstance(model, str | os.PathLike):
+        _check_path(model)
         return ModelPart.open(model, kind), None
     return model, processor
+
+
+def _check_path(path):
+    """Raise for what is neither a repository's id nor a folder with a model or system."""
+    if not os.path.isdir(path):
+        check_is_repository(path)
+    elif not Path(path, CONFIG_NAME).is_file():
+        what = f"is an index, for the argument `index`: it has no {CONFIG_NAME}"
+        if not Path(path, MANIFEST).is_file():
+            what = f"has no {CONFIG_NAME}: neither a system nor a model was saved there, or not to the end"
+        raise ValueError(f"`{path}` {what}.")
 
 
 def _of_one_model(index, model, processor):

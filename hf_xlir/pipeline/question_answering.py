@@ -1,5 +1,7 @@
 """`QuestionAnsweringPipeline`: a question in any language in, an answer and where it comes from out."""
 
+from numbers import Integral
+
 from .retrieval import SEARCH_ARGUMENTS, RetrievalPipeline
 
 
@@ -98,7 +100,7 @@ class QuestionAnsweringPipeline(RetrievalPipeline):
         if generate_kwargs is not None and not isinstance(generate_kwargs, dict):
             raise TypeError(f"`generate_kwargs` must be a dictionary, got {type(generate_kwargs).__name__}.")
         for name, value in (("n_context", 1 if n_context is None else n_context), ("num_answers", num_answers)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
         self.model.check(1, **others)
 

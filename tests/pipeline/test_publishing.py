@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hub_api import TOKEN
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from transformers import pipeline
 
@@ -112,3 +113,10 @@ def test_a_private_one_needs_a_token(hub, search, world, tmp_path, monkeypatch):
     ):
         with pytest.raises(OSError, match="private repository"):
             load()
+    monkeypatch.delenv("HF_TOKEN")
+    expected = search("bm25")(world.questions)
+    commit = hub.repository(REPO).branches["main"]
+    given = {"token": TOKEN, "revision": commit}
+    assert RetrievalPipeline.from_pretrained(REPO, cache_dir="a", device="cpu", **given)(world.questions) == expected
+    arguments = {"model_kwargs": {"cache_dir": "b"}, "device": "cpu"}
+    assert pipeline("xlir-retrieval", model=REPO, **given, **arguments)(world.questions) == expected

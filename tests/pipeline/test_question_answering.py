@@ -1,5 +1,6 @@
 """Answers against the reader called by hand."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,6 +74,7 @@ def test_number_of_passages(ask, reader, world):
     pipe = ask("colbert")
     assert len(pipe(world.questions[0])["passages"]) == 4  # the processor's
     assert len(pipe(world.questions[0], n_context=2)["passages"]) == 2
+    assert len(pipe(world.questions[0], n_context=np.int64(2))["passages"]) == 2
     result = pipe(world.questions[0], n_context=7)
     assert len(result["passages"]) == 7 and processor.n_context == 4
     inputs = type(processor)(processor.tokenizer, 60, 6, n_context=7)([world.questions[0]], [result["passages"]])

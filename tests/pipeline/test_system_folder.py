@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from datasets import Dataset
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 import hf_xlir
-from hf_xlir import BiEncoderModel, ColBERTXLMRModel, QuestionAnsweringPipeline, RetrievalPipeline
-from hf_xlir.index import BM25Index, LateInteractionIndex, embed_passages
+from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, QuestionAnsweringPipeline, RetrievalPipeline
+from hf_xlir.index import BM25Index, DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages
 from hf_xlir.pipeline.model_part import ModelPart
 
 
@@ -107,8 +108,6 @@ class TestRoundTrip:
         assert [each["id"] for each in load(tmp_path)("伏尔加河在哪里?")] == ["b"]
 
     def test_vectors_are_in_the_index_alone(self, parts, world, tmp_path):
-        from hf_xlir.index import add_dense_index
-
         vectors = embed_passages(*parts.biencoder, world.passages, progress=False)
         passages = add_dense_index(world.passages.add_column("vector", list(vectors.values)), "vector")
         pipe = RetrievalPipeline(*parts.biencoder, passages.get_index("dense"), passages, device="cpu")
@@ -154,6 +153,28 @@ class TestReading:
         [file] = [each["filename"] for each in system.passages.cache_files]
         assert Path(file).parent == tmp_path / "passages"
 
+    @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what Linux says was read")
+    def test_opening_reads_little(self, make_biencoder, encoder_config, tokenizer, tmp_path):
+        """Of an index of 21 MB, which is mapped: by calls of `read`, no more than ids and small files."""
+        count, dim = 10_240, 512
+        model = make_biencoder(encoder_config=encoder_config(), embedding_dim=dim)
+        processor = BiEncoderProcessor.from_config(tokenizer, model.config)
+        passages = Dataset.from_dict({"id": [str(row) for row in range(count)], "text": ["word"] * count})
+        values = np.random.default_rng(0).standard_normal((count, dim), dtype=np.float32)
+        index = add_dense_index(passages, DenseEmbeddings(values, passages["id"][:]), "dense").get_index("dense")
+        RetrievalPipeline(model, processor, index, passages, device="cpu").save_pretrained(tmp_path)
+        assert sum(path.stat().st_size for path in (tmp_path / "index").iterdir()) > 20e6
+
+        def num_read():
+            [line] = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar")]
+            return int(line.split()[1])
+
+        load(tmp_path)  # imports what it needs
+        before = num_read()
+        loaded = load(tmp_path)
+        assert num_read() - before < 2e6
+        assert len(loaded("word", k=3)) == 3
+
     def test_dtype(self, parts, world, tmp_path):
         pipe = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu")
         pipe.save_pretrained(tmp_path / "a")
@@ -182,6 +203,21 @@ class TestReading:
         assert positional(world.questions) == expected
         with pytest.raises(FileNotFoundError, match="`hf_xlir.hub.load_index_from_hub` downloads"):
             load(tmp_path / "model", index="me/my-index", passages=world.passages)
+
+    def test_folders_of_something_else(self, parts, world, reader, tmp_path):
+        parts.late.save(tmp_path / "index")
+        (tmp_path / "empty").mkdir()
+        given = {"index": parts.late, "passages": world.passages}
+        for path, error, message in (
+            (tmp_path / "index", ValueError, "is an index, for the argument `index`: it has no config.json"),
+            (tmp_path / "empty", ValueError, "has no config.json: neither a system nor a model was saved there"),
+            (tmp_path / "nothing", FileNotFoundError, "There is no folder `.*nothing`, and no repository"),
+        ):
+            with pytest.raises(error, match=message):
+                load(path, **given)
+            for part in ("reader", "reranker"):
+                with pytest.raises(error, match=message):
+                    QuestionAnsweringPipeline(*parts.colbert, **given, **{"reader": reader[0], part: path})
 
     def test_several_indexes_of_one_model(self, parts, world, search, tmp_path):
         for each in parts.colbert:
