@@ -12,7 +12,8 @@ passage, in the place of any other: a retriever learns from it in `examples/trai
 `--write_likelihood_scores` writes the answer's log-likelihood given each passage alone instead, which that script
 learns from with `--reader_distillation perplexity` or `emdr2`.
 
-The whole file is checked first: a row that cannot be read costs no answers. Memory does not grow with the file. On several processes, which share it:
+The whole file is checked first: a row that cannot be read costs no answers. Memory does not grow with the file. On
+several processes, which share it:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/evaluate_reader.py ...
 
