@@ -15,6 +15,7 @@ from two_processes import make_arguments, make_retriever, make_rows, make_tokeni
 from hf_xlir import RetrieverTrainer
 from hf_xlir.training import checkpoints
 from hf_xlir.training.checkpoints import FILE_LIST, UNFINISHED, find_damage, last_whole_checkpoint
+from hf_xlir.training.publishing import PublishingMixin
 
 
 RUN = {
@@ -193,7 +194,7 @@ def test_a_second_run_replaces_the_checkpoints_of_the_first(tmp_path, whole):
 def test_uploads_are_of_whole_checkpoints(tmp_path, monkeypatch):
     pushed = []
     monkeypatch.setattr(
-        Trainer, "_push_from_checkpoint", lambda self, folder: pushed.append((folder, find_damage(folder)))
+        PublishingMixin, "_push_from_checkpoint", lambda self, folder: pushed.append((folder, find_damage(folder)))
     )
     trainer = make_trainer(tmp_path)
     trainer.args.push_to_hub = True
