@@ -3,7 +3,7 @@ Models made by other libraries, converted, and back: their embeddings and ours.
 
 The libraries live in environments of their own, since they need other versions. `HF_XLIR_PYLATE_PYTHON` is the
 interpreter of one with PyLate, `HF_XLIR_ST_PYTHON` of one with sentence-transformers; tests are skipped where they are
-not set.
+not set. What goes into them is in `peer_*.txt`, and `.ci/run` makes them.
 """
 
 import importlib.util
