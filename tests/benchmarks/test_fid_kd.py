@@ -6,14 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hf_xlir.data import load_passages, load_questions
+from hf_xlir.evaluation import has_answer
 
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_smoke_run(tmp_path):
+@pytest.mark.parametrize("teaching", ["perplexity", "kl"])
+def test_smoke_run(tmp_path, teaching):
     command = [sys.executable, str(BENCHMARKS / "fid_kd.py"), "--smoke", "--output_dir", str(tmp_path)]
+    command += ["--reader_distillation", teaching]
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -29,5 +34,11 @@ def test_smoke_run(tmp_path):
     lines = (tmp_path / "train.jsonl").read_text("utf-8").splitlines()
     train = [json.loads(line) for line in lines]
     assert len(train) == 20 and all("passage_ids" not in row and row["answers"] for row in train)
-    with open(tmp_path / "rounds" / "round_0" / "scores" / "dataset_wscores.jsonl") as scored:
-        assert all(passage["score"] < 0 for line in scored for passage in json.loads(line)["ctxs"])
+    first = tmp_path / "rounds" / "round_0"
+    scored = [json.loads(line) for line in (first / "scores" / "dataset_wscores.jsonl").read_text().splitlines()]
+    if teaching == "perplexity":  # log-likelihoods of all questions' answers, by the reader as it came
+        assert len(scored) == 20 and not (first / "reader").exists()
+        assert all(passage["score"] < 0 for row in scored for passage in row["ctxs"])
+    else:  # of questions that can be answered, by a reader that learned to
+        assert 0 < len(scored) < 20 and (first / "reader").exists()
+        assert all(any(has_answer(passage["text"], row["answers"]) for passage in row["ctxs"]) for row in scored)
