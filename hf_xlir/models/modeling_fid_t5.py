@@ -98,8 +98,8 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
                     block.layer[0] = OwnBiasSelfAttention(
                         stack.config, has_relative_attention_bias=True, layer_idx=index
                     )
-        for index, block in enumerate(self.decoder.block):
-            block.layer[1].EncDecAttention = PassageAttention(self.decoder.config, layer_idx=index)
+        for block in self.decoder.block:
+            block.layer[1].EncDecAttention.__class__ = PassageAttention  # the same weights
         self.post_init()
 
     @classmethod
