@@ -295,6 +295,10 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         """What `generate` calls to encode: packs what was encoded. Were it called no more, reading would be slower."""
         given = model_kwargs.get("encoder_outputs") is not None
         mask = model_kwargs.get("attention_mask")
+        if not given and not inputs_tensor.is_floating_point() and mask.shape[1] != inputs_tensor[0].numel():
+            # A model that assists another one is given its passages and, packed already, their mask
+            mask = passage_mask(input_ids=inputs_tensor, pad_token_id=self.config.pad_token_id).flatten(1)
+            model_kwargs["attention_mask"] = mask
         model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, *args, **kwargs
         )
@@ -340,8 +344,10 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
 
 def _num_cached_tokens(cache):
     """How many tokens of passages a cache holds, or `None` if it holds none yet."""
-    if isinstance(cache, EncoderDecoderCache) and cache.is_updated.get(0):
-        return cache.cross_attention_cache.layers[0].keys.shape[-2]
+    if isinstance(cache, EncoderDecoderCache):
+        for layer, holds_some in cache.is_updated.items():  # not all, if some have adapters
+            if holds_some:
+                return cache.cross_attention_cache.layers[layer].keys.shape[-2]
     return None
 
 

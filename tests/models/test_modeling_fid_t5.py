@@ -404,6 +404,17 @@ class TestGeneration:
         assert reader.generate(**inputs, **settings).tolist() == expected
         assert reader.generate(**inputs, **settings, cache_implementation="static").tolist() == expected
 
+    @pytest.mark.parametrize("lengths", [[[7, 3, 0]], [[4, 9, 2]]])
+    @pytest.mark.parametrize("d_kv", [5, 64])  # answers get too long to be written without keys, or do not
+    def test_assisted_by_a_smaller_reader(self, lengths, d_kv):
+        reader, inputs = make_reader(make_backbone(d_kv=d_kv)).double(), make_inputs(lengths)
+        assistant = make_reader(make_backbone(d_kv=d_kv, num_decoder_layers=1)).double()
+        settings = {"max_new_tokens": 12, "min_new_tokens": 12}
+        expected = reader.generate(**inputs, **settings)
+        assert torch.equal(reader.generate(**inputs, **settings, assistant_model=assistant), expected)
+        assert torch.equal(reader.generate(**inputs, **settings, assistant_model=copy.deepcopy(reader)), expected)
+        assert torch.equal(reader.generate(**inputs, **settings, prompt_lookup_num_tokens=2), expected)
+
     def test_bfloat16(self):
         reader, inputs = make_reader(make_backbone()), make_inputs(RAGGED)
         expected = reader(**inputs, labels=LABELS).logits

@@ -125,6 +125,22 @@ class TestPlainLayers:
         assert torch.allclose(before.reader_scores, after.reader_scores, rtol=0, atol=1e-4)
         assert not torch.allclose(reader.generate(**inputs, **options).reader_scores, after.reader_scores, atol=1e-2)
 
+    @torch.no_grad()
+    def test_adapters_of_some_layers_and_steps_by_hand(self):
+        """Layers with adapters keep keys of packed tokens; others look at states, which the caller did not pack."""
+        reader, inputs = make_reader(make_backbone(**SIZES)).double(), make_inputs(RAGGED)
+        layers = r"decoder\.block\.[12]\.layer\.1\.EncDecAttention\.[kv]"
+        config = LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=layers, r=2, init_lora_weights=False)
+        get_peft_model(reader, config).double().eval()
+        tokens = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(0))
+        expected = reader(**inputs, decoder_input_ids=tokens).logits
+        out = reader(**inputs, decoder_input_ids=tokens[:, :1], use_cache=True)
+        cache, found = out.past_key_values, [out.logits]
+        given = {"encoder_outputs": (out.encoder_last_hidden_state,), "attention_mask": inputs["attention_mask"]}
+        for step in range(1, 12):
+            found.append(reader(**given, decoder_input_ids=tokens[:, step, None], past_key_values=cache).logits)
+        assert torch.allclose(torch.cat(found, dim=1), expected, rtol=0, atol=1e-10)
+
     def test_what_is_plain(self):
         assert is_plain(nn.Linear(2, 3, bias=False))
         assert not is_plain(nn.Linear(2, 3))  # a bias is no part of the weight
