@@ -1,6 +1,7 @@
 """The part of a Trainer that shares a model: its card, and a repository that loads without this package."""
 
 import shutil
+from concurrent.futures import wait
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -209,6 +210,7 @@ class PublishingMixin:
         before = [] if self.push_in_progress is None else list(self.push_in_progress.jobs)
         if not self.args.hub_always_push and not all(job.done() for job in before):
             return
+        wait(before)  # `hub_always_push`: files that are being uploaded must not be written over
         for file in Path(checkpoint_folder).glob("*.py"):  # the Trainer takes over weights and configuration alone
             shutil.copy(file, self.args.output_dir)
         if self._card_arguments is not None or not Path(self.args.output_dir, CARD).exists():  # none by somebody else

@@ -40,6 +40,7 @@ EXPORTED = {
         "fid_encoder.py",
         "fid_passages.py",
         "first_token_attention.py",
+        "passage_attention.py",
     },
 }
 
