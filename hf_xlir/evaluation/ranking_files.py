@@ -129,6 +129,8 @@ def _check_id(id, format, what):
         raise ValueError(f"{what} {id!r}, with white space, which a TREC run cannot hold: take another format.")
     if format == "colbert" and any(character in id for character in "\t\n\r"):
         raise ValueError(f"{what} {id!r}, with a tab or a new line, which a table cannot hold: take another format.")
+    if format != "jsonl" and id.startswith("\ufeff"):  # at the start of a file it would be no part of the id
+        raise ValueError(f"{what} {id!r}, with a byte order mark in front: take the format 'jsonl'.")
 
 
 def _trec_lines(rankings, scores, run_name):

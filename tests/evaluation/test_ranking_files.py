@@ -147,6 +147,8 @@ def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
         ({"q 1": ["a"]}, "trec", "query 'q 1' has the id 'q 1', with white space"),
         ({"q": ["a\tb"]}, "colbert", "with a tab or a new line"),
         ({"q\n": ["a"]}, "colbert", "with a tab or a new line"),
+        ({"\ufeffq": ["a"]}, "colbert", "with a byte order mark in front"),
+        ({"\ufeffq": ["a"]}, "trec", "with a byte order mark in front"),
         ({"q": [7]}, "jsonl", "has the id 7: ids are strings"),
         ({"q": [" "]}, "colbert", "has the id ' ': ids are strings, not empty"),
         ({"q": {"a": float("inf")}}, "trec", "has a score that is infinite"),
