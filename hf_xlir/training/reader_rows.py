@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from ..models.processing_text import is_blank
 from .epoch_rows import EpochRows
 
 
@@ -56,6 +57,8 @@ def answer_rows(records, seed=0, substituted=0.0):
     if substituted:
         for target, answers in zip(records["target"], records["answers"], strict=True):
             for answer in [target] if target else answers:
+                if is_blank(answer):  # which would leave passages without text
+                    continue
                 substitutes.setdefault(_kind(answer), {})[answer] = None  # each once, in order
     substitutes = {kind: list(answers) for kind, answers in substitutes.items()}
     return EpochRows(records, partial(_answer_row, substituted=substituted, substitutes=substitutes), seed)
@@ -65,9 +68,10 @@ def _answer_row(record, generator, substituted, substitutes):
     target, ctxs = record["target"], record["ctxs"]
     if target is None:
         target = generator.choice(record["answers"])
-    if substituted and target and generator.random() < substituted:
+    if substituted and not is_blank(target) and generator.random() < substituted:
         new = generator.choice(substitutes[_kind(target)])
-        replaced = _replace(ctxs, {target, *record["answers"]} - {""}, new)
+        answers = {each for each in (target, *record["answers"]) if not is_blank(each)}
+        replaced = _replace(ctxs, answers, new)
         if replaced != ctxs:
             target, ctxs = new, replaced
     return {"question": record["question"], "ctxs": ctxs, "target": target}

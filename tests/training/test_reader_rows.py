@@ -103,6 +103,18 @@ class TestSubstitution:
         }
         assert targets == {"Oslo", "Rome"}
 
+    @pytest.mark.parametrize("blank", ["", "  ", "\u200b"])
+    def test_blank_answers_take_no_part(self, blank):
+        """Neither in the place of an answer, where a passage could be left without text, nor as what is replaced."""
+        gold, both = self.row(0, ["gold"], "gold"), self.row(1, [blank, "salt"], "It  is salt.")
+        nothing = self.row(2, [], "It is gold.", target=blank)
+        drawn = [self.rows(gold, both, nothing, seed=seed).__getitems__(range(3)) for seed in range(30)]
+        assert {row["target"] for row, _, _ in drawn} == {"gold", "salt"}
+        assert all(row["ctxs"][0]["text"] == row["target"] for row, _, _ in drawn)
+        assert {row["target"] for _, row, _ in drawn} == {blank, "gold", "salt"}
+        assert {row["ctxs"][0]["text"] for _, row, _ in drawn} == {"It  is salt.", "It  is gold."}
+        assert all(row["target"] == blank and row["ctxs"] == nothing["ctxs"] for _, _, row in drawn)
+
     def test_share(self):
         made = [self.row(place, [f"Name{place}"], f"Name{place}") for place in range(400)]
         for share, low, high in ((0.0, 0, 0), (0.25, 70, 130), (1.0, 396, 400)):
