@@ -179,7 +179,8 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             encoder_outputs (`BaseModelOutput` or `tuple`, *optional*):
                 States of shape `(batch_size, num_passages * length, d_model)`; nothing is encoded then.
             past_key_values (`EncoderDecoderCache`, *optional*):
-                Keys and values of the tokens decoded so far, and of the passages.
+                Keys and values of the tokens decoded so far, and of the passages if they were made: few tokens are
+                decoded without ([`PassageAttention`]), so that later steps are given passages or their states, too.
             inputs_embeds (`torch.FloatTensor` of shape `input_ids.shape + (d_model,)`, *optional*):
                 Embeddings instead of ids.
             decoder_inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, d_model)`, *optional*):
