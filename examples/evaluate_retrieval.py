@@ -41,7 +41,7 @@ from hf_xlir.evaluation import (
 )
 from hf_xlir.evaluation.measures import parse_measure, parse_measures
 from hf_xlir.evaluation.plots import plot_by_language, plot_recall_curve, require_matplotlib
-from hf_xlir.evaluation.ranking_files import FORMATS
+from hf_xlir.evaluation.ranking_files import FORMATS, check_id
 from hf_xlir.evaluation.rankings import drop_own_ids, in_order
 from hf_xlir.evaluation.xor_tokenizers import passage_tokenizer
 from hf_xlir.index.bm25_words import TOKENIZERS, tokenizer_for
@@ -70,7 +70,13 @@ def main(argv=None):
     hidden = benchmark.answers is None and benchmark.relevance is None
     if not hidden:
         parse_measures(args.measures, benchmark.relevance is not None, benchmark.answers is not None)
+    for name in args.ranking_file:
+        check_id(name, args.ranking_format, "`--ranking_file` has the name")
     given = {name: load_ranking(path) for name, path in args.ranking_file.items()}
+    if args.ranking_format != "jsonl":  # which holds any
+        for part in ("questions", "passages"):
+            for id in getattr(benchmark, part)["id"][:]:
+                check_id(id, args.ranking_format, f"`{part}` has the id")
 
     # 3. Rankings: all processes share the model's work, and one does the rest
     systems, notes = {}, []
@@ -146,7 +152,7 @@ def official_measures(predictions, questions, tokenize):
     """R@2kt and R@5kt from 0 to 1, as other measures are, and what is to be said of an approximation."""
     result = xor_retrieve_metrics(predictions, questions, tokenize=tokenize)
     note = result.pop("tokenizer", None)
-    suffix = f" ({tokenize})" if note else ""
+    suffix = f" ({tokenize}, approximation)" if note else ""
     values = {
         f"{name.replace('recall', 'R')}{suffix}": {language: value / 100 for language, value in of_measure.items()}
         for name, of_measure in result.items()

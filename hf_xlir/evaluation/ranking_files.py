@@ -110,8 +110,8 @@ def save_ranking(path, rankings, format="trec", run_name="hf_xlir"):
     rankings, scores = in_order(rankings)
     for query, ids in rankings.items():
         for id in (query, *ids):
-            _check_id(id, format, f"The ranking of query {query!r} has the id")
-    _check_id(run_name, format, "`run_name` is")
+            check_id(id, format, f"The ranking of query {query!r} has the id")
+    check_id(run_name, format, "`run_name` is")
     for query, values in scores.items():
         if not all(map(math.isfinite, values)):
             raise ValueError(f"The ranking of query `{query}` has a score that is infinite, which files cannot hold.")
@@ -122,7 +122,8 @@ def save_ranking(path, rankings, format="trec", run_name="hf_xlir"):
     write_text(path, text)
 
 
-def _check_id(id, format, what):
+def check_id(id, format, what):
+    """Raise for an id, or a name, that a format cannot hold; `what` begins the message: "`passages` has the id"."""
     if not isinstance(id, str) or not id.strip():
         raise ValueError(f"{what} {id!r}: ids are strings, not empty.")
     if format == "trec" and id.split() != [id]:
@@ -262,4 +263,4 @@ def _checked_id(id):
     return id if isinstance(id, str) and id.strip() else None
 
 
-__all__ = ["load_ranking", "save_ranking"]
+__all__ = ["check_id", "load_ranking", "save_ranking"]

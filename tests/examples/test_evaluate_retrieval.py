@@ -188,21 +188,23 @@ def test_xor_retrieve(run, xor):
         {"id": "3", "lang": "ja", "ctxs": []},
     ]
     values = {"ja": 0.0, "ru": 1.0, "macro": 0.5}
-    assert list(results["systems"]["bm25"]) == ["R@2kt (treebank)", "R@5kt (treebank)", "Answer@1"]
-    assert results["systems"]["bm25"]["R@5kt (treebank)"] == values
+    names = [f"R@{limit}kt (treebank, approximation)" for limit in (2, 5)]
+    assert list(results["systems"]["bm25"]) == [*names, "Answer@1"]
+    assert results["systems"]["bm25"][names[1]] == values
     assert results["systems"]["bm25"]["Answer@1"] == {**values, "mean": 0.5}
     assert results["num_questions"] == {"ja": 1, "ru": 1}
     questions = [{"id": "1", "answers": ["south"]}, {"id": "3", "answers": ["east"]}]
     official = xor_retrieve_metrics(predictions, questions, tokenize="treebank")
-    assert results["notes"] == [f"R@2kt and R@5kt: tokenized by {official['tokenizer']}."]
-    assert "| R@2kt (treebank) | bm25 | 0.0 | 100.0 | 50.0 |" in printed and "approximation" in printed
+    note = f"R@2kt and R@5kt: tokenized by {official['tokenizer']}."
+    assert results["notes"] == [note]
+    assert "| R@2kt (treebank, approximation) | bm25 | 0.0 | 100.0 | 50.0 |" in printed and note in printed
 
 
 def test_xor_retrieve_in_one_language(run, xor):
     pytest.importorskip("matplotlib")
     arguments = [each for each in xor if each != "--no_plots"]
     folder, _, printed = run(*arguments, "--tokenize", "treebank", "--measures", "Answer@1", "--languages", "ru")
-    assert "| R@2kt (treebank) | bm25 | 100.0 |" in printed and "| Answer@1 | bm25 | 100.0 |" in printed
+    assert "| R@2kt (treebank, approximation) | bm25 | 100.0 |" in printed and "| Answer@1 | bm25 | 100.0 |" in printed
     assert (folder / "by_language.png").stat().st_size > 1000
 
 
@@ -266,6 +268,19 @@ def test_measures_that_a_benchmark_has_not_are_refused_before_it_is_ranked(run, 
     with pytest.raises(ValueError, match="`R@5` need `relevance`"):
         run(*xor, "--measures", "R@5", "--tokenize", "treebank")
     assert not (tmp_path / "out").exists()
+
+
+def test_ids_that_a_format_cannot_hold_are_refused_before_they_are_ranked(run, beir, tmp_path):
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.write('\n{"_id": "Rio Negro", "title": "", "text": "It flows east."}\n')
+    options = ("--benchmark", beir, "--no_plots", "--ranking_format")
+    with pytest.raises(ValueError, match="`passages` has the id 'Rio Negro', with white space"):
+        run(*options, "trec")
+    (tmp_path / "run.jsonl").write_text('{"id": "qNile", "ctxs": [{"id": "Nile"}]}\n')
+    with pytest.raises(ValueError, match="`--ranking_file` has the name 'my run', with white space"):
+        run(*options, "trec", "--ranking_file", f"my run={tmp_path / 'run.jsonl'}")
+    assert not (tmp_path / "out").exists()
+    run(*options, "colbert")
 
 
 def test_passages_in_a_language_without_spaces(run, beir):
