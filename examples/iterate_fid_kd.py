@@ -93,7 +93,8 @@ def check_questions(args):
     load_questions(args.eval_questions)
     questions = load_questions(args.train_questions)
     without = [id for id, answers in zip(questions["id"], questions["answers"], strict=True) if not answers]
-    if without and not args.keep_reader:
+    may_be = args.keep_reader or (args.answered_only and len(without) < len(questions))
+    if without and not may_be:
         raise ValueError(
             f"{len(without)} of {len(questions)} questions in `{args.train_questions}` have no `answers`, from which "
             f"the reader could learn, such as {without[:3]}: leave them out."

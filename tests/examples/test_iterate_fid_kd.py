@@ -238,6 +238,12 @@ def test_errors(load_script, smoke, tmp_path, capsys):
         load_script("iterate_fid_kd").main(
             arguments(smoke, tmp_path / "out", train_questions=str(tmp_path / "train.jsonl"))
         )
+    script = load_script("iterate_fid_kd")
+    given = arguments(smoke, tmp_path / "out", train_questions=str(tmp_path / "train.jsonl"))
+    script.check_questions(script.parse_arguments([*given, "--answered_only"]))  # a step leaves them out
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({**line, "answers": []}) for line in lines))
+    with pytest.raises(ValueError, match="16 of 16 questions in `.*train.jsonl` have no `answers`"):
+        script.check_questions(script.parse_arguments([*given, "--answered_only"]))
     with pytest.raises(ValueError, match="is of type 'biencoder', but a Fusion-in-Decoder reader is made of"):
         load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader=smoke["biencoder"]))
     for added, said in (
