@@ -65,7 +65,8 @@ def read_pickle(path):
             The file.
 
     Raises:
-        ValueError: If the pickle needs more than that: it is not loaded, since loading would run what it names.
+        ValueError: If the pickle needs more than that: it is not loaded, since loading would run what it names. Or if
+            the file is damaged.
 
     Example:
     ```python
@@ -90,6 +91,8 @@ def read_pickle(path):
             f"`{path}` is refused: beside tensors and plain values its pickle needs {needs}, and loading that could "
             "run code. If you trust the file, load it with the library that wrote it and save its weights alone."
         ) from None
+    except RuntimeError as error:  # of an archive that ends too early, say
+        raise ValueError(f"`{path}` is damaged ({str(error).splitlines()[0][:120]}): copy it again.") from None
 
 
 def read_weights(folder):

@@ -43,6 +43,11 @@ class TestPickles:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(ValueError, match="needs something else, or is damaged"):
             read_pickle(tmp_path / "file")
+        torch.save({"a": torch.zeros(1000)}, tmp_path / "file")
+        whole = (tmp_path / "file").read_bytes()
+        (tmp_path / "file").write_bytes(whole[: len(whole) // 2])  # as a download that was interrupted leaves it
+        with pytest.raises(ValueError, match="`.*file` is damaged .*: copy it again"):
+            read_pickle(tmp_path / "file")
 
 
 class TestWeights:
