@@ -17,6 +17,7 @@ What FAISS cannot make or train of the passages, such as cells or codes that are
 passage is embedded.
 
 Fewer dimensions are the model's: `examples/train_biencoder.py --embedding_dim 128` trains a projection with LayerNorm.
+`--beside OUT_768` puts the rows of another model's report in front, of the same questions at the same depths.
 
 All processes embed under `accelerate launch`, and what was interrupted goes on when it is started again. `OUTPUT_DIR`
 gets `report.md` and `report.json`, the classifier (`filter.safetensors`), and with `--choose` the index and the
@@ -40,7 +41,7 @@ from hf_xlir.evaluation import answer_recall_at_k, success_at_k
 from hf_xlir.index import DenseEmbeddings, add_dense_index, embed_passages, embed_queries
 from hf_xlir.index.faiss_building import index_problem
 from hf_xlir.index.passage_filter import PassageFilter, best_share, fitting_rows
-from hf_xlir.index.size_report import compare_index_sizes, part_of, size_table
+from hf_xlir.index.size_report import IndexSize, compare_index_sizes, part_of, size_table
 
 
 def main(argv=None):
@@ -52,7 +53,7 @@ def main(argv=None):
     with state.main_process_first():  # the others find its files in the cache
         questions, passages = load_questions(args.questions), load_passages(args.passages)
         needed = needed_passages(args.train_questions)
-    quality = quality_of(questions, passages)
+    quality, beside = quality_of(questions, passages), other_reports(args)
     rows = fitting_rows(passages, args.min_words, args.max_words, args.drop_titles)
     if not len(rows):
         raise ValueError("No passage is left: loosen `--min_words`, `--max_words` or `--drop_titles`.")
@@ -78,8 +79,8 @@ def main(argv=None):
         n_probe=args.n_probe,
         seed=args.seed,
     )
-    print(size_table(report))
-    write_text(args.output_dir / "report.md", size_table(report) + "\n")
+    print(size_table(beside + report))
+    write_text(args.output_dir / "report.md", size_table(beside + report) + "\n")
     write_text(args.output_dir / "report.json", json.dumps([row._asdict() for row in report], indent=1))
 
     # 4. The chosen index, and its passages
@@ -93,6 +94,18 @@ def main(argv=None):
         chosen.to_json(unfinished, force_ascii=False)
         os.replace(unfinished, args.output_dir / "passages.jsonl")
         print(f"{args.choose} over {len(chosen)} passages is in {args.output_dir / 'index'}")
+
+
+def other_reports(args):
+    """The rows of other models' reports, which have to be of the same depths."""
+    rows = []
+    for folder in args.beside:
+        for row in json.loads((folder / "report.json").read_text(encoding="utf-8")):
+            row["quality"] = {int(depth): value for depth, value in row["quality"].items()}
+            if list(row["quality"]) != args.k:
+                raise ValueError(f"`{folder}` has a report at depths {list(row['quality'])}, not `--k` {args.k}.")
+            rows.append(IndexSize(**row))
+    return rows
 
 
 def needed_passages(path):
@@ -205,6 +218,7 @@ def parse_arguments(argv):
     parser.add_argument("--max_words", type=int, help="Drop passages of more words.")
     parser.add_argument("--drop_titles", help="Drop passages in whose titles this regular expression is found.")
     parser.add_argument("--k", type=int, nargs="+", default=[20, 100], help="Depths of what counts as found.")
+    parser.add_argument("--beside", type=Path, nargs="+", default=[], help="Folders with other models' reports.")
     parser.add_argument("--choose", help="The index to save: one of FAISS's descriptions.")
     parser.add_argument("--seed", type=int, default=0, help="Of whatever is random.")
     parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
@@ -216,6 +230,9 @@ def parse_arguments(argv):
         parser.error(f"`--keep` takes shares above 0 and up to 1, got {args.keep}.")
     if min(args.k) < 1 or (args.n_probe is not None and args.n_probe < 1):
         parser.error(f"`--k` and `--n_probe` take positive integers, got {args.k} and {args.n_probe}.")
+    for folder in args.beside:
+        if not (folder / "report.json").is_file():
+            parser.error(f"`--beside`: `{folder}` has no `report.json`.")
     for name in ("questions", "passages", "train_questions"):
         path = getattr(args, name)
         if path is not None and "://" not in path and not Path(path).is_file():

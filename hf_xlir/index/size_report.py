@@ -23,6 +23,8 @@ class IndexSize(NamedTuple):
             Which passages it has: a key of `subsets`.
         factory (`str`):
             FAISS's description.
+        dimensions (`int`):
+            Of a vector.
         num_passages (`int`):
             How many those are.
         num_bytes (`int`):
@@ -39,6 +41,7 @@ class IndexSize(NamedTuple):
 
     passages: str
     factory: str
+    dimensions: int
     num_passages: int
     num_bytes: int
     bytes_per_passage: float
@@ -113,7 +116,8 @@ def compare_index_sizes(
                 num_bytes = saved_bytes(index)
                 report.append(
                     IndexSize(
-                        *(name, factory, len(rows), num_bytes, num_bytes / len(rows), quality),
+                        *(name, factory, some.values.shape[1]),
+                        *(len(rows), num_bytes, num_bytes / len(rows), quality),
                         *(build_seconds, 1e3 * seconds / len(queries)),
                     )
                 )
@@ -139,10 +143,19 @@ def saved_bytes(index):
 def size_table(report):
     """The report as a Markdown table, each index also as a share of the first one."""
     depths = list(report[0].quality)
-    head = ["passages", "index", "number", "bytes/passage", "MB", "of the first", *(f"@{depth}" for depth in depths)]
+    head = [
+        "passages",
+        "index",
+        "dimensions",
+        "number",
+        "bytes/passage",
+        "MB",
+        "of the first",
+        *(f"@{depth}" for depth in depths),
+    ]
     lines = [" | ".join(["", *head, "ms/query", ""]).strip(), "|" + "---|" * (len(head) + 1)]
     for row in report:
-        cells = [row.passages, row.factory, str(row.num_passages), f"{row.bytes_per_passage:.1f}"]
+        cells = [row.passages, row.factory, str(row.dimensions), str(row.num_passages), f"{row.bytes_per_passage:.1f}"]
         cells += [f"{row.num_bytes / 1e6:.2f}", f"{row.num_bytes / report[0].num_bytes:.1%}"]
         cells += [f"{row.quality[depth]:.3f}" for depth in depths]
         lines.append(" | ".join(["", *cells, f"{row.ms_per_query:.2f}", ""]).strip())

@@ -1,11 +1,12 @@
 """The script that compares indexes' sizes, on small data."""
 
+import copy
 import json
 import re
 
 import pytest
 
-from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor
+from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRProcessor
 from hf_xlir.data import load_passages
 from hf_xlir.evaluation import rank_passages
 from hf_xlir.index import DenseEmbeddings, DenseIndex, embed_queries
@@ -48,7 +49,7 @@ def test_report_and_choice(load_script, files):
         found = sum(row["passage_ids"][0] in rankings[row["id"]][:k] for row in questions) / 8
         assert flat["quality"][str(k)] == found
     assert flat["num_passages"] == 8 and flat["num_bytes"] - small["num_bytes"] > 8 * 8 * 3 - 200
-    assert "| all | SQ8 | 8 |" in (folder / "out" / "report.md").read_text()
+    assert "| all | SQ8 | 8 | 8 |" in (folder / "out" / "report.md").read_text()
     index, kept = DenseIndex.load(folder / "out" / "index"), load_passages(folder / "out" / "passages.jsonl")
     index.attach(kept, "dense")
     vector = embed_queries(*parts, ["Where is the Nile?"]).embeddings[0].numpy()
@@ -84,9 +85,32 @@ def test_answers_where_no_passage_is_known(load_script, files):
     assert row["quality"]["8"] == 1.0 and 0 <= row["quality"]["1"] < 1
 
 
+def test_models_of_other_dimensions_side_by_side(load_script, files, tiny_tokenizer):
+    given, folder, (model, _), _ = files
+    config = copy.deepcopy(model.config)
+    config.embedding_dim = 4
+    small = BiEncoderModel(config)
+    for part in (small, BiEncoderProcessor.from_config(tiny_tokenizer, small.config)):
+        part.save_pretrained(folder / "small")
+    script, options = load_script("compress_index"), ["--factories", "Flat", "SQ8", "--k", "1", "3"]
+    script.main([*given, *options])
+    given[1], given[-1] = str(folder / "small"), str(folder / "out_small")
+    beside = ["--beside", str(folder / "out")]
+    script.main([*given, *options, *beside])
+    first, second = ((folder / name / "report.md").read_text().splitlines() for name in ("out", "out_small"))
+    assert second[:4] == first and len(second) == 6
+    assert [line.split(" | ")[1:3] for line in second[2:]] == [
+        [index, dimensions] for dimensions in ("8", "4") for index in ("Flat", "SQ8")
+    ]
+    assert len(json.loads((folder / "out_small" / "report.json").read_text())) == 2
+    with pytest.raises(ValueError, match=r"has a report at depths \[1, 3\], not `--k` \[2\]"):
+        script.main([*given, "--k", "2", *beside])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--beside", "."], "`--beside`: `.` has no `report.json`"),
         (["--keep", "0.5"], "`--keep` below 1 and `--train_questions` go together"),
         (["--k", "0"], "`--k` and `--n_probe` take positive integers, got [0] and None"),
         (["--n_probe", "0"], "`--k` and `--n_probe` take positive integers"),

@@ -48,9 +48,11 @@ def test_sizes_and_quality(corpus):
 def test_table(corpus):
     report = compare_index_sizes(corpus, queries(corpus), own_passage, ["Flat", "SQ8"], k=(1, 5))
     head, line, flat, small = size_table(report).splitlines()
-    assert head == "| passages | index | number | bytes/passage | MB | of the first | @1 | @5 | ms/query |"
+    assert (
+        head == "| passages | index | dimensions | number | bytes/passage | MB | of the first | @1 | @5 | ms/query |"
+    )
     assert head.count("|") == line.count("|") == flat.count("|") == small.count("|")
-    assert flat.startswith("| all | Flat | 600 | 64.") and "| 100.0% | 1.000 | 1.000 |" in flat
+    assert flat.startswith("| all | Flat | 16 | 600 | 64.") and "| 100.0% | 1.000 | 1.000 |" in flat
 
 
 def test_mistakes(corpus):
