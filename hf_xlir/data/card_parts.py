@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult
 
 
 UNKNOWN = "not stated"
-ALL_LANGUAGES = ("all", "macro", "mean", "micro")  # what stands in the place of a language
+ALL_LANGUAGES = r"all|mean|micro|macro( over \d+ of \d+)?"  # what stands in the place of a language
 
 
 def two_columns(rows):
@@ -47,6 +47,11 @@ def licence(license, license_name=None, license_link=None):
     return name if license_link is None else f"[{name}]({license_link})"
 
 
+def is_mean(language):
+    """Whether results of this name are those of several languages."""
+    return re.fullmatch(ALL_LANGUAGES, language) is not None
+
+
 def result_tables(evaluations):
     r"""
     Results as Markdown: a table for each dataset, a row for each measure and a column for each language, means last.
@@ -72,7 +77,7 @@ def result_tables(evaluations):
     tables = []
     for dataset, measures in evaluations.items():
         languages = list(dict.fromkeys(language for values in measures.values() for language in values))
-        languages.sort(key=lambda language: language in ALL_LANGUAGES)
+        languages.sort(key=is_mean)
         lines = [f"| {cell(dataset)} | {' | '.join(languages)} |", "|---" * (len(languages) + 1) + "|"]
         for measure, values in measures.items():
             cells = [f"{values[each]:.6g}" if each in values else "" for each in languages]
@@ -120,7 +125,7 @@ def eval_results(evaluations, task):
 def limits_of_results(evaluations, language):
     """Sentences on what the results of a model or system, and its languages, leave open."""
     of_all = {language for measures in evaluations.values() for values in measures.values() for language in values}
-    measured = sorted(of_all.difference(ALL_LANGUAGES))
+    measured = sorted(language for language in of_all if not is_mean(language))
     if not evaluations:
         sentences = ["Nothing here says how well it does, in any language: evaluate it on your own data first."]
     elif measured:
@@ -131,12 +136,12 @@ def limits_of_results(evaluations, language):
 
 
 __all__ = [
-    "ALL_LANGUAGES",
     "UNKNOWN",
     "cell",
     "eval_results",
     "fenced",
     "hub_ids",
+    "is_mean",
     "licence",
     "limits_of_results",
     "listed",

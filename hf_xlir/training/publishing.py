@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 
 from ..data.card_metadata import check_metadata
+from ..data.card_parts import listed
 from ..data.hub_upload import CARD, files_of, push_files
 from ..models.auto import hub_export
 from .model_card import build_model_card
@@ -122,7 +123,7 @@ class PublishingMixin:
             model_name or self.hub_model_id or folder.absolute().name,
             language=language,
             license=license,
-            datasets=[*_listed(dataset_tags), *_listed(dataset), *_listed(dataset_args)],
+            datasets=[*listed(dataset_tags), *listed(dataset), *listed(dataset_args)],
             base_model=finetuned_from,
             tags=tags,
             pipeline_tag=tasks,
@@ -235,10 +236,6 @@ def _tell_of_failure(repo_id, step, job):
 def _values(values):
     shown = [f"{value:.4g}" if name == "all" else f"{name} {value:.4g}" for name, value in values.items()]
     return ", ".join(shown)
-
-
-def _listed(value):
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 __all__ = ["PublishableArguments", "PublishingMixin"]

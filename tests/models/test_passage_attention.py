@@ -7,7 +7,7 @@ import torch
 from fid_tiny import BACKBONES, make_backbone, make_inputs, make_reader
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import T5Config
+from transformers import CompileConfig, T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_xlir.models.passage_attention import PassageAttention, is_plain
@@ -95,6 +95,16 @@ class TestWhenKeysAreMade:
     def test_at_once_for_static_caches(self, monkeypatch):
         reader = make_reader(make_backbone(**SIZES))
         assert self.calls(reader, monkeypatch, max_new_tokens=4, cache_implementation="static") == [0]
+
+    def test_compiled_steps_write_the_same(self):
+        """Of the compiler only what traces: graphs must not depend on what is decoded without keys."""
+        reader, inputs = make_reader(make_backbone(**SIZES)), make_inputs(RAGGED)
+        compiling = CompileConfig(backend="eager", mode=None)
+        compiling._compile_all_devices = True  # else a CPU's are not
+        options = {"max_new_tokens": 12, "min_new_tokens": 12}
+        compiled = reader.generate(**inputs, **options, cache_implementation="static", compile_config=compiling)
+        assert hasattr(reader, "_compiled_call")
+        assert torch.equal(compiled, reader.generate(**inputs, **options))
 
     def test_at_once_for_eager_attention(self, monkeypatch):
         reader = make_reader(make_backbone(**SIZES))

@@ -120,6 +120,10 @@ def test_results_without_languages():
     (result,) = named.data.eval_results
     assert (result.dataset_type, result.dataset_name) == ("data", "日本語 (ja)")
     assert "not by language" in section(card, "Limitations")
+    some = {"macro over 2 of 7": 0.4, "micro": 0.3, "te": 0.5, "bn": 0.3}  # XOR-Full's means
+    card = build_model_card(BiEncoderConfig(), "a/b", evaluations={"user/data": {"f1": some}})
+    assert "It was evaluated in bn, te;" in section(card, "Limitations")
+    assert "| user/data | te | bn | macro over 2 of 7 | micro |" in card.text
 
 
 def test_models_of_others():
