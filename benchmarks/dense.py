@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from datasets import Dataset, disable_progress_bars
 
-from hf_xlir.index import add_dense_index, faiss_building, retrieve
+from hf_xlir.index import add_dense_index, retrieve
+from hf_xlir.index.dense import faiss_building
 
 
 def main(argv=None):

@@ -50,7 +50,7 @@ class Ours:
 
     def build(self, passages, clock):
         """Build and save."""
-        segments = importlib.import_module("hf_xlir.index.segments")
+        segments = importlib.import_module("hf_xlir.index.late_interaction.segments")
         ids = [str(row) for row in range(len(passages.lengths))]
         moments = self.query_moments and np.load(self.query_moments)
         embeddings = self.library.TokenEmbeddings(passages.values, passages.lengths, ids, moments)

@@ -20,8 +20,8 @@ ends the script before anything is written.
 import argparse
 from pathlib import Path
 
-from hf_xlir.hub import convert_checkpoint
-from hf_xlir.hub.convert import FORMATS, TARGETS
+from hf_xlir.convert import convert_checkpoint
+from hf_xlir.convert.conversion import FORMATS, TARGETS
 
 
 def main(argv=None):

@@ -44,11 +44,11 @@ from transformers import AutoConfig
 
 from hf_xlir import FiDT5Config
 from hf_xlir.data import load_questions
-from hf_xlir.data.folder_lock import alone_in
-from hf_xlir.data.writing import write_text
 from hf_xlir.training.checkpoints import last_whole_checkpoint
 from hf_xlir.training.losses import READER_DISTILLATIONS
 from hf_xlir.training.recipes import check_files, recipe_parser
+from hf_xlir.utils.files import write_text
+from hf_xlir.utils.folder_lock import alone_in
 
 
 EXAMPLES = Path(__file__).parent

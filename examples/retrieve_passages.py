@@ -25,12 +25,12 @@ from transformers import AutoModel, AutoProcessor
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions
 from hf_xlir.data.ranked_examples import write_ranked_examples
-from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import answer_recall_at_k, has_answer, success_at_k
 from hf_xlir.evaluation.rankings import RankedPassages
 from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
 from hf_xlir.training.recipes import check_files
 from hf_xlir.training.shared_ranking import rank_passages_together
+from hf_xlir.utils.files import write_text
 
 
 QUESTIONS_PER_BLOCK = 1024

@@ -1,7 +1,5 @@
 """Cross-lingual retrieval and open-domain question answering for Hugging Face users."""
 
-import importlib
-
 from .models.auto import register_for_hub_export
 from .models.configuration_biencoder import BiEncoderConfig
 from .models.configuration_colbert_xlmr import ColBERTXLMRConfig
@@ -13,23 +11,15 @@ from .models.processing_biencoder import BiEncoderProcessor
 from .models.processing_colbert_xlmr import ColBERTXLMRProcessor
 from .models.processing_fid_t5 import FiDT5Processor
 from .pipeline import QuestionAnsweringPipeline, RetrievalPipeline
+from .utils.lazy import lazy_exports
 
 
 __version__ = "0.1.0"
 
-# Training pulls in accelerate and datasets, which those who only load a model should not wait for.
-_LAZY = {"RetrieverTrainer": ".training.trainer", "RetrieverTrainingArguments": ".training.training_args"}
+# Imported at first use: a user who only loads a model needs neither accelerate nor datasets
+_LAZY = {"RetrieverTrainer": ".training", "RetrieverTrainingArguments": ".training"}
 
-
-def __getattr__(name):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_LAZY])
-
+__getattr__, __dir__, _ = lazy_exports(__name__, _LAZY)
 
 __all__ = [
     "BiEncoderConfig",

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import datasets
@@ -20,16 +21,9 @@ PACKAGE = Path(hf_xlir.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERED = [path for path in MODULES if path != PACKAGE / "__init__.py"]  # the public names come from every layer
 
-# What each layer may import besides itself (DESIGN.md, "One direction of flow")
-MAY_IMPORT = {
-    "models": set(),
-    "data": {"models"},
-    "index": {"models", "data"},
-    "evaluation": {"models", "data", "index"},
-    "training": {"models", "data", "index", "evaluation"},
-    "pipeline": {"models", "data", "index"},
-    "hub": {"models", "data", "index", "evaluation", "training", "pipeline"},
-}
+# The order of the folders: each imports itself and folders above it, and `pipeline` nothing of training (DESIGN.md)
+FOLDERS = ("models", "utils", "convert", "hub", "data", "index", "evaluation", "training", "pipeline")
+FORBIDDEN = {("utils", "models"), ("hub", "convert"), ("data", "convert"), ("data", "hub"), ("pipeline", "training")}
 CONTRACT = [
     *("ColBERTXLMRConfig", "ColBERTXLMRModel", "ColBERTXLMRProcessor"),
     *("BiEncoderConfig", "BiEncoderModel", "BiEncoderProcessor"),
@@ -43,20 +37,20 @@ def id_of(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
-def imports_of(tree, module, is_package):
+def imports_of(source, module, is_package=False):
     """
-    Absolute names of all that a module imports, wherever in it, with the line: `hf_xlir.models.auto`, `torch` ...
+    Absolute names of everything that a module imports, function-level imports included: `{name: line}`.
 
-    `from .models import auto` may mean a module, so that it counts as `hf_xlir.models.auto`, not as `hf_xlir.models`.
-    What is imported later by name must stand in a dictionary `_LAZY`; anything else counts as `?`.
+    `from .models import auto` counts as `hf_xlir.models.auto`. A dictionary `_LAZY` names modules that are imported at
+    first use; any other import by a computed name counts as `?`.
     """
     parents = module.split(".")[: None if is_package else -1]
 
     def absolute(name, level):
         return ".".join([*parents[: len(parents) - (level - 1)], *filter(None, [name])]) if level else name
 
-    found = []
-    for node in ast.walk(tree):
+    found = {}
+    for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -66,23 +60,42 @@ def imports_of(tree, module, is_package):
             targets = [value.value for value in node.value.values]
             names = [absolute(each.lstrip("."), len(each) - len(each.lstrip("."))) for each in targets]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
-            if ast.unparse(node.args[0]) != "_LAZY[name]":
+            if module != "hf_xlir.utils.lazy":  # its callers' dictionaries are read above
                 names = [node.args[0].value if isinstance(node.args[0], ast.Constant) else "?"]
-        found += [(name, node.lineno) for name in names]
+        found.update({name: node.lineno for name in names})
     return found
 
 
 def wrong_directions(source, module, is_package=False):
     """The imports of a module that DESIGN.md does not allow."""
-    layer = module.split(".")[1]
-    wrong = []
-    for name, line in imports_of(ast.parse(source), module, is_package):
+    folder, wrong = module.split(".")[1], []
+    above = FOLDERS[: FOLDERS.index(folder) + 1]
+    for name, line in imports_of(source, module, is_package).items():
         parts = name.split(".")
-        if parts[0] == "?" or (
-            parts[0] == "hf_xlir" and (len(parts) < 3 or parts[1] not in MAY_IMPORT[layer] | {layer})
-        ):
-            wrong.append(f"line {line}: {name}")
+        if parts[0] == "?":
+            wrong.append(f"line {line}: an import by a computed name")
+        elif parts[0] == "hf_xlir":
+            target = parts[1] if len(parts) > 2 else None
+            if target not in above or (folder, target) in FORBIDDEN:
+                wrong.append(f"line {line}: {name}")
     return wrong
+
+
+def circles_in(sources):
+    """The modules on a circle of imports, or none. `sources` is `{module: (text, is_package)}`."""
+    graph = {}
+    for module, (text, is_package) in sources.items():
+        targets = set()
+        for name in imports_of(text, module, is_package):
+            parts = name.split(".")
+            known = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+            targets.add(next((each for each in known if each in sources), None))
+        graph[module] = targets - {None, module}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return error.args[1]
+    return []
 
 
 def wrong_in_models(source, siblings):
@@ -111,8 +124,8 @@ def name_of(path):
 
 class TestImports:
     @pytest.mark.parametrize("path", LAYERED, ids=id_of)
-    def test_point_up_the_list(self, path):
-        assert name_of(path).split(".")[1] in MAY_IMPORT, "a new layer needs a place in DESIGN.md and here"
+    def test_direction(self, path):
+        assert name_of(path).split(".")[1] in FOLDERS, "a new folder needs a place in DESIGN.md and here"
         assert wrong_directions(path.read_text("utf-8"), name_of(path), path.name == "__init__.py") == []
 
     @pytest.mark.parametrize(
@@ -127,21 +140,34 @@ class TestImports:
             ("import hf_xlir", "hf_xlir.evaluation.x", 1),
             ("import hf_xlir.training.losses as losses, torch", "hf_xlir.evaluation.x", 1),
             ("def f():\n    from ..training.losses import align_tokens", "hf_xlir.evaluation.x", 1),
-            ("import importlib\nimportlib.import_module('hf_xlir.hub.convert')", "hf_xlir.training.x", 1),
+            ("import importlib\nimportlib.import_module('hf_xlir.pipeline.system')", "hf_xlir.training.x", 1),
             ("from .training.losses import align_tokens\nfrom .index import retrieve", "hf_xlir.pipeline", 1),
             ("import importlib\nimportlib.import_module(name)", "hf_xlir.training.x", 1),
-            (
-                "_LAZY = {'a': '.runner', 'b': '..index.dense'}\nimportlib.import_module(_LAZY[name])",
-                "hf_xlir.index",
-                0,
-            ),
+            ("_LAZY = {'a': '.runner', 'b': '..index.dense'}", "hf_xlir.index", 0),
             ("_LAZY = {'a': '.runner', 'b': '..training.losses'}", "hf_xlir.index", 1),
-            ("from ..pipeline import RetrievalPipeline", "hf_xlir.hub.x", 0),
-            ("from .dense import retrieve", "hf_xlir.index", 0),  # an __init__.py
+            ("from ..convert import convert_checkpoint", "hf_xlir.index.x", 0),
+            ("from ..convert import convert_checkpoint", "hf_xlir.hub.x", 1),
+            ("from ...models.auto import FAMILIES", "hf_xlir.index.dense.x", 0),
+            ("from ...training.losses import align_tokens", "hf_xlir.index.dense.x", 1),
         ],
     )
-    def test_the_check_itself(self, source, module, num_wrong):
+    def test_direction_of_planted_imports(self, source, module, num_wrong):
         assert len(wrong_directions(source, module, is_package=module == "hf_xlir.index")) == num_wrong
+
+    @pytest.mark.xfail(reason="`pipeline.building` and `pipeline.retrieval` still import each other")
+    def test_circles(self):
+        sources = {name_of(path): (path.read_text("utf-8"), path.name == "__init__.py") for path in LAYERED}
+        assert circles_in(sources) == []
+
+    def test_planted_circle(self):
+        sources = {
+            "hf_xlir.data.a": ("from .b import x\nfrom .c import z", False),
+            "hf_xlir.data.b": ("def f():\n    from .c import y", False),
+            "hf_xlir.data.c": ("import torch", False),
+        }
+        assert circles_in(sources) == []
+        sources["hf_xlir.data.c"] = ("def g():\n    from . import a", False)
+        assert set(circles_in(sources)) == {"hf_xlir.data.a", "hf_xlir.data.c"}
 
     def test_of_models_can_be_exported(self):
         files = sorted((PACKAGE / "models").glob("*.py"))
@@ -227,9 +253,9 @@ from transformers import (
 )
 
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 import hf_xlir
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - before)}))
 """
 
@@ -243,24 +269,16 @@ def measure_import():
 
 class TestImportCost:
     def test_of_the_package(self):
-        """
-        Less than 0.3 s beyond torch and the parts of transformers that are needed.
+        """Less than 0.3 s of CPU beyond torch and the parts of transformers that are needed; about 0.03 s are used."""
+        measured = measure_import()
+        assert measured["seconds"] < 0.3
 
-        An idle machine takes 0.02 s, so that a busy one is still far from the limit; the best of three is taken, the
-        second and third only if needed.
-        """
-        measured = [measure_import()]
-        while measured[-1]["seconds"] >= 0.3 and len(measured) < 3:
-            measured.append(measure_import())
-        assert measured[-1]["seconds"] < 0.3
-
-        # Whatever the machine: nothing but the package itself, transformers and the standard library was imported, so
-        # neither datasets nor faiss, peft, accelerate, pandas ...
-        imported = measured[0]["modules"]
+        # Only the package itself, transformers and the standard library: not datasets, faiss, peft, accelerate, pandas
+        imported = measured["modules"]
         allowed = {"hf_xlir", "transformers", *sys.stdlib_module_names}
         assert [name for name in imported if name.partition(".")[0] not in allowed] == []
         layers = {name.split(".")[1] for name in imported if name.startswith("hf_xlir.")}
-        assert layers == {"models", "pipeline"}
+        assert layers == {"models", "pipeline", "utils"}
 
 
 class _FencedParser(doctest.DocTestParser):

@@ -1,27 +1,33 @@
 """Metrics of retrieval and reading, and runs of retrieval."""
 
-import importlib
-
-from .answers import answer_recall_at_k, exact_match, f1_score, has_answer
-from .measures import evaluate_rankings
-from .rankings import RankedPassages
-from .retrieval import average_precision, ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
+from ..utils.lazy import lazy_exports
 
 
-# These pull in torch or datasets, which those who only compute a metric should not wait for.
+# Imported at first use: a metric alone needs neither torch nor datasets
 _LAZY = {
     "Benchmark": ".benchmarks",
+    "RankedPassages": ".rankings",
+    "answer_recall_at_k": ".answers",
+    "average_precision": ".retrieval",
     "compare_runs": ".significance",
+    "evaluate_rankings": ".measures",
     "evaluate_systems": ".report",
+    "exact_match": ".answers",
+    "f1_score": ".answers",
     "fuse_rankings": ".fusion",
+    "has_answer": ".answers",
     "load_benchmark": ".benchmarks",
     "load_qrels": ".qrels",
     "load_ranking": ".ranking_files",
     "load_xor_answers": ".xor_files",
     "load_xor_retrieve_predictions": ".xor_files",
+    "ndcg_at_k": ".retrieval",
     "rank_by_bm25": ".bm25",
     "rank_passages": ".runner",
+    "recall_at_k": ".retrieval",
+    "reciprocal_rank": ".retrieval",
     "save_ranking": ".ranking_files",
+    "success_at_k": ".retrieval",
     "write_xor_answers": ".xor_files",
     "write_xor_retrieve_predictions": ".xor_files",
     "xor_english_span_metrics": ".xor_answers",
@@ -31,44 +37,4 @@ _LAZY = {
 }
 
 
-def __getattr__(name):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_LAZY])
-
-
-__all__ = [
-    "Benchmark",
-    "RankedPassages",
-    "answer_recall_at_k",
-    "average_precision",
-    "compare_runs",
-    "evaluate_rankings",
-    "evaluate_systems",
-    "exact_match",
-    "f1_score",
-    "fuse_rankings",
-    "has_answer",
-    "load_benchmark",
-    "load_qrels",
-    "load_ranking",
-    "load_xor_answers",
-    "load_xor_retrieve_predictions",
-    "ndcg_at_k",
-    "rank_by_bm25",
-    "rank_passages",
-    "recall_at_k",
-    "reciprocal_rank",
-    "save_ranking",
-    "success_at_k",
-    "write_xor_answers",
-    "write_xor_retrieve_predictions",
-    "xor_english_span_metrics",
-    "xor_full_metrics",
-    "xor_retrieve_metrics",
-    "xor_retrieve_predictions",
-]
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)

@@ -9,7 +9,7 @@ from transformers.utils import logging
 from ..data.building import check_choice, resolve_file
 from ..data.json_reading import read_json_objects
 from ..data.reading import RowErrors, peek, read_lines
-from ..data.writing import write_text
+from ..utils.files import write_text
 from .rankings import in_order, text_of_id
 
 

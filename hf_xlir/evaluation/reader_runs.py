@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..data.building import blocks, download, resolve_file
-from ..data.folder_lock import alone_in
 from ..data.reader_examples import read_reader_rows
 from ..data.reading import BLOCK_BYTES, RowErrors
-from ..index.unfinished import Processes, fingerprint_of
+from ..utils.folder_lock import alone_in
+from ..utils.resume import Processes, fingerprint_of
 from .reader import answer_metrics, check_scores, judge_answer, known_answers, read_answers
 
 

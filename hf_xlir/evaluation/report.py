@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..data.writing import write_text
+from ..utils.files import write_text
 from .measures import ANSWER_MEASURE, BY_ANSWER, BY_RELEVANCE, MEANS, evaluate_rankings, means_by_group
 from .rankings import by_query
 from .significance import compare_runs

@@ -9,7 +9,7 @@ from transformers.utils import logging
 from ..data.building import resolve_file
 from ..data.json_reading import read_json_objects
 from ..data.reading import RowErrors, decode, open_binary, whole_gzip
-from ..data.writing import write_text
+from ..utils.files import write_text
 from .rankings import by_query, ranked_ids, text_of_id
 from .texts import texts_by_id
 from .xor_rows import fault_of_retrieved

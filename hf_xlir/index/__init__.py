@@ -1,26 +1,24 @@
-"""Embeddings on disk, and the indexes that search them."""
+"""Embeddings on disk, the indexes that search them, and indexes as repositories on the Hub."""
 
-from .bm25 import BM25Index
-from .dense import add_dense_index
-from .dense_index import DenseIndex
-from .embed import embed_passages, embed_queries
-from .embeddings import DenseEmbeddings, QueryEmbeddings, TokenEmbeddings
-from .faiss_import import check_distributions
-from .late_interaction import LateInteractionIndex
-from .retrieval import retrieve
+from ..utils.lazy import lazy_exports
+from .dense.faiss_import import check_distributions
 
+
+_LAZY = {
+    "BM25Index": ".bm25",
+    "DenseEmbeddings": ".embeddings",
+    "DenseIndex": ".dense.index",
+    "LateInteractionIndex": ".late_interaction.index",
+    "QueryEmbeddings": ".embeddings",
+    "TokenEmbeddings": ".embeddings",
+    "add_dense_index": ".dense.attach",
+    "embed_passages": ".embed",
+    "embed_queries": ".embed",
+    "load_index_from_hub": ".sharing",
+    "push_index_to_hub": ".sharing",
+    "retrieve": ".retrieval",
+}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)
 
 check_distributions()  # now, and not when an index is built after hours of embedding
-
-__all__ = [
-    "BM25Index",
-    "DenseEmbeddings",
-    "DenseIndex",
-    "LateInteractionIndex",
-    "QueryEmbeddings",
-    "TokenEmbeddings",
-    "add_dense_index",
-    "embed_passages",
-    "embed_queries",
-    "retrieve",
-]

@@ -7,11 +7,11 @@ from datasets.search import BaseIndex, BatchedSearchResults, SearchResults
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..utils.storage import FolderWriter, check_replaceable, load_folder
 from .bm25_words import TOKENIZERS, splitter, words
 from .checks import check_ids_match, check_k, rows_of_ids
 from .embeddings import read_ids, write_ids
 from .passages import check_passages, read_rows
-from .storage import FolderWriter, check_replaceable, load_folder
 
 
 INDEX_FORMAT = "hf_xlir.bm25_index"

@@ -11,6 +11,8 @@ from transformers.utils import logging as transformers_logging
 
 from ..models.pairing import check_processor
 from ..models.processing_text import fault_of
+from ..utils.resume import Part, Processes, discard_published, fingerprint_of, is_published
+from ..utils.storage import MANIFEST, FolderWriter, check_replaceable
 from .embeddings import (
     DENSE_FORMAT,
     QUERY_MOMENTS,
@@ -21,10 +23,8 @@ from .embeddings import (
     write_ids,
 )
 from .encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, device_of, embed_blocks, encoding
+from .late_interaction.query_sample import moments_of_pieces
 from .passages import check_passages
-from .query_sample import moments_of_pieces
-from .storage import MANIFEST, FolderWriter, check_replaceable
-from .unfinished import Part, Processes, discard_published, fingerprint_of, is_published
 
 
 COMPUTED = ("float32", "bfloat16", "float16")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .storage import FolderWriter, check_replaceable, load_folder, map_array
+from ..utils.storage import FolderWriter, check_replaceable, load_folder, map_array
 
 
 TOKEN_FORMAT = "hf_xlir.token_embeddings"

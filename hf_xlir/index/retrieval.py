@@ -8,7 +8,7 @@ import numpy as np
 from datasets.formatting import get_formatter
 
 from .checks import to_float_tensor
-from .dense_index import DenseIndex
+from .dense.index import DenseIndex
 from .gather import gather
 
 

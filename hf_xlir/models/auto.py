@@ -147,7 +147,7 @@ def load_reader(path, dtype="float32", **settings):
     Raises:
         TypeError: If a setting is unknown or of another type.
         ValueError: If a setting is out of range, or the folder holds a model of another family or no tokenizer: the
-            readers that the FiD repository released have none, [`~hf_xlir.hub.convert.convert_checkpoint`] adds it.
+            readers that the FiD repository released have none, [`~hf_xlir.convert.convert_checkpoint`] adds it.
         OSError: If there is no such folder or repository.
 
     Example:

@@ -4,10 +4,9 @@ From a question to passages and answers. `transformers.pipeline` knows both task
 What is imported here imports neither datasets nor FAISS, which `import hf_xlir` should not wait for.
 """
 
-import importlib
-
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from ..utils.lazy import lazy_exports
 from .question_answering import QuestionAnsweringPipeline
 from .retrieval import RetrievalPipeline
 from .system_loader import SystemLoader
@@ -21,14 +20,5 @@ for pipeline_class in (RetrievalPipeline, QuestionAnsweringPipeline):
     )
 
 
-def __getattr__(name):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_LAZY])
-
-
-__all__ = ["QuestionAnsweringPipeline", "RetrievalPipeline", "Retriever"]
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)
+__all__ += ["QuestionAnsweringPipeline", "RetrievalPipeline"]

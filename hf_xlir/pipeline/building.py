@@ -9,7 +9,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..data.passages import load_passages
 from ..index.bm25 import BM25Index
-from ..index.storage import MANIFEST
+from ..utils.storage import MANIFEST
 from .model_part import ModelPart
 from .reranker import Reranker
 from .retrieval import RetrievalPipeline

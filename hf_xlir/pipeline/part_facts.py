@@ -5,10 +5,10 @@ from pathlib import Path
 import yaml
 from huggingface_hub import hf_hub_download, metadata_load
 
-from ..data.card_metadata import faults_of
-from ..data.card_parts import listed
-from ..data.hub_upload import CARD
-from ..data.writing import write_text
+from ..hub.card_parts import listed
+from ..hub.metadata import faults_of
+from ..hub.upload import CARD
+from ..utils.files import write_text
 
 
 FACTS = ("base_model", "language", "datasets")  # which have several values

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..data.card_metadata import check_card
-from ..data.hub_upload import CARD, files_of, push_files
-from ..data.writing import write_text
+from ..hub.metadata import check_card
+from ..hub.upload import CARD, files_of, push_files
+from ..utils.files import write_text
 from .system_card import build_system_card, is_replaceable
 from .system_folder import PARTS, save_system
 

@@ -137,7 +137,7 @@ class RetrievalPipeline(Pipeline):
             index (`str`, `os.PathLike`, an index, or a `dict` of them, *optional*):
                 For a retriever: its index, or the folder that it was saved to. Several by name, such as `{"colbert":
                 index, "bm25": words}`, are searched all, and fused. What a repository of
-                [`~hf_xlir.hub.push_index_to_hub`] has, [`~hf_xlir.hub.load_index_from_hub`] returns.
+                [`~hf_xlir.index.push_index_to_hub`] has, [`~hf_xlir.hub.load_index_from_hub`] returns.
             passages (`str`, `os.PathLike`, `datasets.Dataset` or `list[dict]`, *optional*):
                 For a retriever: the passages, the file that [`load_passages`] reads, or a folder that
                 `Dataset.save_to_disk` wrote.

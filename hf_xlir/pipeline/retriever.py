@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..index import BM25Index, DenseIndex, LateInteractionIndex, QueryEmbeddings, embed_queries
-from ..index.attached_index import AttachedIndex
 from ..index.checks import check_ids_match
-from ..index.storage import MANIFEST
+from ..index.late_interaction.attached import AttachedIndex
+from ..utils.storage import MANIFEST
 from .model_part import ModelPart
 
 
@@ -181,7 +181,7 @@ def load_index(path):
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"There is no folder `{path}` with an index. One on the Hub, `hf_xlir.hub.load_index_from_hub` downloads."
+            f"There is no folder `{path}` with an index. `hf_xlir.index.load_index_from_hub` downloads one."
         )
     formats = {f"hf_xlir.{kind}_index": index_class for kind, (index_class, _) in KINDS.items()}
     if (path / MANIFEST).exists():

@@ -6,8 +6,8 @@ from datasets import Dataset
 
 from ..index.checks import check_k
 from ..index.fusion import check_fusion, fuse
+from ..index.late_interaction.search_limits import search_limits
 from ..index.retrieval import RetrievedRows
-from ..index.search_limits import search_limits
 from .retriever import SEARCH_OPTIONS
 
 

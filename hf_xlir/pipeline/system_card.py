@@ -5,8 +5,7 @@ import re
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..data.card_metadata import check_metadata, faults_of
-from ..data.card_parts import (
+from ..hub.card_parts import (
     UNKNOWN,
     eval_results,
     fenced,
@@ -18,7 +17,8 @@ from ..data.card_parts import (
     result_tables,
     two_columns,
 )
-from ..data.citations import papers_of
+from ..hub.citations import papers_of
+from ..hub.metadata import check_metadata, faults_of
 from .part_facts import LICENCE
 
 

@@ -16,10 +16,10 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
-from ..data.writing import write_text
 from ..index.bm25 import BM25Index
-from ..index.storage import ABANDONED
 from ..models.configuration_system import RetrievalSystemConfig
+from ..utils.files import write_text
+from ..utils.storage import ABANDONED
 from .model_part import ModelPart
 from .reader import Reader
 from .reranker import Reranker

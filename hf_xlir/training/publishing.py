@@ -11,11 +11,11 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 
-from ..data.card_metadata import check_metadata
-from ..data.card_parts import listed
-from ..data.hub_upload import CARD, files_of, push_files
+from ..hub.card_parts import listed
+from ..hub.cards import build_model_card
+from ..hub.metadata import check_metadata
+from ..hub.upload import CARD, files_of, push_files
 from ..models.auto import hub_export
-from .model_card import build_model_card
 from .training_facts import last_evaluation, measured_emissions, name_of, training_facts
 from .training_record import TrainingRecord
 
@@ -50,7 +50,7 @@ class PublishingMixin:
         return {}
 
     def objective_arguments(self):
-        """The arguments of [`~hf_xlir.training.model_card.build_model_card`] that the objective decides."""
+        """The arguments of [`~hf_xlir.hub.cards.build_model_card`] that the objective decides."""
         return {}
 
     def create_model_card(
@@ -90,7 +90,7 @@ class PublishingMixin:
                 What it was trained on: ids on the Hub, names, and parts of datasets.
             evaluations (`dict`, *optional*):
                 Results by dataset, measure and language, as for
-                [`~hf_xlir.training.model_card.build_model_card`]. The last evaluation during training is reported
+                [`~hf_xlir.hub.cards.build_model_card`]. The last evaluation during training is reported
                 apart, since the Trainer does not know what its data are called.
             limitations (`list[str]`, *optional*):
                 Sentences beside those of the family.

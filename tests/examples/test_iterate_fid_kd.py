@@ -10,11 +10,11 @@ from transformers import AutoTokenizer, TrainingArguments
 
 from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, ColBERTXLMRProcessor
 from hf_xlir.data import load_passages, load_questions, load_xquad
-from hf_xlir.data.folder_lock import alone_in
-from hf_xlir.data.writing import write_text
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex
 from hf_xlir.training.smoke import prepare_smoke
+from hf_xlir.utils.files import write_text
+from hf_xlir.utils.folder_lock import alone_in
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import re
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from hf_xlir.data.card_metadata import LICENSES, RELATIONS, SIZES, TASKS
+from hf_xlir.hub.metadata import LICENSES, RELATIONS, SIZES, TASKS
 
 
 def metadata_of(card):

@@ -13,7 +13,7 @@ from hub_api import TOKEN
 from hub_server import HubServer
 from huggingface_hub import constants, utils
 
-from hf_xlir.data import hub_upload
+from hf_xlir.hub import upload as hub_upload
 
 
 ROOT = Path(__file__).parents[2]

@@ -18,8 +18,7 @@ from transformers.utils import logging
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import FiDT5Processor, QuestionAnsweringPipeline, RetrieverTrainer
-from hf_xlir.hub import push_index_to_hub
-from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages
+from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages, push_index_to_hub
 
 
 REPO = "tester/my-colbert"
@@ -125,7 +124,7 @@ processor = AutoProcessor.from_pretrained({REPO!r}, revision={revision!r})
 """
             check_embeddings(in_fresh_process(begin + loading + ENCODE), trainer)
         refused = f"""
-from hf_xlir.hub import load_index_from_hub
+from hf_xlir.index import load_index_from_hub
 from huggingface_hub.errors import RepositoryNotFoundError
 
 for name, load in (("auto", AutoModel.from_pretrained), ("own", load_retriever), ("index", load_index_from_hub)):

@@ -16,10 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hf_xlir.data.hub_upload import files_of, push_files
-from hf_xlir.hub import publish
-from hf_xlir.hub.index_card import BM25, build_index_card
-from hf_xlir.hub.publish import load_index_from_hub, push_index_to_hub
+from hf_xlir.hub.upload import files_of, push_files
 from hf_xlir.index import (
     DenseEmbeddings,
     DenseIndex,
@@ -28,7 +25,10 @@ from hf_xlir.index import (
     add_dense_index,
     storage,
 )
+from hf_xlir.index import sharing as publish
 from hf_xlir.index.bm25 import BM25Index
+from hf_xlir.index.card import BM25, build_index_card
+from hf_xlir.index.sharing import load_index_from_hub, push_index_to_hub
 
 
 REPO = "tester/my-index"
@@ -233,7 +233,7 @@ class TestFailures:
 import signal
 from datasets import load_from_disk
 from huggingface_hub import HfApi
-from hf_xlir.hub import push_index_to_hub
+from hf_xlir.index import push_index_to_hub
 
 upload = HfApi.preupload_lfs_files  # what a commit begins with
 HfApi.preupload_lfs_files = lambda *given, **more: (upload(*given, **more), os.kill(os.getpid(), signal.SIGKILL))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_xlir.index import LateInteractionIndex, TokenEmbeddings, storage
-from hf_xlir.index.storage import FolderWriter
+from hf_xlir.index import LateInteractionIndex, TokenEmbeddings
+from hf_xlir.utils import storage
+from hf_xlir.utils.storage import FolderWriter
 
 
 DIM = 8

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hf_xlir.index import BM25Index, DenseEmbeddings
 from hf_xlir.index.bm25_words import bigrams, words
-from hf_xlir.index.storage import MANIFEST
+from hf_xlir.utils.storage import MANIFEST
 
 
 TEXTS = ["river hill", "nile", "hill river", "nile river", "river hill", "hill river", "north"]

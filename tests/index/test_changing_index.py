@@ -10,10 +10,11 @@ import pytest
 import torch
 from test_compressed_tokens import DIM, made_up, queries_like
 
-from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, contents
-from hf_xlir.index.compressed_tokens import CompressedTokens
-from hf_xlir.index.exact_tokens import ExactTokens
-from hf_xlir.index.segments import joined
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings
+from hf_xlir.index.late_interaction import contents
+from hf_xlir.index.late_interaction.compressed_tokens import CompressedTokens
+from hf_xlir.index.late_interaction.exact_tokens import ExactTokens
+from hf_xlir.index.late_interaction.segments import joined
 
 
 def renamed(embeddings, prefix):

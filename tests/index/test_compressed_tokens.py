@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import TokenEmbeddings, compressed_tokens
-from hf_xlir.index.clustering import train_codec
-from hf_xlir.index.compressed_tokens import CompressedTokens
-from hf_xlir.index.residual_codec import split_records
+from hf_xlir.index import TokenEmbeddings
+from hf_xlir.index.late_interaction import compressed_tokens
+from hf_xlir.index.late_interaction.clustering import train_codec
+from hf_xlir.index.late_interaction.compressed_tokens import CompressedTokens
+from hf_xlir.index.late_interaction.residual_codec import split_records
 
 
 DIM = 16

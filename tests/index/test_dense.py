@@ -5,9 +5,10 @@ import pytest
 import torch
 from datasets import Dataset, Features, List, Value
 
-from hf_xlir.index import DenseEmbeddings, add_dense_index, faiss_building
-from hf_xlir.index.dense_vectors import DenseVectors
-from hf_xlir.index.faiss_import import import_faiss
+from hf_xlir.index import DenseEmbeddings, add_dense_index
+from hf_xlir.index.dense import faiss_building
+from hf_xlir.index.dense.faiss_import import import_faiss
+from hf_xlir.index.dense.vectors import DenseVectors
 
 
 N, DIM = 60, 8

@@ -10,8 +10,9 @@ import pytest
 from datasets import Dataset, Value, concatenate_datasets
 from datasets.arrow_dataset import DatasetTransformationNotAllowedError
 
-from hf_xlir.index import DenseIndex, LateInteractionIndex, TokenEmbeddings, add_dense_index, dense_index
-from hf_xlir.index.storage import MANIFEST
+from hf_xlir.index import DenseIndex, LateInteractionIndex, TokenEmbeddings, add_dense_index
+from hf_xlir.index.dense import index as dense_index
+from hf_xlir.utils.storage import MANIFEST
 
 
 N, DIM = 60, 8

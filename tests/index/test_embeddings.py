@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import DenseEmbeddings, TokenEmbeddings, storage
+from hf_xlir.index import DenseEmbeddings, TokenEmbeddings
 from hf_xlir.index import embeddings as embeddings_module
 from hf_xlir.index.embeddings import TOKEN_FORMAT, first_duplicate, load_tokens, save_tokens
-from hf_xlir.index.storage import MANIFEST
+from hf_xlir.utils import storage
+from hf_xlir.utils.storage import MANIFEST
 
 
 def make_tokens(lengths=(2, 1, 3), dim=2, dtype="float32"):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_xlir.index import DenseIndex, add_dense_index, faiss_building
-from hf_xlir.index.faiss_building import automatic_factory, empty_index, index_problem
-from hf_xlir.index.faiss_import import import_faiss
+from hf_xlir.index import DenseIndex, add_dense_index
+from hf_xlir.index.dense import faiss_building
+from hf_xlir.index.dense.faiss_building import automatic_factory, empty_index, index_problem
+from hf_xlir.index.dense.faiss_import import import_faiss
 
 
 N, DIM = 2_000, 16

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hf_xlir.index import faiss_search
-from hf_xlir.index.faiss_import import import_faiss
-from hf_xlir.index.faiss_search import best_rows, scan
+from hf_xlir.index.dense import faiss_search
+from hf_xlir.index.dense.faiss_import import import_faiss
+from hf_xlir.index.dense.faiss_search import best_rows, scan
 
 
 N, DIM, K = 600, 16, 10

@@ -14,11 +14,12 @@ import torch
 from test_changing_index import part_of, renamed
 from test_compressed_tokens import made_up, queries_like
 
-from hf_xlir.index import LateInteractionIndex, contents
-from hf_xlir.index.compressed_tokens import CompressedTokens, cell_lists
-from hf_xlir.index.contents import Contents, Settings
-from hf_xlir.index.segments import Segment, Training
-from hf_xlir.index.storage import MANIFEST
+from hf_xlir.index import LateInteractionIndex
+from hf_xlir.index.late_interaction import contents
+from hf_xlir.index.late_interaction.compressed_tokens import CompressedTokens, cell_lists
+from hf_xlir.index.late_interaction.contents import Contents, Settings
+from hf_xlir.index.late_interaction.segments import Segment, Training
+from hf_xlir.utils.storage import MANIFEST
 
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +205,7 @@ print(len(index), len(index.search(queries_like(made_up())[0][0], 2000).scores))
 import os, signal, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
 from test_index_files import *
-from hf_xlir.index import storage
+from hf_xlir.utils import storage
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 {patched}

@@ -9,9 +9,11 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, exact_tokens, late_interaction
+from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings
+from hf_xlir.index.late_interaction import exact_tokens
+from hf_xlir.index.late_interaction import index as late_interaction
+from hf_xlir.index.late_interaction.search_limits import PRESETS, SearchLimits
 from hf_xlir.index.scoring import packed_maxsim_scores
-from hf_xlir.index.search_limits import PRESETS, SearchLimits
 from hf_xlir.models.late_interaction import maxsim_scores
 
 
@@ -309,7 +311,7 @@ class TestSaveAndLoad:
         def fail(*args):
             raise OSError("No space left on device")
 
-        monkeypatch.setattr("hf_xlir.index.index_files.write_ids", fail)
+        monkeypatch.setattr("hf_xlir.index.late_interaction.folder.write_ids", fail)
         with pytest.raises(OSError, match="No space left"):
             LateInteractionIndex.build(random_embeddings(9)).save(tmp_path)
         assert sorted(file.name for file in tmp_path.iterdir()) == before

@@ -10,7 +10,7 @@ import torch
 
 from hf_xlir import ColBERTXLMRProcessor
 from hf_xlir.index import LateInteractionIndex, QueryEmbeddings, TokenEmbeddings, embed_passages, embed_queries
-from hf_xlir.index.query_sample import pieces_of
+from hf_xlir.index.late_interaction.query_sample import pieces_of
 
 
 DIM, NUM_PASSAGES, LENGTH = 64, 400, 12
@@ -130,7 +130,7 @@ class TestKeeping:
         assert is_stretched(index)
 
     def test_until_an_index_is_large_enough(self, monkeypatch):
-        monkeypatch.setattr("hf_xlir.index.contents.MOST_EXACT_TOKENS", 20 * LENGTH)
+        monkeypatch.setattr("hf_xlir.index.late_interaction.contents.MOST_EXACT_TOKENS", 20 * LENGTH)
         index = LateInteractionIndex.build(passages(20), queries=expanded_queries())
         assert index.contents.training is None
         index.add(passages(20, "q"))

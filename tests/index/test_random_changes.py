@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from shadowed_index import ShadowedIndex
 
-from hf_xlir.index import contents
+from hf_xlir.index.late_interaction import contents
 
 
 @pytest.fixture(autouse=True, scope="module")

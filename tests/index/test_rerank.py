@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_xlir.index import rerank
-from hf_xlir.index.rerank import integer_products, rerank_scores, similarities, take_rows
-from hf_xlir.index.residual_codec import ResidualCodec
-from hf_xlir.index.rotations import random_rotation
+from hf_xlir.index.late_interaction import rerank
+from hf_xlir.index.late_interaction.rerank import integer_products, rerank_scores, similarities, take_rows
+from hf_xlir.index.late_interaction.residual_codec import ResidualCodec
+from hf_xlir.index.late_interaction.rotations import random_rotation
 
 
 def made_up(lengths, dim=16, nbits=4, seed=0):

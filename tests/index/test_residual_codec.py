@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from hf_xlir.index import residual_codec
-from hf_xlir.index.bit_packing import unpack
-from hf_xlir.index.residual_codec import (
+from hf_xlir.index.late_interaction import residual_codec
+from hf_xlir.index.late_interaction.bit_packing import unpack
+from hf_xlir.index.late_interaction.residual_codec import (
     ResidualCodec,
     nearest_centroids,
     split_records,
 )
-from hf_xlir.index.rotations import random_rotation, rotations_for
+from hf_xlir.index.late_interaction.rotations import random_rotation, rotations_for
 
 
 # Least mean squared error of a Gaussian at that many bits (Max 1960), which equally spaced levels come near

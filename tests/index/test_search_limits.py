@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_xlir.index.search_limits import PRESETS, search_limits
+from hf_xlir.index.late_interaction.search_limits import PRESETS, search_limits
 
 
 def test_presets():

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
-from hf_xlir.data.card_metadata import faults_of
+from hf_xlir.hub.metadata import faults_of
 from hf_xlir.index import BM25Index
 from hf_xlir.pipeline.system_card import build_system_card, is_replaceable
 

@@ -1,0 +1,8 @@
+"""Checkpoints of other libraries, converted in both directions."""
+
+from ..utils.lazy import lazy_exports
+
+
+_LAZY = {"convert_checkpoint": ".conversion", "detect_format": ".conversion"}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)

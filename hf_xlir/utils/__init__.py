@@ -1,0 +1,1 @@
+"""Helpers that every folder needs: whole files, argument checks, lazy imports, progress bars."""
