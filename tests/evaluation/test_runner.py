@@ -26,8 +26,8 @@ from hf_xlir.index import (
     TokenEmbeddings,
     embed_passages,
     embed_queries,
-    search_limits,
 )
+from hf_xlir.index.late_interaction import search_limits
 from hf_xlir.models.late_interaction import maxsim_scores
 
 

@@ -23,12 +23,12 @@ from hf_xlir.index import (
     LateInteractionIndex,
     TokenEmbeddings,
     add_dense_index,
-    storage,
 )
 from hf_xlir.index import sharing as publish
 from hf_xlir.index.bm25 import BM25Index
 from hf_xlir.index.card import BM25, build_index_card
 from hf_xlir.index.sharing import load_index_from_hub, push_index_to_hub
+from hf_xlir.utils import storage
 
 
 REPO = "tester/my-index"
