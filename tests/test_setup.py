@@ -82,19 +82,34 @@ def test_what_an_extra_brings_is_imported_where_it_is_used(folder):
         assert not modules_of(at_the_top) & set(OF_EXTRA), path.name
 
 
-def test_every_requirement_has_a_lower_bound():
-    needed = [declared(), *(extras()[name] for name in set(OF_EXTRA.values()))]
-    for name, bound in (pair for requirements in needed for pair in requirements.items()):
-        assert re.fullmatch(r">=\d[\w.]*", bound), f"{name}{bound}"
-
-
 def test_lower_bounds_are_the_lowest_versions_tested():
+    lowest = constraints("constraints-lowest.txt")
+    assert {name: Version(own[">="]) for name, own in all_bounds().items()} == lowest
+
+
+def test_upper_bounds_end_at_the_newest_versions_tested():
+    """A bound is the minor or major release after the newest one; dated versions have none."""
+    newest = constraints("constraints.txt")
+    for name, own in all_bounds().items():
+        version = newest[name]
+        if version.major >= 2000:
+            assert "<" not in own, name
+            continue
+        following = {Version(f"{version.major}.{version.minor + 1}"), Version(f"{version.major + 1}")}
+        allowed = following if name != "torch" else {Version("2.15")}  # 2.14 has no CPU build; it was tested by hand
+        assert Version(own["<"]) in allowed, name
+
+
+def all_bounds():
+    """The bounds of all requirements, `{name: {operator: version}}`."""
     texts = [each.value for each in ast.walk(SETUP) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    bounded = dict(text.split(">=") for text in texts if re.fullmatch(r"[\w-]+>=[\w.]+", text))
-    bounded.pop("faiss-gpu")  # instead of `faiss-cpu`
-    lowest, newest = constraints("constraints-lowest.txt"), constraints("constraints.txt")
-    assert {normalized(name): Version(bound) for name, bound in bounded.items()} == lowest
-    assert all(newest[name] >= version for name, version in lowest.items())
+    bounded = [re.fullmatch(r"([\w-]+)(>=[\w.]+)(,<[\w.]+)?", text) for text in texts]
+    found = {
+        normalized(match[1]): dict(re.findall(r"(>=|<)([\w.]+)", "".join(filter(None, match.groups()[1:]))))
+        for match in filter(None, bounded)
+    }
+    del found["faiss-gpu"]  # the other wheel of the same library
+    return found
 
 
 def constraints(file):
