@@ -8,7 +8,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProce
 from .configuration_biencoder import BiEncoderConfig
 from .configuration_colbert_xlmr import ColBERTXLMRConfig
 from .configuration_fid_t5 import FiDT5Config
-from .configuration_system import RetrievalSystemConfig
 from .modeling_biencoder import BiEncoderModel
 from .modeling_colbert_xlmr import ColBERTXLMRModel
 from .modeling_fid_t5 import FiDT5ForConditionalGeneration
@@ -28,7 +27,6 @@ for config_class, model_class, processor_class, auto_model in FAMILIES:
     auto_model.register(config_class, model_class, exist_ok=True)
     AutoProcessor.register(config_class, processor_class, exist_ok=True)
 AutoModel.register(FiDT5Config, FiDT5ForConditionalGeneration, exist_ok=True)
-AutoConfig.register(RetrievalSystemConfig.model_type, RetrievalSystemConfig, exist_ok=True)
 
 
 def register_for_hub_export():

@@ -4,9 +4,11 @@ From a question to passages and answers. `transformers.pipeline` knows both task
 What is imported here imports neither datasets nor FAISS, which `import hf_xlir` should not wait for.
 """
 
+from transformers import AutoConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..utils.lazy import lazy_exports
+from .configuration_system import RetrievalSystemConfig
 from .question_answering import QuestionAnsweringPipeline
 from .retrieval import RetrievalPipeline
 from .system_loader import SystemLoader
@@ -14,6 +16,7 @@ from .system_loader import SystemLoader
 
 _LAZY = {"Retriever": ".retriever"}
 
+AutoConfig.register(RetrievalSystemConfig.model_type, RetrievalSystemConfig, exist_ok=True)
 for pipeline_class in (RetrievalPipeline, QuestionAnsweringPipeline):
     PIPELINE_REGISTRY.register_pipeline(
         pipeline_class.default_task, pipeline_class=pipeline_class, pt_model=SystemLoader, type="text"

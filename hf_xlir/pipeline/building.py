@@ -12,7 +12,6 @@ from ..index.bm25 import BM25Index
 from ..utils.storage import MANIFEST
 from .model_part import ModelPart
 from .reranker import Reranker
-from .retrieval import RetrievalPipeline
 from .retriever import Retriever, load_index
 from .system import RetrievalSystem
 from .system_folder import check_is_repository, is_system, open_system
@@ -49,21 +48,14 @@ def build_system(model, processor, index, passages, retrievers, fusion, reranker
         raise TypeError(f"`model` must be a model, got {str(model)!r}: load it with `from_pretrained`.")
     reranker = None if reranker is None else Reranker(*given(reranker, reranker_processor, "reranker"))
     fusion = {name: value for name, value in fusion.items() if value is not None}
-    if isinstance(model, RetrievalPipeline | RetrievalSystem):
+    if isinstance(model, RetrievalSystem):
         if not all(each is None for each in (processor, index, passages, retrievers)):
             raise ValueError("A whole system has its own `processor`, `index` and `passages`: leave them out.")
-        if (
-            isinstance(model, RetrievalSystem)
-            and reranker is None
-            and not fusion
-            and (with_reader or not model.reader)
-        ):
-            return model  # as it was loaded: its parts have been compared
-        defaults = model._forward_params if isinstance(model, RetrievalPipeline) else model.defaults
-        system = model.model if isinstance(model, RetrievalPipeline) else model
-        reader = system.reader if with_reader else None
-        reranker, fusion = reranker or system.reranker, {**system.fusion, **fusion}
-        return RetrievalSystem(system.passages, system.retrievers, fusion, reranker, reader, defaults)
+        if reranker is None and not fusion and (with_reader or not model.reader):
+            return model  # its parts were compared when it was made
+        reader = model.reader if with_reader else None
+        reranker, fusion = reranker or model.reranker, {**model.fusion, **fusion}
+        return RetrievalSystem(model.passages, model.retrievers, fusion, reranker, reader, model.defaults)
     if passages is None:
         raise ValueError("There are no `passages`: give those that the index was built over.")
     if retrievers is None:

@@ -97,6 +97,8 @@ class RetrievalPipeline(Pipeline):
     ):
         from .building import build_system
 
+        if isinstance(model, RetrievalPipeline):
+            model = model.model.copy(defaults=model._forward_params)
         fusion = {"method": fusion, "weights": weights, "rank_constant": rank_constant}
         rerankers = reranker, reranker_processor
         system = build_system(model, processor, index, passages, retrievers, fusion, *rerankers, self.with_reader)

@@ -1,5 +1,7 @@
 """A whole system: passages, what finds them, what ranks them anew, and what reads them."""
 
+import copy
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -58,6 +60,12 @@ class RetrievalSystem:
         """Use the models on a device; each is moved there when it is used next. Returns this system."""
         self.device = torch.device(device)
         return self
+
+    def copy(self, **changes):
+        """The same parts in another system, with some attributes changed."""
+        copied = copy.copy(self)
+        vars(copied).update(changes)
+        return copied
 
     def model_parts(self):
         """The [`ModelPart`] of each model."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from ..index.fusion import FUSION_OPTIONS
-from ..models.configuration_system import FORMAT_VERSION, RetrievalSystemConfig
+from .configuration_system import FORMAT_VERSION, RetrievalSystemConfig
 from .retriever import KINDS
 
 

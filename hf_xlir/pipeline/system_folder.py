@@ -17,9 +17,9 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from ..index.bm25 import BM25Index
-from ..models.configuration_system import RetrievalSystemConfig
 from ..utils.files import write_text
 from ..utils.storage import ABANDONED
+from .configuration_system import RetrievalSystemConfig
 from .model_part import ModelPart
 from .reader import Reader
 from .reranker import Reranker

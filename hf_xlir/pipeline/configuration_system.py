@@ -39,7 +39,7 @@ class RetrievalSystemConfig(PreTrainedConfig):
 
     Example:
     ```python
-    >>> from hf_xlir.models.configuration_system import RetrievalSystemConfig
+    >>> from hf_xlir.pipeline.configuration_system import RetrievalSystemConfig
 
     >>> RetrievalSystemConfig(reader="reader").folders()
     ['reader']
