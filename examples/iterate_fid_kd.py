@@ -47,8 +47,7 @@ from hf_xlir.data import load_questions
 from hf_xlir.training.checkpoints import last_whole_checkpoint
 from hf_xlir.training.losses import READER_DISTILLATIONS
 from hf_xlir.training.recipes import check_files, recipe_parser
-from hf_xlir.utils.files import write_text
-from hf_xlir.utils.folder_lock import alone_in
+from hf_xlir.utils.files import folder_lock, write_text
 
 
 EXAMPLES = Path(__file__).parent
@@ -78,7 +77,7 @@ def main(argv=None):
     rounds = plan(args, is_colbert)
     check_arguments(rounds[0])
     check_records(args, [step for steps in rounds for step in steps])
-    with alone_in(args.output_dir, "rounds.lock"):
+    with folder_lock(args.output_dir, "rounds.lock"):
         rows = []
         for steps in rounds:
             for step in steps:

@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ..data.building import blocks, download, resolve_file
 from ..data.reader_examples import read_reader_rows
 from ..data.reading import BLOCK_BYTES, RowErrors
-from ..utils.folder_lock import alone_in
+from ..utils.files import folder_lock
 from ..utils.resume import Processes, fingerprint_of
 from .reader import answer_metrics, check_scores, judge_answer, known_answers, read_answers
 
@@ -112,7 +112,7 @@ def evaluate_reader(
     with processes.meeting() as meet, ExitStack() as held:
         meet()  # all have found the file good
         if processes.rank == 0:
-            held.enter_context(alone_in(folder, LOCK))
+            held.enter_context(folder_lock(folder, LOCK))
             _begin(folder, fingerprint, overwrite, num_questions, batch_size * processes.count)
         meet()
         if not _is_finished(folder, fingerprint):

@@ -18,7 +18,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..index.bm25 import BM25Index
 from ..utils.files import write_text
-from ..utils.storage import ABANDONED
+from ..utils.storage import DRAFT_LIFETIME
 from .configuration_system import RetrievalSystemConfig
 from .model_part import ModelPart
 from .reader import Reader
@@ -258,7 +258,7 @@ def _remove_what_was_replaced(path, before, config):
     """The parts of the system that was there, and those of writers that were killed a day ago or earlier."""
     old = set() if before is None else {name for name in before.folders() if re.fullmatch(r"[\w-]+", name)}
     for folder in path.iterdir():
-        if TAGGED.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > ABANDONED:
+        if TAGGED.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > DRAFT_LIFETIME:
             old.add(folder.name)
     for name in old - set(config.folders()):
         shutil.rmtree(path / name, ignore_errors=True)

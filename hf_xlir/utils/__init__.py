@@ -1,1 +1,1 @@
-"""Helpers that every folder needs: whole files, argument checks, lazy imports, progress bars."""
+"""Helpers for every folder: files, argument checks, lazy imports, progress bars, folders of arrays, resumed work."""

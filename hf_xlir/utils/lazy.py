@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Public names that are imported at first use."""
 
 import importlib
 import sys
@@ -6,7 +6,7 @@ import sys
 
 def lazy_exports(package, targets):
     """
-    The `__getattr__`, `__dir__` and `__all__` of a package whose names are imported at first use.
+    The `__getattr__`, `__dir__` and `__all__` of a package that imports its names at first use.
 
     `targets` maps each public name to the module that defines it, such as `{"retrieve": ".retrieval"}`.
     """

@@ -1,13 +1,12 @@
-"""Progress bars, switched on and off as the rest of transformers does it."""
+"""Progress bars that follow the settings of transformers."""
 
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 
-def progress_bar(iterable=None, show=None, **options):
-    """A `tqdm` bar. `show=None` follows `transformers.utils.logging.disable_progress_bar()`; `options` are tqdm's."""
-    shown = logging.is_progress_bar_enabled() if show is None else show
-    return tqdm(iterable, disable=not shown, **options)
+def progress_bar(iterable=None, show=True, **options):
+    """A `tqdm` bar, unless `show` is false or `transformers.utils.logging.disable_progress_bar()` was called."""
+    return tqdm(iterable, disable=not (show and logging.is_progress_bar_enabled()), **options)
 
 
 __all__ = ["progress_bar"]

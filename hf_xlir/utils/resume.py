@@ -1,77 +1,57 @@
-"""Work that survives a kill: what a process has embedded so far, and what it was embedding."""
+"""Work that can be resumed after a kill: what each process has embedded so far, and with which settings."""
 
 import hashlib
 import json
 import os
 import re
 import uuid
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
+from .checks import quoted
+from .files import draft_of, folder_lock, replacing
 from .storage import MANIFEST, RowWriter, explained, map_array
 
 
 ROWS_PER_COPY = 2**18
-LONGEST_WAIT = timedelta(
-    days=30
-)  # for the slowest process: the usual ten minutes are nothing beside days of embedding
+LONGEST_WAIT = timedelta(days=30)  # torch waits ten minutes by default, and embedding takes days
 
 
 class Part:
-    r"""
-    What one process has written of a corpus: files of vectors and lengths that grow by blocks, and a small file that
-    says how much of them is valid, replaced after each block. Whatever a kill leaves behind those blocks is cut off.
+    """
+    The share of a corpus that one process has embedded: files of vectors and lengths that grow by blocks, and a small
+    state file, replaced after each block, that says how much of them is valid. Opening a part again cuts off whatever
+    a kill left behind the last valid block. A part is a context manager and locks its files while it is open.
 
-    Used as a context manager; while it is open no other process can open it.
-
-    Args:
-        folder (`Path`):
-            Where the whole will be.
-        processes ([`Processes`]):
-            Says which part this is. That of rank 0 also looks for parts of more processes than there are now.
-        fingerprint (`dict[str, str]`):
-            What decides about the result. Work with another fingerprint is not gone on with.
-        resume (`bool`):
-            Whether to go on with what is there; it is dropped otherwise.
-
-    Raises:
-        ValueError: If what is there has another fingerprint.
-        RuntimeError: If another process has it open.
+    `processes` says which part this is; rank 0 also takes over the parts of ranks that no longer exist. A part with
+    another `fingerprint` is an error unless `resume` is false, which starts again.
     """
 
     def __init__(self, folder, processes, fingerprint, resume):
         self.folder, self.rank, self.fingerprint = folder, processes.rank, fingerprint
         self._values = self._lengths = None
-        self._lock = FileLock(folder / f"unfinished-{self.rank}.lock")
+        self._held = ExitStack()
         with _explaining(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(blocking=False)
-            except Timeout:
-                raise RuntimeError(
-                    f"Another process is embedding into `{folder}`: wait for it, or give another folder."
-                ) from None
+            self._held.enter_context(folder_lock(folder, f"unfinished-{self.rank}.lock"))
         try:
             beyond = {rank for rank in _ranks(folder) if rank >= processes.count and self.rank == 0}
             self.state = self._begin({self.rank, *beyond} & _ranks(folder), resume)
         except BaseException:
-            self._release()
+            self._held.close()
             raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        with suppress(OSError) if error is not None else nullcontext():  # such as the full disk that `error` is about
+        with suppress(OSError) if error is not None else nullcontext():  # such as the full disk that `error` reports
             self.close()
-        self._release()
+        self._held.close()
 
     @property
     def num_blocks(self):
@@ -80,22 +60,21 @@ class Part:
 
     @property
     def is_dense(self):
-        """Whether there is one vector a passage, and no file of lengths."""
+        """Whether each passage has one vector, so that there is no file of lengths."""
         return self.state["dense"]
 
     def append(self, values, lengths):
-        """Write a block: its vectors, and how many of them each passage has (`None`: one)."""
+        """Write a block: its vectors, and the number of vectors per passage (`None`: one)."""
         state = {**self.state, "blocks": self.state["blocks"] + 1}
         with _explaining(self.folder):
             self._write(state, values, lengths)
             self._save(state)
 
     def absorb(self, rank):
-        """Append the whole of another process's part, unless that was done before a kill."""
+        """Append the whole part of another process, unless a run that was killed has done so already."""
         if self.state["absorbed"] >= rank:
             return
-        path = _path(self.folder, rank)
-        if not path.exists():
+        if not _path(self.folder, rank).exists():
             raise ValueError(
                 f"`{self.folder}` has no vectors of process {rank}: the folder must be on a disk that all see."
             )
@@ -105,14 +84,14 @@ class Part:
             if other["blocks"]:
                 values = map_array(_data(self.folder, other, "values"))
                 lengths = None if other["dense"] else np.load(_data(self.folder, other, "lengths"))
-                state |= {name: other[name] for name in ("dense", "row_shape", "dtype")}  # this one's may be empty
+                state |= {name: other[name] for name in ("dense", "row_shape", "dtype")}  # this part may be empty
                 for start in range(0, len(values), ROWS_PER_COPY):
                     self._write(state, values[start : start + ROWS_PER_COPY], None if start else lengths)
             self._save(state)
         _remove_data(self.folder, other)
 
     def close(self):
-        """Finish the files, so that they can be read."""
+        """Complete the files, so that they can be read."""
         for writer in (self._values, self._lengths):
             if writer is not None:
                 writer.close()
@@ -134,12 +113,16 @@ class Part:
             if not resume or json.dumps(state["fingerprint"]) in published:
                 _discard(self.folder, rank, published)
             elif state["fingerprint"] != self.fingerprint:
+                of_other = state["fingerprint"]
+                differing = [name for name, value in self.fingerprint.items() if of_other.get(name) != value]
                 raise ValueError(
-                    f"`{self.folder}` holds unfinished work of another call, with other "
-                    f"{_differences(state['fingerprint'], self.fingerprint)}. Make that call again to go on with it, "
-                    "or give `resume=False` to drop it."
+                    f"`{self.folder}` holds unfinished work of another call, with other {quoted(differing)}. Make "
+                    "that call again to resume it, or pass `resume=False` to drop it."
                 )
             elif rank == self.rank:
+                if state["row_shape"] is not None:  # also where nothing is left to append: `close` writes the headers
+                    with _explaining(self.folder):
+                        self._open(state)
                 return state
         state = {"fingerprint": self.fingerprint, "tag": uuid.uuid4().hex[:12], "blocks": 0, "absorbed": 0}
         state |= {"dense": None, "row_shape": None, "dtype": None, "rows": 0, "passages": 0}
@@ -151,43 +134,29 @@ class Part:
         if state["row_shape"] is None:
             state.update(dense=lengths is None, row_shape=list(values.shape[1:]), dtype=str(values.dtype))
         if self._values is None:
-            path, rows = _data(self.folder, state, "values"), state["rows"]
-            self._values = RowWriter(path, state["row_shape"], state["dtype"], rows)
-            if not state["dense"]:
-                self._lengths = RowWriter(_data(self.folder, state, "lengths"), (), "int64", state["passages"])
+            self._open(state)
         self._values.append(values)
         if lengths is not None:
             self._lengths.append(lengths)
+
+    def _open(self, state):
+        path = _data(self.folder, state, "values")
+        self._values = RowWriter(path, state["row_shape"], state["dtype"], state["rows"])
+        if not state["dense"]:
+            self._lengths = RowWriter(_data(self.folder, state, "lengths"), (), "int64", state["passages"])
 
     def _save(self, state):
         for name, writer in (("rows", self._values), ("passages", self._lengths)):
             if writer is not None:
                 writer.flush()
                 state[name] = writer.num_rows
-        path = _path(self.folder, self.rank)
-        draft = path.with_suffix(".draft")
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        with replacing(_path(self.folder, self.rank), flush=True) as draft:
+            draft.write_text(json.dumps(state), encoding="utf-8")
         self.state = state
-
-    def _release(self):
-        path = Path(self._lock.lock_file)
-        if os.name == "posix":  # elsewhere an open file cannot be removed
-            path.unlink(missing_ok=True)
-        self._lock.release()
 
 
 class Processes:
-    """
-    The processes of `accelerate launch` or `torchrun`, or this one alone.
-
-    Args:
-        device (`torch.device`):
-            Where the model is, in case nothing has set up `torch.distributed` before.
-    """
+    """The processes of `accelerate launch` or `torchrun`, or only this one. `device` is where the model is."""
 
     def __init__(self, device):
         if not dist.is_available():
@@ -201,7 +170,7 @@ class Processes:
 
     @contextmanager
     def meeting(self):
-        """Gives a function that returns once all processes have called it."""
+        """Gives a barrier: a function that returns once all processes have called it."""
         if self.count == 1:
             yield lambda: None
             return
@@ -212,15 +181,12 @@ class Processes:
             dist.destroy_process_group(group)
 
     def share(self, blocks):
-        """This process's part of a range of blocks: contiguous, in the order of ranks, as equal as possible."""
+        """This process's share of a range of blocks: contiguous, in the order of ranks, as equal as possible."""
         return blocks[len(blocks) * self.rank // self.count : len(blocks) * (self.rank + 1) // self.count]
 
 
 def fingerprint_of(model, processor, passages_digest, arguments):
-    """
-    What decides about the vectors, by name, as short texts: weights and configuration, tokenizer and settings, texts,
-    and arguments.
-    """
+    """Everything that the vectors depend on, as short texts by name: model, processor, passages, each argument."""
     weights = hashlib.blake2b(digest_size=16)
     weights.update(json.dumps(_without_origin(model.config.to_dict()), sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
@@ -241,8 +207,21 @@ def fingerprint_of(model, processor, passages_digest, arguments):
     }
 
 
+def is_published(folder, fingerprint):
+    """Whether the folder holds the whole result already."""
+    return folder.is_dir() and json.dumps(fingerprint) in _manifest_text(folder)
+
+
+def discard_published(folder, fingerprint):
+    """Remove the parts of a result that the folder holds as a whole."""
+    published = _manifest_text(folder)
+    for rank in _ranks(folder):
+        if _state(folder, rank)["fingerprint"] == fingerprint:
+            _discard(folder, rank, published)
+
+
 def _without_origin(config):
-    """A configuration without where it came from: a folder that was moved holds the same model."""
+    """A configuration without the path it was loaded from and the version that wrote it."""
     if isinstance(config, dict):
         return {
             name: _without_origin(value)
@@ -250,10 +229,6 @@ def _without_origin(config):
             if not str(name).startswith("_") and name != "transformers_version"
         }
     return config
-
-
-def _differences(one, other):
-    return ", ".join(f"`{name}`" for name in other if one.get(name) != other[name])
 
 
 def _path(folder, rank):
@@ -274,37 +249,24 @@ def _state(folder, rank):
 
 
 def _manifest_text(folder):
-    """The manifest, in which fingerprints and files are looked for; empty if there is none."""
+    """The manifest as text, to look for fingerprints and file names in; empty if there is none."""
     manifest = folder / MANIFEST
     return json.dumps(json.loads(manifest.read_text(encoding="utf-8"))) if manifest.exists() else ""
 
 
 def _discard(folder, rank, published):
-    """Remove the part of a process; files that the manifest names stay."""
+    """Remove the part of a process, except files that the manifest names."""
     if (path := _path(folder, rank)).exists():
         state = _state(folder, rank)
         if state["tag"] not in published:
             _remove_data(folder, state)
         path.unlink()
-    path.with_suffix(".draft").unlink(missing_ok=True)
+    draft_of(path).unlink(missing_ok=True)
 
 
 def _remove_data(folder, state):
     for file in folder.glob(f"*-{state['tag']}.*"):
         file.unlink()
-
-
-def is_published(folder, fingerprint):
-    """Whether the folder holds the whole result already."""
-    return folder.is_dir() and json.dumps(fingerprint) in _manifest_text(folder)
-
-
-def discard_published(folder, fingerprint):
-    """Remove what is left of work whose result the folder holds."""
-    published = _manifest_text(folder)
-    for rank in _ranks(folder):
-        if _state(folder, rank)["fingerprint"] == fingerprint:
-            _discard(folder, rank, published)
 
 
 @contextmanager

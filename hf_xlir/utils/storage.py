@@ -1,4 +1,4 @@
-"""Folders of arrays that appear at once, or not at all."""
+"""Folders of arrays with a manifest. Readers see either the old contents or the new ones, never a mixture."""
 
 import contextlib
 import errno
@@ -11,41 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import flush_to_disk
+
 
 MANIFEST = "manifest.json"
 VERSION = 1
-ABANDONED = 24 * 60 * 60  # seconds after which a writer that has not committed was killed
-ALWAYS_VERIFIED = 16 * 2**20  # bytes; a larger file is meant to be mapped, and reading all of it would undo that
+DRAFT_LIFETIME = 24 * 60 * 60  # seconds; an older draft is what a killed writer left
+ALWAYS_VERIFIED = 16 * 2**20  # bytes; larger files are memory-mapped, and a checksum would read them whole
 BYTES_PER_READ = 2**24
 
 
 class FolderWriter:
-    r"""
-    Writes the contents of a folder, which readers see only after [`~FolderWriter.commit`].
+    """
+    Writes the data files of a folder and publishes them with [`~FolderWriter.commit`].
 
-    Data files get names of their own, and the manifest lists them: replacing the manifest is the one step that
-    publishes everything. A reader therefore finds the old contents or the new, never a mixture, and arrays that it
-    has mapped from the old files stay valid. Of two writers at once the last to commit wins, whole. Used as a context
-    manager, it removes what it wrote unless committed; what a writer left that was killed, a later commit removes once
-    it is a day old.
+    Data files get unique names, and the manifest lists them: replacing the manifest publishes everything in one step.
+    Arrays that a reader has mapped from the old files stay valid. If two writers commit, the last one wins, whole. As
+    a context manager, a writer removes its files unless they were committed; a commit also removes the files of
+    writers that were killed more than a day ago. Files that the manifest does not list are left alone.
 
-    Args:
-        path (`str` or `os.PathLike`):
-            The folder; made if absent. Files that are not listed in its manifest are left alone.
-
-        tag (`str`, *optional*):
-            What the names of data files end with. Random by default, so that no two writers share a name.
-
-    Raises:
-        OSError: If the folder cannot be written to (`PermissionError`), or is full; what it held is unchanged.
-
-    Example:
-    ```python
-    >>> with FolderWriter("my_folder") as folder:  # doctest: +SKIP
-    ...     np.save(folder.file("values.npy"), values)
-    ...     folder.commit("my_format", num_rows=len(values))
-
-    ```
+    `tag`, at the end of each file name, is random by default, so that two writers never share a name.
     """
 
     def __init__(self, path, tag=None):
@@ -55,7 +40,7 @@ class FolderWriter:
         self._draft = self.path / f"manifest-{self.tag}.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._draft.touch()  # a folder that cannot be written to is better known before the work
+            self._draft.touch()  # fails now, not after the work, where the folder cannot be written to
         except OSError as error:
             raise explained(error, self.path) from error
 
@@ -74,61 +59,42 @@ class FolderWriter:
         return self._files.setdefault(name, self.path / f"{stem}-{self.tag}{suffix}")
 
     def adopt(self, name, file):
-        """Take a file that lies in the folder already as the data file `name`; it stays without a commit, too."""
+        """Make a file that is already in the folder the data file `name`. It stays even without a commit."""
         self._adopted[name] = Path(file)
 
     def commit(self, kind, **fields):
-        """
-        Publish the files written so far as a folder of the format `kind`, and remove those they replace.
-
-        Args:
-            kind (`str`):
-                Name of the format, which [`read_folder`] asks for.
-            fields:
-                What else the manifest says: numbers, strings, lists.
-
-        Returns:
-            `dict`: The manifest, as [`read_folder`] reads it.
-        """
+        """Publish the files as a folder of the format `kind`, remove those they replace, and return the manifest."""
         replaced = []
         if (self.path / MANIFEST).exists():
             replaced = [self.path / entry["name"] for entry in _manifest(self.path)["files"].values()]
         entries = {}
         for name, file in {**self._files, **self._adopted}.items():
-            _flush_to_disk(file)
+            flush_to_disk(file)
             entries[name] = {"name": file.name, "bytes": file.stat().st_size, "crc32": checksum(file)}
         manifest = {"format": kind, "version": VERSION, **fields, "files": entries}
         self._draft.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        _flush_to_disk(self._draft)
+        flush_to_disk(self._draft)
         os.replace(self._draft, self.path / MANIFEST)
         current = {*self._files.values(), *self._adopted.values()}
         self._files, self._adopted = {}, {}
-        for file in (*replaced, *self._abandoned()):
+        for file in (*replaced, *self._old_drafts()):
             if file not in current:
                 _remove(file)
         return json.loads(json.dumps(manifest))
 
-    def _abandoned(self):
-        """Files of writers that were killed: their drafts tell the tags."""
+    def _old_drafts(self):
+        """Files of writers that were killed; the name of a draft of the manifest has the writer's tag."""
         for draft in self.path.glob(f"{Path(MANIFEST).stem}-*.json"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - draft.stat().st_mtime > ABANDONED:
+                if time.time() - draft.stat().st_mtime > DRAFT_LIFETIME:
                     yield from self.path.glob(f"*{draft.stem.removeprefix(Path(MANIFEST).stem)}.*")
 
 
 class RowWriter:
-    r"""
-    Appends rows to a `.npy` file without knowing their number beforehand.
+    """
+    Appends rows to a `.npy` file whose number of rows is not known in advance; [`~RowWriter.close`] completes it.
 
-    Args:
-        path (`str` or `os.PathLike`):
-            The file, which `numpy.load` reads once [`~RowWriter.close`] has run.
-        row_shape (`tuple[int, ...]`):
-            Shape of a row.
-        dtype (`str` or `numpy.dtype`):
-            Type of the values.
-        num_rows (`int`, *optional*, defaults to 0):
-            Rows of an earlier writer to keep; what stands behind them in the file is dropped.
+    `num_rows` is how many rows of an existing file to keep; whatever follows them is cut off.
     """
 
     def __init__(self, path, row_shape, dtype, num_rows=0):
@@ -144,7 +110,7 @@ class RowWriter:
         self._file.seek(end)
 
     def append(self, rows):
-        """Write an array of shape `(number of rows, *row_shape)`."""
+        """Append an array of shape `(num_rows, *row_shape)`."""
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
         if rows.shape[1:] != self.row_shape:
             raise ValueError(f"Rows must have shape {self.row_shape}, got {rows.shape[1:]}.")
@@ -152,15 +118,15 @@ class RowWriter:
         self.num_rows += len(rows)
 
     def flush(self):
-        """Have everything on the disk, so that neither a kill nor a power cut loses it."""
+        """Wait until all rows are on the disk, where neither a kill nor a power cut loses them."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self):
-        """Write the number of rows into the header, and close the file."""
+        """Write the number of rows into the header and close the file."""
         if not self._file.closed:
             self._file.seek(0)
-            self._write_header()  # numpy reserves room in the header for the first axis to grow
+            self._write_header()  # numpy reserves room for a longer first axis
             self._file.close()
 
     def __enter__(self):
@@ -179,31 +145,12 @@ class RowWriter:
 
 
 def read_folder(path, kind, verify=False):
-    r"""
-    The manifest and the data files of a folder written by [`FolderWriter`].
-
-    Args:
-        path (`str` or `os.PathLike`):
-            The folder.
-        kind (`str`):
-            The format it must have.
-        verify (`bool`, *optional*, defaults to `False`):
-            Whether to compare the checksums of all files, which reads them once. By default the sizes of all and the
-            checksums of those up to 16 MiB are compared.
-
-    Returns:
-        `tuple[dict, dict[str, Path]]`: The manifest, and the path of each data file by its name.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it has no manifest, is of another format or a later version, or a file is missing, truncated or
-            altered.
-    """
+    """The manifest and the paths of the data files, by name, of a folder of the format `kind`; see [`load_folder`]."""
     return load_folder(path, kind, lambda manifest, files: (manifest, files), verify)
 
 
 def check_replaceable(path, *kinds):
-    """Raise a `ValueError` if a folder holds something of another format than these, which writing would remove."""
+    """A `ValueError` if the folder has a manifest of another format than `kinds`; writing would remove its files."""
     path = Path(path)
     if (path / MANIFEST).exists() and (found := _manifest(path)["format"]) not in kinds:
         raise ValueError(
@@ -213,23 +160,12 @@ def check_replaceable(path, *kinds):
 
 
 def load_folder(path, kind, load, verify=False):
-    r"""
-    What `load(manifest, files)` makes of a folder, whose files it opens.
+    """
+    The result of `load(manifest, files)` for a folder of the format `kind`; `files` are paths by name.
 
-    A writer that commits meanwhile removes the files that it replaces; `load` then runs again, on the new ones. What
-    is open or mapped stays readable.
-
-    Args:
-        path, kind, verify:
-            As for [`read_folder`].
-        load (`Callable[[dict, dict[str, Path]], Any]`):
-            From the manifest and the paths to the result.
-
-    Returns:
-        The result.
-
-    Raises:
-        FileNotFoundError, ValueError: As [`read_folder`] does.
+    The sizes of all files and the checksums of those up to 16 MiB are compared with the manifest; `verify` compares
+    all checksums. If a writer commits meanwhile, `load` runs again on the new files. Raises `FileNotFoundError` for an
+    absent folder, and `ValueError` for a foreign, newer or damaged one.
     """
     path = Path(path)
     while True:
@@ -239,12 +175,12 @@ def load_folder(path, kind, load, verify=False):
             return load(manifest, files)
         except (AttributeError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             if _checked_manifest(path, kind) != manifest:
-                continue  # somebody replaced it meanwhile
+                continue  # a writer committed meanwhile
             if isinstance(error, OSError | ValueError):
                 raise
             raise ValueError(
-                f"`{path / MANIFEST}` lacks a field, or has an odd one ({type(error).__name__}: {error}): the folder "
-                "is damaged or foreign. Copy or write it again."
+                f"`{path / MANIFEST}` has a missing or odd field ({type(error).__name__}: {error}): the folder is "
+                "damaged or foreign. Copy or write it again."
             ) from error
 
 
@@ -281,7 +217,7 @@ def _checked_files(path, manifest, verify):
 
 
 def checksum(file):
-    """CRC-32 of a file, as 8 hexadecimal digits: it tells accidents, not attacks."""
+    """CRC-32 of a file, as 8 hexadecimal digits: it detects accidents, not attacks."""
     value = 0
     with open(file, "rb") as stream:
         while chunk := stream.read(BYTES_PER_READ):
@@ -290,16 +226,16 @@ def checksum(file):
 
 
 def explained(error, path):
-    """An `OSError` of the same kind that says which folder it is about, and what to do."""
+    """An `OSError` of the same kind that names the folder and says what to do."""
     return OSError(
-        error.errno or errno.ENOSPC,  # numpy gives none where a disk takes less than it was given
+        error.errno or errno.ENOSPC,  # numpy gives no number for a full disk
         f"`{path}` could not be written ({error.strerror or error}); what was complete there is unchanged. Make room, "
-        "or give a folder that you may write to, and do the same again.",
+        "or give a folder that you may write to, and try again.",
     )
 
 
 def map_array(path):
-    """A `.npy` file, memory-mapped copy-on-write: torch warns about arrays that are not writable at all."""
+    """A `.npy` file, memory-mapped copy-on-write, since torch warns about read-only arrays."""
     return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
@@ -311,21 +247,16 @@ def _manifest(path):
     if not isinstance(manifest, dict) or not {"format", "version", "files"} <= manifest.keys():
         raise ValueError(f"`{path / MANIFEST}` is not a manifest of hf_xlir: the folder is foreign.")
     for name, entry in dict(manifest["files"]).items():
-        # A name with a path in it would have a later commit remove files elsewhere
+        # With a path in a name, a later commit would remove files elsewhere
         if not isinstance(entry, dict) or os.path.basename(str(entry.get("name", ""))) != entry.get("name"):
             raise ValueError(f"`{path / MANIFEST}` has no plain file name for `{name}`: the folder is foreign.")
     return manifest
 
 
-def _flush_to_disk(file):
-    with open(file, "rb+") as stream:
-        os.fsync(stream.fileno())
-
-
 def _remove(file):
     try:
         file.unlink(missing_ok=True)
-    except PermissionError:  # Windows: another process has it mapped; it is out of the manifest all the same
+    except PermissionError:  # Windows: another process has it mapped. The manifest no longer lists it
         pass
 
 

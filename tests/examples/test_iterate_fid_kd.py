@@ -13,8 +13,7 @@ from hf_xlir.data import load_passages, load_questions, load_xquad
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex
 from hf_xlir.training.smoke import prepare_smoke
-from hf_xlir.utils.files import write_text
-from hf_xlir.utils.folder_lock import alone_in
+from hf_xlir.utils.files import folder_lock, write_text
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +136,10 @@ def test_other_options_are_refused(load_script, smoke, tmp_path, monkeypatch, ca
 
 
 def test_two_runs_at_once(load_script, smoke, tmp_path):
-    with alone_in(tmp_path / "out", "rounds.lock"), pytest.raises(RuntimeError, match="Another run is writing into"):
+    with (
+        folder_lock(tmp_path / "out", "rounds.lock"),
+        pytest.raises(RuntimeError, match="Another run is writing"),
+    ):
         load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out"))
     assert not list((tmp_path / "out").iterdir())
 

@@ -83,7 +83,7 @@ class ShadowedIndex:
         Save, be killed, and load. Files flushed before the kill, or -1: after the folder was published, when files of
         the old index are being removed.
         """
-        flush, remaining = storage._flush_to_disk, [step]
+        flush, remaining = storage.flush_to_disk, [step]
 
         def kill_at_flush(file):
             if remaining[0] == 0:
@@ -99,7 +99,7 @@ class ShadowedIndex:
             if step < 0:
                 patch.setattr(storage, "_remove", kill_at_remove)
             else:
-                patch.setattr(storage, "_flush_to_disk", kill_at_flush)
+                patch.setattr(storage, "flush_to_disk", kill_at_flush)
             published = True
             try:
                 self.index.save(self.folder, overwrite=True)

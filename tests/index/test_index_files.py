@@ -192,8 +192,8 @@ print(len(index), len(index.search(queries_like(made_up())[0][0], 2000).scores))
             pytest.skip("no SIGKILL on Windows")
         changed_index().save(tmp_path)
         patched = {
-            "flush": "flush = storage._flush_to_disk\n"
-            "storage._flush_to_disk = lambda file: kill() if 'records' in str(file) else flush(file)",
+            "flush": "flush = storage.flush_to_disk\n"
+            "storage.flush_to_disk = lambda file: kill() if 'records' in str(file) else flush(file)",
             "replace": "os.replace = lambda *args: kill()",
             "remove": "storage._remove = lambda file: kill()",
         }[moment]
@@ -325,13 +325,13 @@ class TestOtherFolders:
             ({"embedding_dim": 64}, "codec 0 is for 16 dimensions, the index has 64"),
             ({"nbits": 7}, "`nbits`, the bits a dimension, must be one of"),
             ({"seed": "one"}, "`seed` must be an integer"),
-            ({"codecs": None}, "lacks a field, or has an odd one .KeyError: 'codecs'"),
-            ({"codecs": []}, "lacks a field, or has an odd one .IndexError"),
+            ({"codecs": None}, "missing or odd field .KeyError: 'codecs'"),
+            ({"codecs": []}, "missing or odd field .IndexError"),
             (
                 {"codecs": [{"nbits": 2, "num_tokens": 1, "residual": 0.1}]},
                 "`records` of segment 0 has shape",
             ),
-            ({"segments": [7]}, "lacks a field, or has an odd one .TypeError"),
+            ({"segments": [7]}, "missing or odd field .TypeError"),
         ],
     )
     def test_a_manifest_that_does_not_fit(self, tmp_path, change, message):

@@ -257,7 +257,7 @@ class TestReading:
             ('{"format": "texts", "version": 1, "files": {"a": {"name": "../b"}}}', "has no plain file name for `a`"),
             (
                 '{"format": "texts", "version": 1, "files": {"a": {"name": "manifest.json"}}}',
-                "odd one .KeyError",
+                "odd field .KeyError",
             ),
         ],
     )
