@@ -1,7 +1,6 @@
 """The Trainer for retrievers: contrastive learning and distillation."""
 
 from contextlib import nullcontext
-from dataclasses import fields
 from functools import partial
 
 import torch
@@ -9,23 +8,22 @@ from transformers import Trainer
 
 from ..data.collators import RetrieverCollator
 from ..models.pairing import check_processor
+from .arguments import RetrieverTrainingArguments
 from .checkpoints import WholeCheckpointsMixin
 from .distributed import sum_over_processes, world_size
 from .gradient_cache import cached_backward, encode_in_chunks
-from .host_memory import kept_host_memory
-from .objectives import Objective
+from .losses import floating
+from .objectives import make_objective
 from .publishing import PublishingMixin
 from .retrieval_evaluation import RetrievalEvaluationMixin, check_evaluation_arguments
-from .tensor_checks import floating
-from .trainer_checks import check_columns, check_teacher, positions_correspond
-from .training_args import OBJECTIVE_SETTINGS, RetrieverTrainingArguments
+from .trainer_checks import check_batch, check_columns, check_models, check_terms
 from .training_facts import name_of
 from .training_log import TrainingLog
 
 
 class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, PublishingMixin, Trainer):
     r"""
-    Trains a [`ColBERTXLMRModel`] or [`BiEncoderModel`] with the objective that its arguments name.
+    Trains a [`ColBERTXLMRModel`], a [`BiEncoderModel`] or a retriever of another registered family.
 
     A step's loss is the mean over all rows, or in token distillation over all tokens, of all its processes and
     accumulated batches, so that neither changes the gradient. What spans a batch, negatives and contrasts, spans all
@@ -44,6 +42,9 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
             Arguments.
         processing_class (`RetrieverProcessor`):
             The model's processor. Its settings are written to the model's configuration.
+        objective ([`Objective`], its class or its registered name, *optional*):
+            What to learn. By default the `objective` of `args`. A class or name gets the settings of `args`; an object
+            has its own.
         teacher (`RetrieverPreTrainedModel`, *optional*):
             The model to distil from, which is neither trained nor saved. Its encoder and tokenizer may be others: in
             token distillation documents' tokens are then aligned like queries', since their positions do not
@@ -90,6 +91,7 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         data_collator=None,
         eval_dataset=None,
         eval_passages=None,
+        objective=None,
         **kwargs,
     ):
         if not isinstance(args, RetrieverTrainingArguments):
@@ -98,23 +100,22 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         if teacher is not None:
             teacher_processor = teacher_processor or processing_class
             check_processor(teacher_processor, teacher)
-        check_teacher(teacher, model, args)
+        self.objective = make_objective(args.objective if objective is None else objective, args.given_settings())
+        check_models(self.objective, model, teacher)
+        _settle_unused_parameters(args, self.objective)
         check_evaluation_arguments(args, eval_dataset, eval_passages, kwargs.get("compute_metrics"))
-        align_documents = args.objective == "token_distillation" and not positions_correspond(
-            processing_class, teacher_processor
-        )
-        self.objective = Objective(args, align_documents)
+        self.objective.prepare(processing_class, teacher_processor)
         if data_collator is None:
             data_collator = RetrieverCollator(
                 processing_class,
                 None if teacher is None else teacher_processor,
-                with_documents=args.encodes_documents,
-                with_teacher_documents=args.teacher_may_encode_documents,
-                with_reader_scores=args.objective == "reader_distillation",
+                with_documents=self.objective.encodes_documents,
+                with_teacher_documents=self.objective.teacher_encodes_documents,
+                with_reader_scores="reader_scores" in self.objective.columns,
             )
-            check_columns(kwargs.get("train_dataset"), "train_dataset", args, teacher)
+            check_columns(kwargs.get("train_dataset"), "train_dataset", self.objective, teacher)
             if eval_passages is None:
-                check_columns(eval_dataset, "eval_dataset", args, teacher)
+                check_columns(eval_dataset, "eval_dataset", self.objective, teacher)
         for name in processing_class.settings:
             setattr(model.config, name, getattr(processing_class, name))
         super().__init__(
@@ -129,11 +130,6 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         self.teacher = None if teacher is None else teacher.to(self.args.device).eval()
         self.training_log = TrainingLog()
         self.add_callback(self.training_log)
-
-    def train(self, *args, **kwargs):
-        """Like the parent's, but a CPU's memory is kept from step to step: [`kept_host_memory`]."""
-        with kept_host_memory(self.args.device.type == "cpu"):
-            return super().train(*args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss on one batch, with the query and document embeddings if `return_outputs`."""
@@ -179,10 +175,8 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
 
     def objective_facts(self):
         """The objective, what of its settings is not the default, and the teacher."""
-        own = [each for each in fields(self.args) if each.name in OBJECTIVE_SETTINGS]
-        values = {each.name: getattr(self.args, each.name) for each in own}
-        changed = [f"`{each.name}={values[each.name]!r}`" for each in own if values[each.name] != each.default]
-        facts = {"Objective": ", ".join([f"`{self.args.objective}`", *changed])}
+        changed = [f"`{name}={value!r}`" for name, value in self.objective.changed.items()]
+        facts = {"Objective": ", ".join([f"`{self.objective.name}`", *changed])}
         if self.teacher is not None:
             name, is_on_the_hub = name_of(self.teacher)
             kind = self.teacher.config.model_type
@@ -191,7 +185,11 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
 
     def objective_arguments(self):
         """What was trained decides what to cite."""
-        return {"objective": self.args.objective, "reader_distillation": self.args.reader_distillation}
+        settings = self.objective.settings
+        return {
+            "objective": self.objective.name,
+            "reader_distillation": getattr(settings, "reader_distillation", "kl"),
+        }
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The objective's loss; retrieval is evaluated over all passages instead."""
@@ -201,7 +199,8 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
 
     def _loss(self, outputs, inputs, num_items=None):
         """The loss of a batch's embeddings, as a part of a step with `num_items` rows or tokens of each kind."""
-        terms, margin = self.objective({**outputs, **self._teach(inputs)}, inputs)
+        check_batch(self.objective, inputs)
+        terms = check_terms(self.objective, self.objective({**outputs, **self._teach(inputs)}, inputs))
         if num_items is not None:
             # A mean of this batch; the Trainer averages over batches, DistributedDataParallel over processes
             num_parts = self.current_gradient_accumulation_steps * world_size()
@@ -212,8 +211,8 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
                 terms[name] = term * share
         if self.model.training:
             values = {f"loss_{name}": term for name, term in terms.items()} if len(terms) > 1 else {}
-            if margin is not None:
-                values["margin"] = margin
+            if self.objective.margin is not None:
+                values["margin"] = self.objective.margin
             self.training_log.add(values, len(outputs["queries"].embeddings))
         return sum(terms.values())
 
@@ -221,9 +220,9 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         """The teacher's outputs that the objective compares with, as `teacher_queries` and `teacher_documents`."""
         kinds = self.objective.teacher_texts(inputs)
         if kinds and self.teacher is None:
+            stored = " or ".join(f"`{column}`" for column in self.objective.stored_columns)
             raise ValueError(
-                f"`objective={self.args.objective!r}` needs a `teacher`, or rows with `teacher_scores` (or "
-                "`teacher_embedding`, for sentence vectors)."
+                f"The objective `{self.objective.name}` needs a `teacher`{stored and f', or rows with {stored}'}."
             )
         outputs = {}
         for kind in kinds:
@@ -232,6 +231,17 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
             output.embeddings = floating(output.embeddings, "teacher")
             outputs[f"teacher_{kind}"] = output
         return outputs
+
+
+def _settle_unused_parameters(args, objective):
+    """DistributedDataParallel cannot look for unused parameters through two forward passes."""
+    if objective.encodes_documents and args.ddp_find_unused_parameters:
+        raise ValueError(
+            "`ddp_find_unused_parameters=True` does not work with two forward passes before the gradient: freeze the "
+            "parameters that have no part in the loss with `requires_grad_(False)`."
+        )
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = not objective.encodes_documents
 
 
 def _student_texts(inputs):

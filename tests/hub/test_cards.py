@@ -9,7 +9,7 @@ from transformers import BertConfig
 from hf_xlir import BiEncoderConfig, ColBERTXLMRConfig, FiDT5Config
 from hf_xlir.hub.cards import build_model_card
 from hf_xlir.hub.citations import OF_FAMILY, OF_OBJECTIVE, PAPERS, papers_of
-from hf_xlir.training.training_args import OBJECTIVES
+from hf_xlir.training.objectives import OBJECTIVES
 
 
 RESULTS = {"XOR-TyDi dev": {"recall@2kt": {"ja": 61.2, "macro": 60.123456}, "recall@5kt": {"ja": 70.0, "ko": 1 / 3}}}

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from hf_xlir import BiEncoderProcessor, RetrieverTrainer, RetrieverTrainingArguments
-from hf_xlir.training import host_memory, trainer
+from hf_xlir.training import host_memory
 from hf_xlir.training.host_memory import kept_host_memory
 
 
@@ -66,21 +64,3 @@ def test_another_c_library_changes_nothing(monkeypatch):
     assert host_memory._glibc() is None
     with kept_host_memory():
         assert torch.ones(3).sum() == 3
-
-
-def test_training_on_a_cpu_keeps_its_memory(make_biencoder, tiny_tokenizer, tmp_path, monkeypatch):
-    entered = []
-
-    @contextmanager
-    def recorded(active):
-        entered.append(active)
-        yield
-        entered.append("left")
-
-    monkeypatch.setattr(trainer, "kept_host_memory", recorded)
-    model = make_biencoder()
-    args = RetrieverTrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, save_strategy="no", report_to="none")
-    processor = BiEncoderProcessor.from_config(tiny_tokenizer, model.config)
-    rows = [{"query": "Where does the Nile flow?", "positive": "The Nile flows north, to the sea."}] * 8
-    RetrieverTrainer(model, args, processor, train_dataset=rows).train()
-    assert entered == [True, "left"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hf_xlir.training.losses import (
     align_tokens,
+    count_distilled_tokens,
     embedding_distillation_loss,
     in_batch_nce_loss,
     listwise_cross_entropy_loss,
@@ -17,7 +18,6 @@ from hf_xlir.training.losses import (
     score_distillation_loss,
     token_distillation_loss,
 )
-from hf_xlir.training.token_distillation import count_distilled_tokens
 
 
 INF = float("inf")

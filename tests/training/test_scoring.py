@@ -5,8 +5,8 @@ import torch
 
 from hf_xlir.models.late_interaction import maxsim_scores
 from hf_xlir.models.modeling_retriever import RetrieverOutput
-from hf_xlir.training import scoring
-from hf_xlir.training.scoring import batch_scores, pair_scores, score_margin
+from hf_xlir.training import objectives
+from hf_xlir.training.objectives import batch_scores, pair_scores, score_margin
 
 
 def normal(*shape, seed=0):
@@ -81,8 +81,8 @@ def test_blocks_give_the_same_scores_and_gradients(monkeypatch, most):
         sizes.append(len(queries) * queries.shape[1] * len(documents) * documents.shape[1])
         return maxsim_scores(queries, documents, *masks)
 
-    monkeypatch.setattr(scoring, "maxsim_scores", spy)
-    monkeypatch.setattr(scoring, "MOST_SIMILARITIES", most)
+    monkeypatch.setattr(objectives, "maxsim_scores", spy)
+    monkeypatch.setattr(objectives, "MAX_SIMILARITIES", most)
     weights = normal(5, 8, seed=2)
     gradients = []
     for score in (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_xlir.training.token_distillation import align_tokens, token_distillation_loss
+from hf_xlir.training.losses import align_tokens, token_distillation_loss
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
