@@ -53,9 +53,8 @@ from hf_xlir import (
     RetrieverTrainer,
     RetrieverTrainingArguments,
 )
-from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, load_xquad
+from hf_xlir.data import MINI_WORLD_LANGUAGES, load_mini_world, load_parallel, load_xor_translations, load_xquad
 from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
-from hf_xlir.data.mini_world import MINI_WORLD_LANGUAGES
 from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
 from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries

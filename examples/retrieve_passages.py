@@ -23,8 +23,7 @@ from accelerate.utils import gather_object
 from transformers import AutoModel, AutoProcessor
 
 import hf_xlir  # noqa: F401 - registers the models
-from hf_xlir.data import load_passages, load_questions
-from hf_xlir.data.ranked_examples import write_ranked_examples
+from hf_xlir.data import load_passages, load_questions, write_ranked_examples
 from hf_xlir.evaluation import answer_recall_at_k, has_answer, success_at_k
 from hf_xlir.evaluation.rankings import RankedPassages
 from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve

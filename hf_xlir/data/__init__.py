@@ -1,56 +1,41 @@
-"""Loaders of passages, questions, training data and parallel text, all as `datasets.Dataset`; and vocabularies."""
+"""Loaders of passages, questions, training data and parallel text as `datasets.Dataset`, and collators of batches."""
 
-from .features import (
-    JUDGED_QUESTION_FEATURES,
-    PARALLEL_FEATURES,
-    PASSAGE_FEATURES,
-    QUERY_FEATURES,
-    QUESTION_FEATURES,
-    RANKED_EXAMPLE_FEATURES,
-    READER_EXAMPLE_FEATURES,
-    RETRIEVAL_EXAMPLE_FEATURES,
-    TRAINING_ROW_FEATURES,
-    TRIPLE_FEATURES,
-)
-from .mini_world import MiniWorld, load_mini_world
-from .natural_questions import load_natural_questions
-from .parallel import load_parallel
-from .passages import load_passages
-from .queries import load_queries
-from .questions import load_questions
-from .reader_examples import load_reader_examples
-from .training_rows import load_training_rows
-from .triples import load_triples
-from .vocabulary import reduce_vocabulary, train_tokenizer
-from .xor_tydi import load_xor_translations, load_xor_tydi
-from .xquad import XQuAD, load_xquad
+from ..utils.lazy import lazy_exports
 
 
-__all__ = [
-    "JUDGED_QUESTION_FEATURES",
-    "PARALLEL_FEATURES",
-    "PASSAGE_FEATURES",
-    "QUERY_FEATURES",
-    "QUESTION_FEATURES",
-    "RANKED_EXAMPLE_FEATURES",
-    "READER_EXAMPLE_FEATURES",
-    "RETRIEVAL_EXAMPLE_FEATURES",
-    "TRAINING_ROW_FEATURES",
-    "TRIPLE_FEATURES",
-    "MiniWorld",
-    "XQuAD",
-    "load_mini_world",
-    "load_natural_questions",
-    "load_parallel",
-    "load_passages",
-    "load_queries",
-    "load_questions",
-    "load_reader_examples",
-    "load_training_rows",
-    "load_triples",
-    "load_xor_translations",
-    "load_xor_tydi",
-    "load_xquad",
-    "reduce_vocabulary",
-    "train_tokenizer",
-]
+_LAZY = {
+    "JUDGED_QUESTION_FEATURES": ".features",
+    "MINI_WORLD_LANGUAGES": ".mini_world",
+    "MiniWorld": ".mini_world",
+    "PARALLEL_FEATURES": ".features",
+    "PASSAGE_FEATURES": ".features",
+    "QUERY_FEATURES": ".features",
+    "QUESTION_FEATURES": ".features",
+    "RANKED_EXAMPLE_FEATURES": ".features",
+    "READER_EXAMPLE_FEATURES": ".features",
+    "RETRIEVAL_EXAMPLE_FEATURES": ".features",
+    "ReaderCollator": ".collators",
+    "RetrieverCollator": ".collators",
+    "TRAINING_ROW_FEATURES": ".features",
+    "TRIPLE_FEATURES": ".features",
+    "XOR_TYDI_LANGUAGES": ".xor_tydi",
+    "XQUAD_LANGUAGES": ".xquad",
+    "XQuAD": ".xquad",
+    "load_mini_world": ".mini_world",
+    "load_natural_questions": ".natural_questions",
+    "load_parallel": ".parallel",
+    "load_passages": ".collection",
+    "load_queries": ".collection",
+    "load_questions": ".collection",
+    "load_reader_examples": ".reader_examples",
+    "load_training_rows": ".training_rows",
+    "load_triples": ".training_rows",
+    "load_xor_translations": ".xor_tydi",
+    "load_xor_tydi": ".xor_tydi",
+    "load_xquad": ".xquad",
+    "reduce_vocabulary": ".vocabulary",
+    "train_tokenizer": ".vocabulary",
+    "write_ranked_examples": ".reader_examples",
+}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)

@@ -1,4 +1,4 @@
-"""Datasets from readers: downloads, caching, memory mapping and streaming, for every loader of the package."""
+"""From the rows that a reader yields to a `datasets.Dataset`: downloads, caching, memory mapping, streaming."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,7 @@ from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
+from ..utils.checks import quoted
 from .reading import RowErrors, is_url
 
 
@@ -24,24 +25,11 @@ SPLITS = ("train", "validation", "test")
 @dataclass
 class RecordsConfig(datasets.BuilderConfig):
     """
-    Everything that a dataset's content depends on, and hence the key of its cache.
-
-    Args:
-        features (`datasets.Features`):
-            The columns.
-        read (`Callable`):
-            `read(files, names, errors, **options)` yields records; a function of a module, so that it can be pickled.
-        options (`dict`):
-            More arguments of `read`.
-        others (`dict[str, str]`):
-            Fingerprints of the other datasets that `read` gets.
-        on_error (`str`, *optional*, defaults to `"raise"`):
-            See [`RowErrors`].
-        batch_size (`int`, *optional*, defaults to 10000):
-            How many records are in memory at a time.
+    Everything that the content of a dataset depends on, and hence the key of its cache: `read(files, names, errors,
+    **options)` yields records, and `others` are fingerprints of further datasets that `read` gets.
     """
 
-    # To be raised when the same file and options give other records than before: old caches are then left alone.
+    # Raise it when the same file and options give other records than before, so that old caches are not used
     version: datasets.Version = field(default_factory=lambda: datasets.Version("1.0.0"))
     features: datasets.Features | None = None
     read: Callable | None = None
@@ -52,11 +40,11 @@ class RecordsConfig(datasets.BuilderConfig):
 
 
 class RecordsBuilder(datasets.ArrowBasedBuilder):
-    """A split whose records come from a reader, written to Arrow files block by block."""
+    """Writes the records of a reader to Arrow files, block by block."""
 
     BUILDER_CONFIG_CLASS = RecordsConfig
 
-    # Whole datasets, which are no part of the key of the cache, while `config.others` is
+    # The datasets themselves; the cache key has only their fingerprints, in `config.others`
     others: dict = {}
 
     def _info(self):
@@ -66,7 +54,7 @@ class RecordsBuilder(datasets.ArrowBasedBuilder):
         generators = []
         for split, files in self.config.data_files.items():
             names = tuple(files)
-            # Tuples: lists would count as shards, and the two files of a parallel text must stay together.
+            # Tuples, since lists count as shards, and the two files of a parallel text belong together
             paths = tuple(_download(dl_manager, name) for name in names)
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"files": paths, "names": names}))
         return generators
@@ -82,13 +70,13 @@ class RecordsBuilder(datasets.ArrowBasedBuilder):
         _warn(self.info.description)
         if index is None:
             raise ValueError(
-                f"`{'`, `'.join(names)}` has no rows to load: it is empty, or every row was left out. Check the "
-                "file, and what you asked for."
+                f"{quoted(names)} has no rows to load: it is empty, or every row was skipped. Check the file and the "
+                "arguments."
             )
 
 
 def _warn(report: str) -> None:
-    """Log what was skipped, once: not in every epoch of a stream, but also when the dataset comes from the cache."""
+    """Log the skipped rows once per process: not in every epoch of a stream, but also for a cached dataset."""
     if report:
         logger.warning_once(report)
 
@@ -114,42 +102,12 @@ def build_dataset(
     cache_dir: str | None = None,
     batch_size: int = 10_000,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    r"""
-    The dataset that `read` makes of local files or URLs.
+    """
+    The dataset of the records that `read` yields from local files or URLs; see [`RecordsConfig`].
 
-    Args:
-        name (`str`):
-            The folder in the cache.
-        files (`Sequence[str]`):
-            Paths or URLs; all go to one call of `read`.
-        features (`datasets.Features`):
-            The columns.
-        read (`Callable`):
-            The reader, see [`RecordsConfig`].
-        options (`dict`, *optional*):
-            More arguments of `read`.
-        others (`dict[str, datasets.Dataset]`, *optional*):
-            More arguments of `read` that are datasets themselves.
-        split (`str`, *optional*, defaults to `"train"`):
-            What the split is called.
-        on_error (`str`, *optional*, defaults to `"raise"`):
-            See [`RowErrors`].
-        streaming (`bool`, *optional*, defaults to `False`):
-            Read during iteration and keep nothing.
-        cache_dir (`str`, *optional*):
-            Where Arrow files and downloads go; the default of `datasets` if not given. A file is read again when its
-            size or time of change differs.
-        batch_size (`int`, *optional*, defaults to 10000):
-            How many records are in memory at a time.
-
-    Returns:
-        `datasets.Dataset`, memory-mapped, or `datasets.IterableDataset`. How many rows were skipped, and the first of
-        them, is logged once, and is in `info.description`.
-
-    Raises:
-        ValueError: If a row cannot be read and `on_error="raise"`, or there is none.
-        FileNotFoundError: If a local file does not exist.
-        ConnectionError: If a URL cannot be reached.
+    `name` is the folder in the cache, which is used again while the files' sizes and times of change stay the same.
+    `others` are datasets that `read` also gets. A reader's own `ValueError` or `OSError` passes through unchanged;
+    `ConnectionError` names a URL that cannot be reached. Skipped rows are in `info.description`, and logged once.
     """
     RowErrors(on_error)
     resolved = [resolve_file(file) for file in files]
@@ -170,7 +128,7 @@ def build_dataset(
     try:
         builder.download_and_prepare(verification_mode="no_checks")
     except DatasetGenerationError as error:
-        # `datasets` wraps whatever a reader raises; the reader's own message is the one that helps.
+        # `datasets` wraps the errors of a reader, whose own message says what to do
         if isinstance(error.__cause__, ValueError | OSError):
             raise error.__cause__ from None
         raise
@@ -179,7 +137,7 @@ def build_dataset(
 
 
 def download(url: str, cache_dir: str | None = None, extract: bool = False) -> str:
-    """The path of a local copy of `url`, or the folder it is extracted to; a local path is given back."""
+    """The path of a local copy of `url`, or of the folder it is extracted to; a local path is returned as it is."""
     config = datasets.DownloadConfig(cache_dir=None if cache_dir is None else str(Path(cache_dir) / "downloads"))
     dl_manager = datasets.DownloadManager(download_config=config)
     path = _download(dl_manager, url)
@@ -191,13 +149,13 @@ def _download(dl_manager, url: str) -> str:
         return dl_manager.download(url)
     except OSError as error:
         raise ConnectionError(
-            f"`{url}` could not be downloaded ({type(error).__name__}). Check the address and the connection, or "
-            "download it by other means and pass the local file (or the folder it is in, where there is a `data_dir`)."
+            f"`{url}` could not be downloaded ({type(error).__name__}). Check the address and the connection, or pass "
+            "a local copy of the file (or its folder as `data_dir`)."
         ) from error
 
 
 def resolve_file(path: str | os.PathLike) -> str:
-    """An absolute path or a URL, as text; `FileNotFoundError` for a path where there is no file."""
+    """An absolute path or a URL, as text; `FileNotFoundError` if a path is not a file."""
     path = os.fspath(path)
     if is_url(path):
         return path
@@ -210,12 +168,7 @@ def resolve_file(path: str | os.PathLike) -> str:
 
 
 def official_file(data_dir: str | os.PathLike | None, names: Sequence[str], url: str) -> str:
-    """
-    The first of `names` that the folder `data_dir` has, or `url` if no folder is given.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist or has none of them.
-    """
+    """The first of `names` in the folder `data_dir`, or `url` without a folder; `FileNotFoundError` if it has none."""
     if data_dir is None:
         return url
     folder = Path(data_dir).expanduser()
@@ -231,12 +184,6 @@ def official_file(data_dir: str | os.PathLike | None, names: Sequence[str], url:
         f"`{data_dir}` has no file `{'` or `'.join(names)}`. Download {url} into that folder, or leave out `data_dir` "
         "to have it downloaded."
     )
-
-
-def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    """`ValueError` with the choices if `value` is none of them."""
-    if value not in choices:
-        raise ValueError(f"`{argument}` is {value!r}. Choose one of {', '.join(map(repr, choices))}.")
 
 
 def _metadata(path: str) -> tuple[str, ...]:

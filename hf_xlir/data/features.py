@@ -1,4 +1,4 @@
-"""The record types that loaders return: one `datasets.Features` each, so that columns and types never vary."""
+"""The columns and types of the records that loaders return, as `datasets.Features`."""
 
 from datasets import Features, List, Value
 
@@ -14,17 +14,17 @@ QUESTION_FEATURES = Features(
     }
 )
 
-# As retrieval collections keep them, without answers.
+# Queries of a retrieval collection have no answers
 QUERY_FEATURES = Features({"id": Value("string"), "question": Value("string")})
 
-# A question whose relevant passages are known.
+# A question whose relevant passages are known
 JUDGED_QUESTION_FEATURES = Features({**QUESTION_FEATURES, "passage_ids": List(Value("string"))})
 
 PARALLEL_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 
 TRIPLE_FEATURES = Features({"query": Value("string"), "positive": Value("string"), "negative": Value("string")})
 
-# What `RetrieverCollator` takes; `teacher_scores`, of the positive and the negatives, may be null.
+# A row for `RetrieverCollator`; `teacher_scores`, of the positive and the negatives, may be null
 RANKED_EXAMPLE_FEATURES = Features(
     {
         "query": Value("string"),
@@ -34,7 +34,7 @@ RANKED_EXAMPLE_FEATURES = Features(
     }
 )
 
-# The same as mining and scoring write it; `id`, `lang` and what is the teacher's may be null.
+# The same as mining and scoring write it; `id`, `lang` and the teacher's columns may be null
 DOCUMENT_FEATURES = Features({"title": Value("string"), "text": Value("string")})
 TRAINING_ROW_FEATURES = Features(
     {
@@ -48,7 +48,7 @@ TRAINING_ROW_FEATURES = Features(
     }
 )
 
-# `score` is the retriever's and may be null; so may `target`, which readers then choose among `answers`.
+# The retriever's `score` may be null, and so may `target`, for which readers then draw one of the `answers`
 READER_EXAMPLE_FEATURES = Features(
     {
         "id": Value("string"),
@@ -61,7 +61,7 @@ READER_EXAMPLE_FEATURES = Features(
 )
 
 # DPR's training examples (https://huggingface.co/papers/2004.04906): `positive_ctxs` hold the answer,
-# `hard_negative_ctxs` come from BM25, and `negative_ctxs` are other questions' passages.
+# `hard_negative_ctxs` come from BM25, and `negative_ctxs` are other questions' passages
 RETRIEVAL_EXAMPLE_FEATURES = Features(
     {
         "id": Value("string"),

@@ -1,4 +1,4 @@
-"""Ids of millions of records in a few bytes each: which have occurred before, and which record has one."""
+"""Ids of millions of records in a few bytes each: which ids are new, and which record has an id."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +13,7 @@ IDS_PER_READ = 100_000
 
 
 def unique(rows: Iterable[tuple[int, dict]], name: str, errors: RowErrors, block_size: int = 10_000) -> Iterator[dict]:
-    """The records of `(line number, record)`, block by block; one whose `id` has occurred before is a bad row."""
+    """The records of `(line number, record)`; a record whose `id` has occurred before is a bad row."""
     seen = _SeenIds()
     for block in blocks(rows, block_size):
         is_new = seen.add([record["id"] for _, record in block])
@@ -25,13 +25,13 @@ def unique(rows: Iterable[tuple[int, dict]], name: str, errors: RowErrors, block
 
 
 class _SeenIds:
-    """The ids so far in eight bytes each: sorted arrays of hashes, merged so that there are few of them."""
+    """The ids so far, in eight bytes each: a few sorted arrays of hashes, which are merged as they grow."""
 
     def __init__(self):
         self.arrays: list[np.ndarray] = []
 
     def add(self, ids: list[str]) -> np.ndarray:
-        """Which of `ids` are new, as a boolean array; two of 21 million share a hash once in 100,000 collections."""
+        """Which of `ids` are new, as a boolean array. Hashes collide in 1 of 100,000 collections of 21 million."""
         hashes, first, inverse = np.unique(_hashes(ids), return_index=True, return_inverse=True)
         is_new = np.ones(len(hashes), bool)
         for array in self.arrays:
@@ -48,15 +48,8 @@ class _SeenIds:
 
 class RecordsById:
     """
-    Finds records of a dataset, or their rows, by their ids: sixteen bytes of memory a record, and the rest read where
-    it is.
-
-    Args:
-        dataset (`datasets.Dataset`):
-            With a column `id` of strings.
-
-    Raises:
-        ValueError: If two records have the same id.
+    Finds records of a dataset, or their row numbers, by `id`, in 16 bytes of memory per record; the records stay on
+    disk. A `ValueError` names an id that two records have.
     """
 
     def __init__(self, dataset: datasets.Dataset):
@@ -72,7 +65,7 @@ class RecordsById:
                 raise ValueError(f"Two records have the id `{first}`: ids must be unique.")
 
     def find(self, ids: Iterable[str]) -> dict[str, dict]:
-        """The records with these ids, by id; an id that no record has is left out."""
+        """`{id: record}`, without ids that no record has."""
         ids = list(dict.fromkeys(ids))
         table = self.dataset[self._candidates(ids)]
         records = (dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True))
@@ -80,14 +73,14 @@ class RecordsById:
         return {each: found[each] for each in ids if each in found}
 
     def find_rows(self, ids: Iterable[str]) -> dict[str, int]:
-        """The rows of the records with these ids, likewise."""
+        """`{id: row number}`, without ids that no record has."""
         ids = list(dict.fromkeys(ids))
         rows = self._candidates(ids)
         found = dict(zip(self.dataset.select_columns("id")[rows]["id"], rows.tolist(), strict=True))
         return {each: found[each] for each in ids if each in found}
 
     def _candidates(self, ids: list[str]) -> np.ndarray:
-        """The rows of all records whose ids share a hash with one of `ids`, rising."""
+        """Ascending row numbers of all records whose ids share a hash with one of `ids`."""
         hashes = _hashes(ids)
         starts = np.searchsorted(self.hashes, hashes, "left")
         counts = np.searchsorted(self.hashes, hashes, "right") - starts  # more than one where ids share a hash

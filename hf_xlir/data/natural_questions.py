@@ -1,19 +1,19 @@
-"""Natural Questions, as open-domain question answering uses them."""
+"""Natural Questions for open-domain question answering: NQ-open, and DPR's training data."""
 
 import ast
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .building import SPLITS, build_dataset, check_choice, official_file
+from ..utils.checks import check_choice
+from .building import SPLITS, build_dataset, official_file
 from .features import QUESTION_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
-from .json_reading import read_json_objects
-from .reading import RowErrors, read_lines, split_tsv
+from .reading import RowErrors, is_list_of_texts, read_json_objects, read_lines, split_tsv
 
 
 OPEN_URL = "https://raw.githubusercontent.com/google-research-datasets/natural-questions/master/nq_open"
 DPR_URL = "https://dl.fbaipublicfiles.com/dpr/data/retriever"
-# The test set of NQ is hidden; papers report "test" results on the development set, so both splits are that file.
+# The test set is hidden, and papers report "test" results on the development set: both splits are that file
 FILES = {
     "open": {
         "train": f"{OPEN_URL}/NQ-open.train.jsonl",
@@ -45,22 +45,23 @@ def load_natural_questions(
             (https://huggingface.co/papers/2004.04906), a JSON array of several gigabytes that is read item by item.
         split (`str`):
             `"train"`, `"validation"` or `"test"`. NQ-open's test set is hidden: `"validation"` and `"test"` are both
-            its 3,610 development questions, which papers call the test set, so choose models on other data. DPR splits
-            its validation off the training questions, and its test has questions and answers only.
+            its 3,610 development questions, which papers call the test set, so select models on other data. DPR takes
+            its validation set from the training questions, and its test set has only questions and answers.
         data_dir (`str` or `os.PathLike`, *optional*):
-            The folder with the official file, gzipped or not, or the path of one file in the same format (for `"dpr"`
-            also: objects with `question`, `answers`, `gold_context` and perhaps `hard_negative`, the contexts being a
-            text, an object with `title` and `text`, or a list of these). By default the file is downloaded.
+            The folder with the official file, gzipped or not, or the path of one file in the same format. For `"dpr"`,
+            a file may also have objects with `question`, `answers`, `gold_context` and optionally `hard_negative`,
+            where a context is a text, an object with `title` and `text`, or a list of these. By default the file is
+            downloaded.
         streaming (`bool`, *optional*, defaults to `False`):
             Return an `IterableDataset` that reads during iteration.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out bad rows, and logs how many and the first of them.
+            `"skip"` skips bad rows and logs their number and the first of them.
         cache_dir (`str`, *optional*):
-            Where the Arrow file and the download go.
+            Folder for the Arrow file and the download; by default the cache of `datasets`.
 
     Returns:
-        `datasets.Dataset` of `id` (the position among the file's rows), `question`, `answers` and `lang` (`"en"`); for
-        `"dpr"` also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of `{"id", "title", "text"}`.
+        `datasets.Dataset` of `id` (the position of the row in the file), `question`, `answers` and `lang` (`"en"`);
+        for `"dpr"` also `positive_ctxs`, `hard_negative_ctxs` and `negative_ctxs`, lists of `{"id", "title", "text"}`.
 
     Raises:
         FileNotFoundError: If `data_dir` does not have the file.
@@ -115,7 +116,7 @@ def _open_record(row: dict) -> dict:
     question, answers = row.get("question"), row.get("answer", row.get("answers"))
     if not isinstance(question, str) or not question.strip():
         raise ValueError("it has no question")
-    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+    if not is_list_of_texts(answers):
         raise ValueError("its answers are not a list of texts")
     return {"question": question, "answers": answers, "lang": "en"}
 
@@ -147,12 +148,12 @@ def _context(context) -> dict:
 
 
 def _read_questions_csv(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
-    """Lines of a question, a tab and a Python list of answers, quoted as CSV does."""
+    """Lines of a question, a tab and a Python list of answers, with the quotes of CSV."""
     for number, line in read_lines(path, name, errors):
         try:
             question, answers = split_tsv(line, "csv")
             row = {"question": question, "answers": ast.literal_eval(answers), "positive_ctxs": []}
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # all that `literal_eval` may raise
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # all errors of `literal_eval`
             errors.bad(name, number, "expected a question, a tab and a list of answers")
         else:
             yield number, row

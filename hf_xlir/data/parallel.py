@@ -19,34 +19,33 @@ def load_parallel(
     r"""
     Load parallel text from two files whose lines correspond, or from one tab-separated file.
 
-    Three layouts are told apart by their content, whatever the suffix, gzipped or not:
+    The layout is recognised by content, not by suffix, gzipped or not:
 
     - Two plain files: line `i` of one translates line `i` of the other. Tabs are text.
-    - One file of two columns (source, target), or of three as for training with triples (query, positive, negative),
-      of which the first two are the pair.
-    - Two files of three columns, as DR.DECR's (`7lan_notrim_triple_2ep.other.clean.h5` and `...en.clean.h5`, text in
-      spite of the name): the first column of each.
+    - One file of two columns (source, target), or of three (query, positive, negative), whose first two are the pair.
+    - Two files of three columns, such as DR.DECR's `7lan_notrim_triple_2ep.other.clean.h5` and `...en.clean.h5`, which
+      are text files despite the suffix: the first column of each.
 
-    Quotes are text in all of them, and so are `\r` and the separators of Unicode inside a line.
+    Quotes are always text, and so are `\r` and the line separators of Unicode inside a line.
 
     Args:
         source_path (`str` or `os.PathLike`):
-            Path or URL of the source sentences (not English, in this package), or of the one file.
+            Path or URL of the source sentences (in this package not English), or of the only file.
         target_path (`str` or `os.PathLike`, *optional*):
             Path or URL of the translations.
         streaming (`bool`, *optional*, defaults to `False`):
             Return an `IterableDataset` that reads during iteration.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out pairs with a bad line, both sides, and logs how many and the first of them.
+            `"skip"` skips pairs with a bad line and logs their number and the first of them.
         cache_dir (`str`, *optional*):
-            Where the Arrow file goes.
+            Folder for the Arrow file; by default the cache of `datasets`.
 
     Returns:
         `datasets.Dataset` of `source` and `target` (`str`).
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If the files have different numbers of lines, or a line is blank, is not UTF-8 or has another
+        ValueError: If the files have different numbers of lines, or if a line is blank, is not UTF-8 or has another
             number of columns than the first.
 
     Example:
@@ -75,9 +74,9 @@ def _read_columns(files, names, errors: RowErrors) -> Iterator[dict]:
     width = _num_columns(path, name)
     if width not in (2, 3):
         raise ValueError(
-            f"`{name}` has {width} column(s) in its first line; one file of parallel text has two (source, target) or "
-            "three (query, positive, negative), separated by tabs. If there are two files, pass the file of "
-            "translations as `target_path`."
+            f"`{name}` has {width} column(s) in its first line; a single file of parallel text has two (source, "
+            "target) or three (query, positive, negative), separated by tabs. If the translations are in another "
+            "file, pass it as `target_path`."
         )
     for number, line in read_lines(path, name, errors):
         columns = line.split("\t")
@@ -95,7 +94,7 @@ def _read_aligned(files, names, errors: RowErrors) -> Iterator[dict]:
     blank: list[int] = []
     for number, pair in enumerate(lines, start=1):
         if not any(raw and raw.strip() for raw in pair):
-            blank.append(number)  # nothing is wrong with these at the end of both files
+            blank.append(number)  # allowed at the end of both files
             continue
         if None in pair:
             raise ValueError(_unequal(files, names))
@@ -133,8 +132,8 @@ def _num_columns(path, name) -> int:
 def _unequal(files, names) -> str:
     counts = [sum(1 for _ in read_raw_lines(path, name)) for path, name in zip(files, names, strict=True)]
     return (
-        f"`{names[0]}` has {counts[0]} lines and `{names[1]}` has {counts[1]}, so that their lines do not correspond. "
-        "Pass two files in which line i of one translates line i of the other."
+        f"`{names[0]}` has {counts[0]} lines and `{names[1]}` has {counts[1]}. Pass two files in which "
+        "line i of one translates line i of the other."
     )
 
 

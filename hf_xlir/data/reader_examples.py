@@ -1,20 +1,22 @@
-"""Examples for readers: a question with the passages that a retriever found."""
+"""Examples for readers: a question with the passages that a retriever found, read from and written to JSON."""
 
+import json
 import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..models.processing_text import is_blank
+from ..utils.files import replacing
 from .building import build_dataset
 from .features import READER_EXAMPLE_FEATURES
 from .ids import unique
-from .json_reading import read_json_objects
-from .reading import RowErrors
+from .reading import RowErrors, is_list_of_texts, read_json_objects
 
 
 EXAMPLES_PER_BATCH = 100  # of a hundred passages each
-LARGEST_SCORE = np.finfo(np.float32).max.item()  # what a retriever can learn from
+LARGEST_SCORE = np.finfo(np.float32).max.item()  # retrievers learn from scores in float32
+QUESTION_COLUMNS = ("id", "question", "answers", "lang", "passage_ids")  # that a written example keeps
 
 
 def load_reader_examples(
@@ -27,10 +29,10 @@ def load_reader_examples(
     r"""
     Load Fusion-in-Decoder's examples (https://huggingface.co/papers/2007.01282): a JSON array or JSON lines.
 
-    Every object has `question` and `ctxs` (objects with `text` and perhaps `id`, `title`, `score`), and perhaps `id`,
-    `answers`, `target` and `lang` (or `language`). Files of many gigabytes are read example by example. There may be
-    any number of passages, none too: a question without is read alone. An empty `target` or answer is one: a reader
-    learns to write nothing.
+    Every object has `question` and `ctxs` (objects with `text` and optionally `id`, `title`, `score`), and optionally
+    `id`, `answers`, `target` and `lang` (or `language`). Files of many gigabytes are read example by example. An
+    example may have any number of passages, including none. From an empty `target` or answer a reader learns to write
+    nothing.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -38,20 +40,20 @@ def load_reader_examples(
         streaming (`bool`, *optional*, defaults to `False`):
             Return an `IterableDataset` that reads during iteration.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out bad rows, and logs how many and the first of them.
+            `"skip"` skips bad rows and logs their number and the first of them.
         cache_dir (`str`, *optional*):
-            Where the Arrow file goes.
+            Folder for the Arrow file; by default the cache of `datasets`.
         require_answers (`bool`, *optional*, defaults to `False`):
-            Whether a row with neither `target` nor `answers`, from which no reader can learn, is a bad one.
+            Whether a row with neither `target` nor `answers` is a bad row, since a reader cannot learn from it.
 
     Returns:
-        `datasets.Dataset` of `id` (the position among the rows if there is none), `question`, `target` (`None` if
-        there is none; [`answer_rows`] then draws one of the answers each epoch), `answers`, `lang` (empty if there is
-        none) and `ctxs`, passages with a `score` (`None` if there is none) in the order of the file.
+        `datasets.Dataset` of `id` (by default the position of the row), `question`, `target` (or `None`;
+        [`answer_rows`] then draws one of the answers in each epoch), `answers`, `lang` (empty by default) and `ctxs`,
+        passages with a `score` (or `None`) in the order of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a row is not such an object, or has the id of a row before.
+        ValueError: If a row is not such an object, or repeats an id.
 
     Example:
     ```python
@@ -82,11 +84,7 @@ def load_reader_examples(
 def read_reader_rows(
     path: str, name: str, errors: RowErrors, require_answers: bool = False
 ) -> Iterator[tuple[dict, dict]]:
-    """
-    `(object, example)` of each row of a local file or URL: the object as the file has it, with whatever else it says,
-    and the example that [`load_reader_examples`] makes of it. Memory does not grow with a file of JSON lines or with
-    an array.
-    """
+    """`(object, example)` of each row: the JSON object with all its fields, and the example made of it."""
     rows = _usable(path, name, errors, require_answers)
     keyed = ((number, {"id": example["id"], "both": (row, example)}) for number, row, example in rows)
     return (each["both"] for each in unique(keyed, name, errors, EXAMPLES_PER_BATCH))
@@ -102,7 +100,7 @@ def _usable(path, name, errors: RowErrors, require_answers: bool) -> Iterator[tu
         try:
             example = _example(row, position)
             if require_answers and example["target"] is None and not example["answers"]:
-                raise ValueError("it has neither `target` nor `answers`, so there is nothing to learn from it")
+                raise ValueError("it has neither `target` nor `answers`")
         except ValueError as error:
             errors.bad(name, number, str(error))
         else:
@@ -117,12 +115,12 @@ def _example(row: dict, position: int) -> dict:
     if not isinstance(question, str) or is_blank(question):
         raise ValueError("it has no question")
     if not isinstance(language, str):
-        raise ValueError(f"`lang` is no text: {language!r:.60}")
+        raise ValueError(f"`lang` is not text: {language!r:.60}")
     if not isinstance(row_id, str | int | None) or isinstance(row_id, bool):
         raise ValueError(f"`id` is neither a text nor a whole number: {row_id!r:.60}")
     if target is not None and not isinstance(target, str):
         raise ValueError(f"`target` is not a text: {target!r:.60}")
-    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+    if not is_list_of_texts(answers):
         raise ValueError(f"`answers` is not a list of texts: {answers!r:.60}")
     if not isinstance(contexts, list):
         raise ValueError(f"`ctxs` is not a list of passages: {contexts!r:.60}")
@@ -148,7 +146,7 @@ def _context(context, rank: int) -> dict:
     except (TypeError, ValueError, OverflowError):
         is_number = False
     if not is_number:
-        raise ValueError(f"entry {rank} of `ctxs` has the score {context['score']!r:.60}, no number of float32")
+        raise ValueError(f"entry {rank} of `ctxs` has the score {context['score']!r:.60}, not a float32 number")
     passage_id = context.get("id")
     return {
         "id": "" if passage_id is None else str(passage_id),
@@ -158,4 +156,67 @@ def _context(context, rank: int) -> dict:
     }
 
 
-__all__ = ["load_reader_examples", "read_reader_rows"]
+def write_ranked_examples(path, questions, passages, rankings, n_context=100, scores=None):
+    r"""
+    Write a ranking as JSON lines for [`load_reader_examples`]: questions with the passages that were found for them.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file, which is replaced as a whole.
+        questions (`datasets.Dataset` or `list[dict]`):
+            Rows with `id`, `question` and optionally `answers`, `lang` and `passage_ids`, which are kept.
+        passages (`datasets.Dataset`):
+            Rows with `id`, `text` and optionally `title`.
+        rankings (`dict[str, list[str]]`):
+            Passage ids per question id, best first.
+        n_context (`int`, *optional*, defaults to 100):
+            Passages to write per question: the first ones.
+        scores (`dict[str, list[float]]`, *optional*):
+            The retriever's scores of the passages, in the same order, written as `retriever_score`; `score` is the
+            reader's.
+
+    Raises:
+        ValueError: If a question has no ranking, or a ranking names an unknown passage; the file is then unchanged.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from datasets import Dataset
+    >>> from hf_xlir.data import write_ranked_examples
+
+    >>> passages = Dataset.from_dict({"id": ["a", "b"], "text": ["By Bell.", "It rained."]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "examples.jsonl")
+    ...     write_ranked_examples(file, [{"id": "1", "question": "Who?"}], passages, {"1": ["b", "a"]}, n_context=1)
+    ...     print(file.read_text())
+    {"id": "1", "question": "Who?", "ctxs": [{"id": "b", "title": "", "text": "It rained."}]}
+    <BLANKLINE>
+
+    ```
+    """
+    row_of_id = {id: row for row, id in enumerate(passages["id"])}
+    columns = [name for name in ("id", "title", "text") if name in passages.column_names]
+    passages = passages.select_columns(columns)
+    without = [row["id"] for row in questions if row["id"] not in rankings]
+    if without:
+        raise ValueError(f"{len(without)} questions have no ranking, such as {without[:5]}.")
+    with replacing(path) as draft, open(draft, "w", encoding="utf-8") as file:
+        for question in questions:
+            found = rankings[question["id"]][:n_context]
+            unknown = [id for id in found if id not in row_of_id]
+            if unknown:
+                raise ValueError(f"The ranking of question `{question['id']}` names unknown passages: {unknown[:5]}.")
+            rows = passages[[row_of_id[id] for id in found]] if found else {name: [] for name in columns}
+            contexts = [
+                {"id": id, "title": title or "", "text": text}
+                for id, title, text in zip(found, rows.get("title", [""] * len(found)), rows["text"], strict=True)
+            ]
+            if scores is not None:
+                for context, score in zip(contexts, scores[question["id"]], strict=False):
+                    context["retriever_score"] = score
+            kept = {name: question[name] for name in QUESTION_COLUMNS if question.get(name)}
+            file.write(json.dumps({**kept, "ctxs": contexts}, ensure_ascii=False) + "\n")
+
+
+__all__ = ["load_reader_examples", "read_reader_rows", "write_ranked_examples"]

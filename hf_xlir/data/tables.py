@@ -1,4 +1,4 @@
-"""Tables with named columns of text: tab-separated files with or without header, JSON lines or arrays, parquet."""
+"""Tables with named text columns: tab-separated with or without a header, JSON lines, a JSON array, parquet."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -7,10 +7,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .building import build_dataset, check_choice
+from ..utils.checks import check_choice
+from .building import build_dataset
 from .ids import unique
-from .json_reading import read_json_objects
-from .reading import RowErrors, open_binary, peek, read_lines, split_tsv
+from .reading import RowErrors, open_binary, peek, read_json_objects, read_lines, split_tsv
 
 
 QUOTING = ("auto", "csv", "raw")
@@ -19,20 +19,9 @@ PARQUET_MAGIC = b"PAR1"
 
 class Layout(NamedTuple):
     """
-    The columns of a table, whatever its file calls them.
-
-    Attributes:
-        kind (`str`):
-            What the rows are, for messages and the cache: `"passages"`.
-        features (`datasets.Features`):
-            The columns of the dataset.
-        columns (`dict[str, tuple[str, ...]]`):
-            For each column the names it may have in a file, the preferred one first. Files without header have the
-            columns in this order.
-        optional (`tuple[str, ...]`):
-            Columns that a file may lack, and that are empty then.
-        adapt (`Callable`, *optional*):
-            What is done first with an object of a JSON file or a row of a parquet file.
+    The columns of a table. `kind` names the rows in messages and in the cache. `columns` maps each column to the names
+    it may have in a file, preferred one first; a file without a header has the columns in this order. A file may lack
+    the `optional` columns. `adapt` first changes each object of a JSON or parquet file.
     """
 
     kind: str
@@ -42,21 +31,21 @@ class Layout(NamedTuple):
     adapt: Callable[[dict], dict] | None = None
 
     def required(self) -> list[str]:
-        """The columns that every row must have."""
+        """Columns that every row must have."""
         return [column for column in self.columns if column not in self.optional]
 
     def describe(self) -> str:
-        """The columns in words, with the names that they may have."""
+        """The columns and their other names, for messages."""
         words = []
         for column, aliases in self.columns.items():
             names = f" (or {', '.join(aliases[1:])})" if aliases[1:] else ""
-            words.append(f"{'perhaps ' if column in self.optional else ''}`{column}`{names}")
+            words.append(f"{'optionally ' if column in self.optional else ''}`{column}`{names}")
         return ", ".join(words)
 
 
 def load_table(path, layout: Layout, *, quoting, on_error, streaming, cache_dir, read=None):
-    """The dataset of one table, read by [`read_table`] if not by `read`."""
-    # Only DPR's passages are quoted while others of the same layout are not, and only a title tells them apart
+    """The dataset of one table, read by `read`, or by [`read_table`] by default."""
+    # DPR quotes its passages and ColBERT does not; only a title in the header tells them apart
     check_choice("quoting", quoting, QUOTING if "title" in layout.columns else QUOTING[1:])
     return build_dataset(
         layout.kind,
@@ -71,7 +60,7 @@ def load_table(path, layout: Layout, *, quoting, on_error, streaming, cache_dir,
 
 
 def read_table(files, names, errors: RowErrors, layout: Layout, quoting: str) -> Iterator[dict]:
-    """The rows of one table as `{column: text}`. In a column `id` no text may occur twice."""
+    """The rows of one table as `{column: text}`. Values of a column `id` must be unique."""
     (path,), (name,) = files, names
     start = peek(path, name)
     if start.startswith(PARQUET_MAGIC):
@@ -102,7 +91,7 @@ def _read_tsv(path, name, errors: RowErrors, layout: Layout, quoting: str) -> It
             positions = _usual_positions(width, f"`{name}`, line {number}", layout)
         fields = split_tsv(line, quoting)
         if len(fields) != width and quoting == "csv":
-            fields = line.split("\t")  # a field that starts with a quote, and another that ends with one
+            fields = line.split("\t")  # one field starts with a quote, and another ends with one
         if len(fields) != width:
             errors.bad(name, number, f"expected {width} columns as in the first line, got {len(fields)}")
             continue
@@ -110,7 +99,7 @@ def _read_tsv(path, name, errors: RowErrors, layout: Layout, quoting: str) -> It
 
 
 def _named_positions(first_row: list[str], place: str, layout: Layout) -> dict[str, int]:
-    """Where the first row says that the columns are; empty if it is no header."""
+    """`{column: position}` according to a header; empty if the first row is not one."""
     names = [field.strip().lower() for field in first_row]
     named = {
         column: names.index(alias)
@@ -174,7 +163,7 @@ def _read_parquet(path, name: str, errors: RowErrors, layout: Layout) -> Iterato
 def _rows(batch: pa.RecordBatch) -> Iterator[dict | UnicodeDecodeError]:
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:  # one row after the other, to find which
+    except UnicodeDecodeError:  # one row at a time, to find which
         for row in range(batch.num_rows):
             try:
                 yield from batch.slice(row, 1).to_pylist()
@@ -189,7 +178,7 @@ def _usable(rows, name: str, errors: RowErrors, layout: Layout) -> Iterator[tupl
         reason = None
         for column, value in values.items():
             if not isinstance(value, str):
-                reason = f"the {column} is a {type(value).__name__} and not text"
+                reason = f"the {column} is a {type(value).__name__}, not text"
                 break
             if column in required and not value.strip():
                 reason = f"it has no {column}"

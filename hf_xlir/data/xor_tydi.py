@@ -6,12 +6,12 @@ from pathlib import Path
 
 import datasets
 
-from .building import SPLITS, build_dataset, check_choice, download, official_file
+from ..utils.checks import check_choice
+from .building import SPLITS, build_dataset, download, official_file
 from .features import QUESTION_FEATURES
 from .ids import unique
-from .json_reading import read_json_objects
 from .parallel import load_parallel
-from .reading import RowErrors
+from .reading import RowErrors, is_list_of_texts, read_json_objects
 
 
 XOR_TYDI_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
@@ -53,15 +53,15 @@ def load_xor_tydi(
             The folder with the official file. By default it is downloaded from
             https://nlp.cs.washington.edu/xorqa.
         languages (`Sequence[str]`, *optional*):
-            Keep the questions in these of `ar`, `bn`, `fi`, `ja`, `ko`, `ru`, `te`; all by default.
+            Languages to keep, from `ar`, `bn`, `fi`, `ja`, `ko`, `ru`, `te`; all by default.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out bad rows, and logs how many and the first of them.
+            `"skip"` skips bad rows and logs their number and the first of them.
         cache_dir (`str`, *optional*):
-            Where the Arrow file and the download go.
+            Folder for the Arrow file and the download; by default the cache of `datasets`.
 
     Returns:
         `datasets.Dataset` of `id`, `question`, `answers` (`list[str]`; may be `["yes"]`, `["no"]` or, in the training
-        file, `["unknown"]`) and `lang`. The spaces that the training file puts into language codes (`" ar"`) are gone.
+        file, `["unknown"]`) and `lang`, without the spaces that the training file has in language codes (`" ar"`).
 
     Raises:
         FileNotFoundError: If `data_dir` does not have the file.
@@ -115,7 +115,7 @@ def _usable(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
             errors.bad(name, number, "it has no id")
         elif not isinstance(text, str) or not text.strip():
             errors.bad(name, number, "it has no question")
-        elif not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        elif not is_list_of_texts(answers):
             errors.bad(name, number, "`answers` is not a list of texts")
         elif language not in XOR_TYDI_LANGUAGES:
             errors.bad(name, number, f"`lang` is {language!r}, not one of {', '.join(XOR_TYDI_LANGUAGES)}")
@@ -130,19 +130,19 @@ def load_xor_translations(
     cache_dir: str | None = None,
 ) -> datasets.Dataset:
     r"""
-    Load XOR-TyDi's human translations of training questions into English: parallel text of the task's own domain.
+    Load XOR-TyDi's human translations of training questions into English: parallel text from the task's own domain.
 
     Args:
         language (`str`):
             One of `ar`, `bn`, `fi`, `ja`, `ko`, `ru`, `te`.
         data_dir (`str` or `os.PathLike`, *optional*):
-            The folder with `<language>-en.<language>` and `<language>-en.en`, or with a folder `translations` that has
-            them. By default the official archive is downloaded.
+            The folder with `<language>-en.<language>` and `<language>-en.en`, directly or in a folder `translations`.
+            By default the official archive is downloaded.
         on_error (`str`, *optional*, defaults to `"skip"`):
-            The published Arabic file lacks the translation of line 428, and that pair is left out. `"raise"` makes
-            such a line an error.
+            `"skip"` skips pairs with a blank line, such as line 428 of the published Arabic file, which has no
+            translation. `"raise"` makes such a line an error.
         cache_dir (`str`, *optional*):
-            Where the Arrow file and the download go.
+            Folder for the Arrow file and the download; by default the cache of `datasets`.
 
     Returns:
         `datasets.Dataset` of `source` (the question in `language`) and `target` (in English).
@@ -150,7 +150,7 @@ def load_xor_translations(
     Raises:
         FileNotFoundError: If `data_dir` does not have the files.
         ConnectionError: If they cannot be downloaded.
-        ValueError: If the language is unknown, or the files' lines do not correspond.
+        ValueError: If the language is unknown, or the files have different numbers of lines.
 
     Example:
     ```python

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from .building import check_choice, download, official_file
+from ..utils.checks import check_choice
+from .building import download, official_file
 from .features import JUDGED_QUESTION_FEATURES, PASSAGE_FEATURES
 
 
@@ -17,13 +18,13 @@ XQUAD_URL = "https://github.com/google-deepmind/xquad/raw/master"
 
 class XQuAD(NamedTuple):
     """
-    What [`load_xquad`] returns.
+    The passages and questions of [`load_xquad`].
 
     Attributes:
         passages (`datasets.Dataset`):
-            The paragraphs in the language: `id`, `title` (of the English article, whatever the language), `text`.
+            The paragraphs in the language: `id`, `title` (in English for all languages), `text`.
         questions (`datasets.Dataset`):
-            `id`, `question`, `answers` (in the language), `lang`, `passage_ids` (the one paragraph that answers it).
+            `id`, `question`, `answers` (in the language), `lang`, `passage_ids` (the paragraph that answers it).
     """
 
     passages: Dataset
@@ -32,10 +33,8 @@ class XQuAD(NamedTuple):
 
 def load_xquad(language: str, data_dir: str | os.PathLike | None = None, cache_dir: str | None = None) -> XQuAD:
     r"""
-    Load XQuAD (https://huggingface.co/papers/1910.11856) as a retrieval task: which paragraph answers a question.
-
-    Paragraphs and questions have the same ids in every language, so that the questions of one language can be asked of
-    the paragraphs of another.
+    Load XQuAD (https://huggingface.co/papers/1910.11856) as a retrieval task: find the paragraph that answers a
+    question. Ids are the same in all languages, so that questions in one language can search paragraphs in another.
 
     Args:
         language (`str`):
@@ -44,7 +43,7 @@ def load_xquad(language: str, data_dir: str | os.PathLike | None = None, cache_d
             The folder with `xquad.<language>.json`. By default the file is downloaded from
             https://github.com/google-deepmind/xquad.
         cache_dir (`str`, *optional*):
-            Where a download goes.
+            Folder for a download; by default the cache of `datasets`.
 
     Returns:
         [`XQuAD`]: 240 passages and 1,190 questions.

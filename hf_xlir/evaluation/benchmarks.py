@@ -7,16 +7,16 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers.utils import logging
 
-from ..data.building import check_choice, official_file
+from ..data.building import official_file
+from ..data.collection import PASSAGES, load_passages, load_queries
 from ..data.features import JUDGED_QUESTION_FEATURES, PASSAGE_FEATURES
 from ..data.mini_world import load_mini_world
 from ..data.natural_questions import load_natural_questions
-from ..data.passages import PASSAGES, load_passages
-from ..data.queries import load_queries
 from ..data.reading import RowErrors
 from ..data.tables import load_table
 from ..data.xor_tydi import load_xor_tydi
 from ..data.xquad import XQUAD_LANGUAGES, load_xquad
+from ..utils.checks import check_choice
 from .qrels import read_qrels, with_relevant
 
 

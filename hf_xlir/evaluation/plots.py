@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-from ..data.building import check_choice
+from ..utils.checks import check_choice
 
 
 FORMATS = (".png", ".svg")

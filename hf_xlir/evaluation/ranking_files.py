@@ -6,9 +6,9 @@ import os
 
 from transformers.utils import logging
 
-from ..data.building import check_choice, resolve_file
-from ..data.json_reading import read_json_objects
-from ..data.reading import RowErrors, peek, read_lines
+from ..data.building import resolve_file
+from ..data.reading import RowErrors, peek, read_json_objects, read_lines
+from ..utils.checks import check_choice
 from ..utils.files import write_text
 from .rankings import in_order, text_of_id
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..data.reader_collator import target_of
+from ..data.collators import target_of
 from ..models.fid_answers import ANSWER_LENGTH, answer_limit, generate_answers, scores_read
 from .answer_likelihood import answer_log_likelihoods
 from .answers import exact_match, f1_score

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.building import check_choice
+from ..utils.checks import check_choice
 
 
 METHODS = ("permutation", "t")

@@ -7,8 +7,7 @@ from collections import Counter
 from transformers.utils import logging
 
 from ..data.building import resolve_file
-from ..data.json_reading import read_json_objects
-from ..data.reading import RowErrors, decode, open_binary, whole_gzip
+from ..data.reading import RowErrors, decode, open_binary, read_json_objects, whole_gzip
 from ..utils.files import write_text
 from .rankings import by_query, ranked_ids, text_of_id
 from .texts import texts_by_id

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import regex
 
-from ..data.building import check_choice
+from ..utils.checks import check_choice
 from .passages import read_rows
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import load_from_disk
 from transformers.utils import CONFIG_NAME
 
-from ..data.passages import load_passages
+from ..data.collection import load_passages
 from ..index.bm25 import BM25Index
 from ..utils.storage import MANIFEST
 from .model_part import ModelPart

@@ -7,7 +7,7 @@ import numpy as np
 from torch.random import fork_rng
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from ..data.reader_collator import ReaderCollator
+from ..data.collators import ReaderCollator
 from ..evaluation.reader import ANSWER_LENGTH, answer_metrics, judge_answer, known_answers
 from ..models.configuration_fid_t5 import FiDT5Config
 from ..models.processing_fid_t5 import FiDT5Processor

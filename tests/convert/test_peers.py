@@ -16,7 +16,7 @@ import pytest
 
 from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor
 from hf_xlir.convert import convert_checkpoint
-from hf_xlir.data.xquad import load_xquad
+from hf_xlir.data import load_xquad
 from hf_xlir.index import LateInteractionIndex, embed_passages, embed_queries
 from hf_xlir.models.auto import load_retriever
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_xlir.data.collators import RetrieverCollator
+from hf_xlir.data import RetrieverCollator
 
 
 INF = float("inf")
@@ -153,17 +153,17 @@ def test_error_about_no_documents():
 
 def test_different_numbers_of_documents_are_for_reader_scores_alone():
     rows = [READER_ROWS[0], {**READER_ROWS[1], "negatives": ["A.", "B."], "reader_scores": [1.0, 2.0, 3.0]}]
-    with pytest.raises(ValueError, match="equally many negatives"):
+    with pytest.raises(ValueError, match="the same number of negatives"):
         RetrieverCollator(Processor())(rows)
 
 
 @pytest.mark.parametrize(
     ("second_row", "message"),
     [
-        ({"negatives": ["Here."]}, r"equally many negatives, got \[1, 2\]"),
-        ({"negatives": None}, r"equally many negatives, got \[0, 2\]"),
-        ({"teacher_scores": [1.0, 2.0]}, "in all rows, one number for each of the 3 documents"),
-        ({"teacher_scores": None}, "in all rows, one number"),
+        ({"negatives": ["Here."]}, r"the same number of negatives, got \[1, 2\]"),
+        ({"negatives": None}, r"the same number of negatives, got \[0, 2\]"),
+        ({"teacher_scores": [1.0, 2.0]}, "one number for each of the 3 documents"),
+        ({"teacher_scores": None}, "one number for each of the 3 documents"),
     ],
 )
 def test_errors_come_before_tokenization(second_row, message):

@@ -4,9 +4,8 @@ import tracemalloc
 
 import pytest
 
-from hf_xlir.data import json_reading
-from hf_xlir.data.json_reading import read_json_lists, read_json_objects
-from hf_xlir.data.reading import RowErrors
+from hf_xlir.data import reading
+from hf_xlir.data.reading import RowErrors, read_json_lists, read_json_objects
 
 
 def objects_of(path, on_error="raise"):
@@ -21,7 +20,7 @@ ROWS = [{"a": 1}, {"b": ["x", {"y": "] } , ["}]}, {"text": 'é🙂\\"\n' * 50}, 
 @pytest.mark.parametrize("ensure_ascii", [True, False])
 @pytest.mark.parametrize("block", [2, 3, 7, 64, 1 << 20])
 def test_arrays_are_read_item_by_item_at_any_block_size(write, monkeypatch, indent, ensure_ascii, block):
-    monkeypatch.setattr(json_reading, "BLOCK_BYTES", block)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", block)
     text = json.dumps(ROWS, indent=indent, ensure_ascii=ensure_ascii)
     objects, _ = objects_of(write("rows.json", f"\n {text}\n"))
     assert [row for _, row in objects] == ROWS
@@ -62,7 +61,7 @@ def test_arrays_may_be_empty(write):
         ('[{"a": 1},\n{"a": 2}', "line 2: the array does not end"),
         ('[{"a": 1},\n{"a": "2', "line 2: not JSON"),
         (b'[{"a": 1},\n{"a": "\xff"}]', "line 2: byte 0xff is not UTF-8"),
-        ('[{"a": 1}\n]\n\n[{"a": 2}]', "line 4: something follows the end of the array"),
+        ('[{"a": 1}\n]\n\n[{"a": 2}]', "line 4: text follows the end of the array"),
         ('[{"a": 1},\n{"a": ' + "9" * 5000 + "}]", "line 2: not readable .*digits"),
         ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", "line 2: not JSON .*digits"),
         ('{"a": 1}\n{"a": ' + "[" * 100_000 + "}", "line 2: not JSON"),

@@ -92,9 +92,9 @@ def test_bad_rows(write, task, row, reason):
 
 
 def test_choices_and_missing_files(tmp_path):
-    with pytest.raises(ValueError, match="`task` is 'short'. Choose one of 'open', 'dpr'"):
+    with pytest.raises(ValueError, match="`task` must be one of 'open', 'dpr', got 'short'"):
         load_natural_questions("short", "train")
-    with pytest.raises(ValueError, match="`split` is 'dev'"):
+    with pytest.raises(ValueError, match="`split` must be one of .*got 'dev'"):
         load_natural_questions("open", "dev")
     with pytest.raises(
         FileNotFoundError, match="`biencoder-nq-dev.json.gz` or `biencoder-nq-dev.json`. Download https"

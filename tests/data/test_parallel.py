@@ -68,7 +68,7 @@ def test_ragged_or_empty_columns_are_named(write):
 
 
 def test_one_plain_file_is_not_parallel_text(write):
-    with pytest.raises(ValueError, match="1 column.*pass the file of translations as `target_path`"):
+    with pytest.raises(ValueError, match="1 column.*pass it as `target_path`"):
         load_parallel(write("a.ko", "하나\n"))
 
 

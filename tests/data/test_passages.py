@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_xlir.data import PASSAGE_FEATURES, load_passages
-from hf_xlir.data.passages import PASSAGES as LAYOUT
+from hf_xlir.data.collection import PASSAGES as LAYOUT
 from hf_xlir.data.reading import RowErrors
 from hf_xlir.data.tables import read_table
 
@@ -154,8 +154,8 @@ def test_bad_rows_are_named_or_skipped(write, row, reason, streaming):
     [
         ({"text": "a"}, "it has no id"),
         ({"id": "9"}, "it has no text"),
-        ({"id": "9", "text": 7}, "the text is a int and not text"),
-        ({"id": True, "text": "a"}, "the id is a bool and not text"),
+        ({"id": "9", "text": 7}, "the text is a int, not text"),
+        ({"id": True, "text": "a"}, "the id is a bool, not text"),
         ({"id": "1", "text": "a"}, "the id `1` has occurred before"),
     ],
 )
@@ -166,7 +166,7 @@ def test_bad_json_rows_are_named(write, row, reason):
 
 
 def test_what_is_not_a_collection_is_named(write, tmp_path):
-    with pytest.raises(ValueError, match=r"line 1: expected `id` \(or _id.*perhaps `title`.*got 1 column"):
+    with pytest.raises(ValueError, match=r"line 1: expected `id` \(or _id.*optionally `title`.*got 1 column"):
         load_passages(write("a.txt", "just a text\n"))
     with pytest.raises(ValueError, match="empty.tsv` has no rows to load"):
         load_passages(write("empty.tsv", ""))
@@ -178,9 +178,9 @@ def test_what_is_not_a_collection_is_named(write, tmp_path):
         load_passages("absent.tsv", streaming=True)
     with pytest.raises(FileNotFoundError, match="is a folder"):
         load_passages(tmp_path)
-    with pytest.raises(ValueError, match="`quoting` is 'none'. Choose one of 'auto', 'csv', 'raw'"):
+    with pytest.raises(ValueError, match="`quoting` must be one of .auto., .csv., .raw., got .none."):
         load_passages("absent.tsv", quoting="none")
-    with pytest.raises(ValueError, match="`on_error` is 'warn'"):
+    with pytest.raises(ValueError, match="`on_error` must be one of .raise., .skip., got .warn."):
         load_passages("absent.tsv", on_error="warn")
 
 

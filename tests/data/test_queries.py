@@ -39,7 +39,7 @@ def test_quoted_queries(write):
     path = write("queries.tsv", '1\t"say ""x"""\n2\t"y\n')
     assert load_queries(path)["question"][:] == ['"say ""x"""', '"y']
     assert load_queries(path, quoting="csv")["question"][:] == ['say "x"', '"y']
-    with pytest.raises(ValueError, match="`quoting` is 'auto'. Choose one of 'csv', 'raw'"):
+    with pytest.raises(ValueError, match="`quoting` must be one of .csv., .raw., got .auto."):
         load_queries(path, quoting="auto")
 
 
@@ -56,8 +56,8 @@ def test_quoted_queries(write):
         ("1\ta\n \tb\n", "line 2: it has no id"),
         ("1\ta\n2\t\n", "line 2: it has no question"),
         ('{"id": "1"}', "line 1: it has no question"),
-        ('{"id": 1.5, "text": "a"}', "line 1: the id is a float and not text"),
-        ('{"id": true, "text": "a"}', "line 1: the id is a bool and not text"),
+        ('{"id": 1.5, "text": "a"}', "line 1: the id is a float, not text"),
+        ('{"id": true, "text": "a"}', "line 1: the id is a bool, not text"),
     ],
 )
 def test_what_is_no_file_of_queries_is_named(write, content, message):

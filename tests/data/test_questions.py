@@ -35,7 +35,7 @@ def test_gold_passages_that_no_question_has(write):
     ("change", "reason"),
     [
         ({"question": " "}, "it has no question"),
-        ({"lang": 3}, "`lang` is no text: 3"),
+        ({"lang": 3}, "`lang` is not text: 3"),
         ({"answers": "a"}, "`answers` is not a list of texts"),
         ({"passage_ids": [1]}, "`passage_ids` is not a list of texts"),
         ({"id": "7"}, "the id `7` has occurred before"),

@@ -5,8 +5,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from hf_xlir.data import load_reader_examples
-from hf_xlir.data.ranked_examples import write_ranked_examples
+from hf_xlir.data import load_reader_examples, write_ranked_examples
 
 
 PASSAGES = Dataset.from_dict({"id": ["a", "b", "c"], "title": ["A", None, "C"], "text": ["one", "two", "three"]})
@@ -41,7 +40,7 @@ def test_mistakes_leave_the_file_alone(tmp_path):
     path.write_text("before")
     with pytest.raises(ValueError, match=r"1 questions have no ranking, such as \['2'\]"):
         write_ranked_examples(path, QUESTIONS, PASSAGES, {"1": ["a"]})
-    with pytest.raises(ValueError, match=r"of the question `2` has no passages: \['x'\]"):
+    with pytest.raises(ValueError, match=r"of question `2` names unknown passages: \['x'\]"):
         write_ranked_examples(path, QUESTIONS, PASSAGES, {"1": ["a"], "2": ["x"]})
     assert path.read_text() == "before"
 

@@ -4,7 +4,7 @@ import torch
 from fid_tiny import make_tokenizer
 
 from hf_xlir import FiDT5Processor
-from hf_xlir.data.reader_collator import ReaderCollator
+from hf_xlir.data import ReaderCollator
 
 
 PROCESSOR = FiDT5Processor(make_tokenizer(), n_context=2)

@@ -57,7 +57,7 @@ def test_many_examples_keep_their_order(write):
     [
         ({"question": ""}, "it has no question"),
         ({"question": "\ufeff "}, "it has no question"),
-        ({"question": "q", "lang": 3}, "`lang` is no text: 3"),
+        ({"question": "q", "lang": 3}, "`lang` is not text: 3"),
         ({"question": "q", "id": [1]}, r"`id` is neither a text nor a whole number: \[1\]"),
         ({"question": "q", "id": True}, "`id` is neither a text nor a whole number: True"),
         ({"question": "q", "id": 1.0}, "`id` is neither a text nor a whole number: 1.0"),
@@ -74,7 +74,7 @@ def test_many_examples_keep_their_order(write):
         ({"question": "q", "ctxs": [{"text": "a"}, {"text": " \u200b"}]}, "entry 2 of `ctxs` has an empty `text`"),
         (
             {"question": "q", "ctxs": [{"text": "a", "score": "high"}]},
-            "entry 1 of `ctxs` has the score 'high', no number of float32",
+            "entry 1 of `ctxs` has the score 'high', not a float32 number",
         ),
         ({"question": "q", "ctxs": [{"text": "a", "score": True}]}, "entry 1 of `ctxs` has the score True"),
         ({"question": "q", "ctxs": [{"text": "a", "score": [1]}]}, r"entry 1 of `ctxs` has the score \[1\]"),

@@ -49,7 +49,7 @@ def test_gzip_is_recognised_by_content_and_must_be_complete(write):
 
 
 def test_on_error_has_two_values():
-    with pytest.raises(ValueError, match="`on_error` is 'ignore'. Pass one of 'raise', 'skip'"):
+    with pytest.raises(ValueError, match="`on_error` must be one of .raise., .skip., got .ignore."):
         RowErrors("ignore")
 
 

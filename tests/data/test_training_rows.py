@@ -6,8 +6,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from hf_xlir.data import TRAINING_ROW_FEATURES, load_training_rows
-from hf_xlir.data.collators import RetrieverCollator
+from hf_xlir.data import TRAINING_ROW_FEATURES, RetrieverCollator, load_training_rows
 
 
 FULL = {
@@ -67,7 +66,7 @@ def test_the_first_negatives(write):
     assert loaded["id"][:] == ["q1", "7"]
     with pytest.raises(ValueError, match=r"line 2: it has 2 negative\(s\) instead of 3"):
         load_training_rows(path, num_negatives=3)
-    with pytest.raises(ValueError, match="`num_negatives` is 0"):
+    with pytest.raises(ValueError, match="`num_negatives` must be a positive integer, got 0"):
         load_training_rows(path, num_negatives=0)
 
 
@@ -75,21 +74,21 @@ def test_the_first_negatives(write):
     ("change", "reason"),
     [
         ({"query": None}, "it has no `query`"),
-        ({"query": " "}, "`query` is no text: ' '"),
+        ({"query": " "}, "`query` is not text: ' '"),
         ({"lang": None}, "it has no `lang`, unlike the first row"),
-        ({"lang": 3}, "`lang` is no text: 3"),
-        ({"teacher_query": ["q"]}, "`teacher_query` is no text"),
+        ({"lang": 3}, "`lang` is not text: 3"),
+        ({"teacher_query": ["q"]}, "`teacher_query` is not text"),
         ({"positive": None}, "its positive is neither a text nor an object with a `text`: None"),
         ({"positive": {"title": "T"}}, "its positive is neither a text"),
-        ({"positive": {"title": 1, "text": "t"}}, "the title of its positive is no text: 1"),
+        ({"positive": {"title": 1, "text": "t"}}, "the title of its positive is not text: 1"),
         ({"negatives": "n"}, "`negatives` is not a list of documents"),
         ({"negatives": ["n", "", "m"]}, "its negative is neither a text"),
         (
             {"teacher_scores": [1, 2, 3]},
-            r"`teacher_scores` is no list of 4 numbers, one for each document: \[1, 2, 3\]",
+            r"`teacher_scores` must be a list of 4 numbers, one per document, got \[1, 2, 3\]",
         ),
-        ({"teacher_scores": [1, 2, 3, True]}, "`teacher_scores` is no list of 4 numbers"),
-        ({"teacher_scores": [1, 2, 3, float("inf")]}, "`teacher_scores` is no list of 4 numbers"),
+        ({"teacher_scores": [1, 2, 3, True]}, "`teacher_scores` must be a list of 4 numbers"),
+        ({"teacher_scores": [1, 2, 3, float("inf")]}, "`teacher_scores` must be a list of 4 numbers"),
         ({"teacher_scores": [1, 2, 3, 10**400]}, "too large"),
     ],
 )

@@ -387,5 +387,5 @@ def test_a_download_that_broke_off_is_named(write, name, streaming):
 
 
 def test_rows_that_are_all_bad_are_an_error(write):
-    with pytest.raises(ValueError, match="has no rows to load: it is empty, or every row was left out"):
+    with pytest.raises(ValueError, match="has no rows to load: it is empty, or every row was skipped"):
         load_queries(write("rows.tsv", b"1\t\xff\n"), on_error="skip")

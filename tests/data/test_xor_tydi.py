@@ -35,9 +35,9 @@ def test_test_questions_have_no_answers(write, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("retrieval", "train"), "`task` is 'retrieval'. Choose one of 'retrieve', 'full'"),
-        (("retrieve", "dev"), "`split` is 'dev'. Choose one of 'train', 'validation', 'test'"),
-        (("full", "train", None, ["ar", "en"]), "`languages` is 'en'. Choose one of 'ar', 'bn'"),
+        (("retrieval", "train"), "`task` must be one of 'retrieve', 'full', got 'retrieval'"),
+        (("retrieve", "dev"), "`split` must be one of 'train', 'validation', 'test', got 'dev'"),
+        (("full", "train", None, ["ar", "en"]), "`languages` must be one of 'ar', 'bn'.*got 'en'"),
         (("full", "train", None, "ar"), r"`languages` is the string 'ar'. Pass a list, such as \['ar'\]"),
         (("full", "train", None, []), "`languages` is empty"),
     ],
@@ -81,7 +81,7 @@ def test_translations_leave_out_pairs_without_translation(write, tmp_path):
     assert load_xor_translations("ko", tmp_path).to_list() == [{"source": "하나", "target": "one"}]
     with pytest.raises(ValueError, match="ko-en.en`, line 2: the line is blank"):
         load_xor_translations("ko", tmp_path, on_error="raise")
-    with pytest.raises(ValueError, match="`language` is 'en'"):
+    with pytest.raises(ValueError, match="`language` must be one of"):
         load_xor_translations("en", tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_mini_world():
     assert benchmark.answers[first["id"]] == first["answers"]
     validation = load_benchmark("mini-world", languages=["fi"], split="validation")
     assert not set(validation.relevance) & set(benchmark.relevance)
-    with pytest.raises(ValueError, match="`split` is 'dev'. Choose one of 'train', 'validation', 'test'"):
+    with pytest.raises(ValueError, match="`split` must be one of 'train', 'validation', 'test', got 'dev'"):
         load_benchmark("mini-world", languages=["fi"], split="dev")
 
 
@@ -172,7 +172,7 @@ def test_a_folder(folder, cache):
     assert benchmark.answers is None and benchmark.groups is None
     dev = load_benchmark(str(folder), split="dev", cache_dir=cache)
     assert dev.relevance == {"q0": {"d2": 1}} and dev.questions["id"][:] == ["q0"]
-    with pytest.raises(ValueError, match="`split` is 'train'. Choose one of 'dev', 'test'"):
+    with pytest.raises(ValueError, match="`split` must be one of 'dev', 'test', got 'train'"):
         load_benchmark(folder, split="train", cache_dir=cache)
 
 
@@ -201,7 +201,7 @@ def test_copies_and_hidden_files_are_no_judgements(tmp_path, cache):
     ):
         (tmp_path / "qrels" / name).write_text(row + "\n")
     assert load_benchmark(tmp_path, cache_dir=cache).relevance == {"q": {"d": 1}}
-    with pytest.raises(ValueError, match="`split` is 'dev'. Choose one of 'test'"):
+    with pytest.raises(ValueError, match="`split` must be one of 'test', got 'dev'"):
         load_benchmark(tmp_path, split="dev", cache_dir=cache)
     (tmp_path / "qrels" / "test.tsv.gz").write_bytes(gzip.compress(b"q\te\t1\n"))
     assert load_benchmark(tmp_path, cache_dir=cache).relevance == {"q": {"d": 1}}  # the unpacked one

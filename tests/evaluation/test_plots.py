@@ -94,9 +94,9 @@ def test_suffixes_in_capitals(tmp_path, plot):
 
 
 def test_errors(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="the suffix of `path`` is '.pdf'. Choose one of '.png', '.svg'"):
+    with pytest.raises(ValueError, match="the suffix of `path`` must be one of '.png', '.svg', got '.pdf'"):
         plot_by_language(REPORT, tmp_path / "bars.pdf")
-    with pytest.raises(ValueError, match="the suffix of `path`` is ''. Choose one of '.png', '.svg'"):
+    with pytest.raises(ValueError, match="the suffix of `path`` must be one of '.png', '.svg', got ''"):
         plot_recall_curve(REPORT, tmp_path / "chart")
     with pytest.raises(ValueError, match="No system has the measure 'P@5'"):
         plot_by_language(REPORT, tmp_path / "bars.svg", "P@5")

@@ -140,7 +140,7 @@ def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
 @pytest.mark.parametrize(
     ("ranked", "format", "message"),
     [
-        ({"q": ["a"]}, "csv", "`format` is 'csv'. Choose one of 'trec', 'colbert', 'jsonl'"),
+        ({"q": ["a"]}, "csv", "`format` must be one of 'trec', 'colbert', 'jsonl', got 'csv'"),
         ({}, "jsonl", "`rankings` has nothing that a file in the format 'jsonl' could hold"),
         ({"q": []}, "trec", "`rankings` has nothing that a file in the format 'trec' could hold"),
         ({"q": ["a b"]}, "trec", "query 'q' has the id 'a b', with white space"),
@@ -208,5 +208,5 @@ def test_errors(write, tmp_path):
         load_ranking(write(""))
     with pytest.raises(FileNotFoundError):
         load_ranking(tmp_path / "absent.tsv")
-    with pytest.raises(ValueError, match="`on_error` is 'ignore'"):
+    with pytest.raises(ValueError, match="`on_error` must be one of .*got 'ignore'"):
         load_ranking(write(TREC), on_error="ignore")

@@ -93,7 +93,7 @@ def test_a_splitter_that_has_a_name_is_saved(tmp_path):
     assert BM25Index.build(passages, progress=False).search("伏尔加河在哪里").indices.tolist() == []
     with pytest.raises(ValueError, match="with no `tokenize` of its own: leave it out"):
         BM25Index.load(tmp_path, tokenize=bigrams)
-    with pytest.raises(ValueError, match="`tokenize` is 'pieces'. Choose one of 'words', 'bigrams'"):
+    with pytest.raises(ValueError, match="`tokenize` must be one of 'words', 'bigrams', got 'pieces'"):
         BM25Index.build(passages, tokenize="pieces")
     # One that was saved before splitters had names counts words
     manifest = json.loads((tmp_path / MANIFEST).read_text())

@@ -67,5 +67,5 @@ def test_a_fifth_is_enough():
 
 def test_names_and_functions():
     assert splitter() is words and splitter("bigrams") is bigrams and splitter(str.split) == str.split
-    with pytest.raises(ValueError, match="Choose one of 'words', 'bigrams'"):
+    with pytest.raises(ValueError, match="must be one of 'words', 'bigrams'"):
         splitter("trigrams")

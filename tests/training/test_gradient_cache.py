@@ -7,7 +7,7 @@ import torch
 from two_processes import CASES, make_arguments, make_retriever, make_rows, make_tokenizer, train
 
 from hf_xlir import RetrieverTrainer
-from hf_xlir.data.collators import RetrieverCollator
+from hf_xlir.data import RetrieverCollator
 from hf_xlir.models.modeling_retriever import RetrieverOutput
 from hf_xlir.training import InBatchNCE
 from hf_xlir.training.gradient_cache import cached_backward, encode_in_chunks

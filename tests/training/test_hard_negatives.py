@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_xlir.data.collators import RetrieverCollator
+from hf_xlir.data import RetrieverCollator
 from hf_xlir.evaluation import RankedPassages
 from hf_xlir.training import hard_negatives
 from hf_xlir.training.hard_negatives import choose_hard_negatives, mine_hard_negatives

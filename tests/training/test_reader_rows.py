@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from hf_xlir.data.features import READER_EXAMPLE_FEATURES
+from hf_xlir.data import READER_EXAMPLE_FEATURES
 from hf_xlir.training.reader_rows import answer_rows
 
 

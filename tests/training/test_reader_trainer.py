@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from hf_xlir import FiDT5Processor
-from hf_xlir.data.features import READER_EXAMPLE_FEATURES
+from hf_xlir.data import READER_EXAMPLE_FEATURES
 from hf_xlir.evaluation.reader import read_answers
 from hf_xlir.models.auto import load_reader
 from hf_xlir.training.reader_rows import answer_rows
