@@ -47,8 +47,8 @@ from hf_xlir.evaluation.xor_tokenizers import passage_tokenizer
 from hf_xlir.index.bm25_words import TOKENIZERS, tokenizer_for
 from hf_xlir.index.fusion import FUSION_METHODS, check_fusion
 from hf_xlir.models.auto import load_retriever
+from hf_xlir.training import rank_passages_together
 from hf_xlir.training.recipes import check_files
-from hf_xlir.training.shared_ranking import rank_passages_together
 
 
 def main(argv=None):

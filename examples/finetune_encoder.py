@@ -51,8 +51,7 @@ from hf_xlir.data import load_training_rows
 from hf_xlir.evaluation.accuracy import Accuracy
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.models.configuration_retriever import RetrieverConfig
-from hf_xlir.training.checkpoints import WholeCheckpointsMixin
-from hf_xlir.training.losses import listwise_cross_entropy_loss
+from hf_xlir.training import WholeCheckpointsMixin, listwise_cross_entropy_loss
 from hf_xlir.training.recipes import check_files, check_given, parse_recipe
 from hf_xlir.training.runs import train_and_save
 from hf_xlir.training.smoke import prepare_smoke

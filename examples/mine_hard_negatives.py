@@ -26,8 +26,7 @@ from transformers import AutoModel, AutoProcessor
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_mini_world, load_passages, load_questions
 from hf_xlir.evaluation import load_ranking, rank_by_bm25
-from hf_xlir.training.hard_negatives import mine_hard_negatives
-from hf_xlir.training.shared_ranking import rank_passages_together
+from hf_xlir.training import mine_hard_negatives, rank_passages_together
 
 
 def main():

@@ -60,7 +60,7 @@ from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.models.late_interaction import maxsim_matches
-from hf_xlir.training.hard_negatives import mine_hard_negatives
+from hf_xlir.training import mine_hard_negatives
 from hf_xlir.training.mimetic_init import mimetic_init_
 
 

@@ -27,8 +27,8 @@ from hf_xlir.data import load_passages, load_questions, write_ranked_examples
 from hf_xlir.evaluation import answer_recall_at_k, has_answer, success_at_k
 from hf_xlir.evaluation.rankings import RankedPassages
 from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
+from hf_xlir.training import rank_passages_together
 from hf_xlir.training.recipes import check_files
-from hf_xlir.training.shared_ranking import rank_passages_together
 from hf_xlir.utils.files import write_text
 
 

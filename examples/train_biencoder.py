@@ -35,8 +35,7 @@ from hf_xlir.data import (
     load_training_rows,
 )
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.epoch_rows import dpr_rows, reader_rows
-from hf_xlir.training.hard_negative_refresh import HardNegativeRefresh
+from hf_xlir.training import HardNegativeRefresh, dpr_rows, reader_rows
 from hf_xlir.training.recipes import check_files, check_given, parse_recipe
 from hf_xlir.training.runs import EvaluationArguments, train_and_save
 from hf_xlir.training.smoke import prepare_smoke

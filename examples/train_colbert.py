@@ -24,7 +24,7 @@ from transformers import set_seed
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_reader_examples, load_triples
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.epoch_rows import reader_rows
+from hf_xlir.training import reader_rows
 from hf_xlir.training.recipes import check_files, check_given, parse_recipe
 from hf_xlir.training.runs import EvaluationArguments, train_and_save
 from hf_xlir.training.smoke import prepare_smoke

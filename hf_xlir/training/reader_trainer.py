@@ -32,7 +32,7 @@ class ReaderTrainingArguments(PublishableArguments, Seq2SeqTrainingArguments):
 
     Example:
     ```python
-    >>> from hf_xlir.training.reader_trainer import ReaderTrainingArguments
+    >>> from hf_xlir.training import ReaderTrainingArguments
 
     >>> args = ReaderTrainingArguments(
     ...     "out", eval_strategy="steps", eval_steps=500, load_best_model_at_end=True, use_cpu=True
@@ -83,8 +83,7 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
 
     Example:
     ```python
-    >>> from hf_xlir.training.reader_rows import answer_rows
-    >>> from hf_xlir.training.reader_trainer import ReaderTrainer, ReaderTrainingArguments
+    >>> from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments
 
     >>> rows = answer_rows(load_reader_examples("train.json", require_answers=True))  # doctest: +SKIP
     >>> trainer = ReaderTrainer(model, args, processor, train_dataset=rows, callbacks=[rows])  # doctest: +SKIP

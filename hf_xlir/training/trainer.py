@@ -1,10 +1,12 @@
 """The Trainer for retrievers: contrastive learning and distillation."""
 
+import time
 from contextlib import nullcontext
 from functools import partial
 
 import torch
-from transformers import Trainer
+from datasets import Dataset, IterableDataset
+from transformers import Trainer, TrainerCallback
 
 from ..data.collators import RetrieverCollator
 from ..models.pairing import check_processor
@@ -16,9 +18,7 @@ from .losses import floating
 from .objectives import make_objective
 from .publishing import PublishingMixin
 from .retrieval_evaluation import RetrievalEvaluationMixin, check_evaluation_arguments
-from .trainer_checks import check_batch, check_columns, check_models, check_terms
 from .training_facts import name_of
-from .training_log import TrainingLog
 
 
 class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, PublishingMixin, Trainer):
@@ -101,7 +101,7 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
             teacher_processor = teacher_processor or processing_class
             check_processor(teacher_processor, teacher)
         self.objective = make_objective(args.objective if objective is None else objective, args.given_settings())
-        check_models(self.objective, model, teacher)
+        _check_models(self.objective, model, teacher)
         _settle_unused_parameters(args, self.objective)
         check_evaluation_arguments(args, eval_dataset, eval_passages, kwargs.get("compute_metrics"))
         self.objective.prepare(processing_class, teacher_processor)
@@ -113,9 +113,9 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
                 with_teacher_documents=self.objective.teacher_encodes_documents,
                 with_reader_scores="reader_scores" in self.objective.columns,
             )
-            check_columns(kwargs.get("train_dataset"), "train_dataset", self.objective, teacher)
+            _check_columns(kwargs.get("train_dataset"), "train_dataset", self.objective, teacher)
             if eval_passages is None:
-                check_columns(eval_dataset, "eval_dataset", self.objective, teacher)
+                _check_columns(eval_dataset, "eval_dataset", self.objective, teacher)
         for name in processing_class.settings:
             setattr(model.config, name, getattr(processing_class, name))
         super().__init__(
@@ -199,8 +199,8 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
 
     def _loss(self, outputs, inputs, num_items=None):
         """The loss of a batch's embeddings, as a part of a step with `num_items` rows or tokens of each kind."""
-        check_batch(self.objective, inputs)
-        terms = check_terms(self.objective, self.objective({**outputs, **self._teach(inputs)}, inputs))
+        _check_batch(self.objective, inputs)
+        terms = _check_terms(self.objective, self.objective({**outputs, **self._teach(inputs)}, inputs))
         if num_items is not None:
             # A mean of this batch; the Trainer averages over batches, DistributedDataParallel over processes
             num_parts = self.current_gradient_accumulation_steps * world_size()
@@ -233,6 +233,140 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         return outputs
 
 
+class TrainingLog(TrainerCallback):
+    """
+    Sums up what [`RetrieverTrainer`] logs: the loss's terms, the scores' margin, and samples a second.
+
+    Sums stay on the device until the Trainer logs; no step waits for a number. The clock stands still while the
+    Trainer evaluates or saves.
+    """
+
+    def __init__(self):
+        self._clear()
+
+    def add(self, values, num_samples):
+        """
+        Add a batch.
+
+        Args:
+            values (`dict[str, torch.FloatTensor]`):
+                Scalars, under the same names in each batch.
+            num_samples (`int`):
+                Rows of this process.
+        """
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        self._batches += 1
+        self._samples += num_samples
+
+    def pop(self):
+        """
+        The means since the last call, over batches and processes, which all have to call this, and
+        `samples_per_second` of all processes.
+
+        Returns:
+            `dict[str, float]`: Empty if there was no batch.
+        """
+        if self._batches == 0:
+            return {}
+        names = sorted(self._sums)
+        logs = {"samples_per_second": round(self._samples * world_size() / max(self._seconds, 1e-9), 3)}
+        if names:
+            means = torch.stack([self._sums[name] for name in names]) / self._batches
+            logs |= zip(names, (sum_over_processes(means) / world_size()).tolist(), strict=True)
+        self._clear()
+        return logs
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start the clock."""
+        self._clear()
+        self._mark = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Count the time since the last step's end, waiting for data included."""
+        now = time.perf_counter()
+        self._seconds += now - self._mark
+        self._mark = now
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Leave out the time since the last step's end."""
+        self._mark = time.perf_counter()
+
+    on_save = on_evaluate
+
+    def _clear(self):
+        self._sums, self._batches, self._samples, self._seconds = {}, 0, 0, 0.0
+
+
+def _check_models(objective, model, teacher):
+    """Raise unless the models are what the objective needs."""
+    if teacher is None and objective.needs_teacher:
+        raise ValueError(f"`objective={objective!r}` needs a `teacher`.")
+    if teacher is model:
+        raise ValueError("`teacher` and `model` are one object: give the teacher weights of its own.")
+    kind, vectors = model.config.model_type, _vectors_of(model)
+    if objective.vectors not in (None, vectors):
+        raise ValueError(
+            f"`objective={objective!r}` needs a model that returns {objective.vectors!r}, got {kind!r}, which returns "
+            f"{vectors!r}."
+        )
+    if teacher is None or not objective.compares_vectors:
+        return
+    shapes = [
+        (config.model_type, config.embedding_dim or config.encoder_config.hidden_size)
+        for config in (model.config, teacher.config)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`objective={objective!r}` needs a student of the teacher's family and embedding size, got {shapes[0]} "
+            f"for a teacher with {shapes[1]}."
+        )
+
+
+def _check_columns(dataset, name, objective, teacher):
+    """Raise if a dataset lacks a column that the objective declares, as far as it tells its columns."""
+    row = dataset[0] if isinstance(dataset, list | Dataset) and len(dataset) else None
+    if row is not None:
+        columns = [column for column, value in row.items() if value is not None and value != []]
+    else:
+        columns = dataset.column_names if isinstance(dataset, Dataset | IterableDataset) else None
+    if columns is None:
+        return
+    found = set(columns)
+    if "negative" in found:
+        found.add("negatives")
+    if "documents" in found:
+        found |= {"positive", "negatives"} if row is None or len(row["documents"]) > 1 else {"positive"}
+    needed = [*objective.columns, *(objective.stored_columns if teacher is None else ())]
+    missing = [column for column in needed if column not in found]
+    if missing:
+        hint = " Or give a `teacher`." if set(missing) <= set(objective.stored_columns) else ""
+        raise ValueError(f"`{name}` lacks {missing}, which `objective={objective!r}` needs; it has {columns}.{hint}")
+
+
+def _check_batch(objective, batch):
+    """Raise if an objective of negatives gets a batch without."""
+    keys = batch.get("document_keys")
+    if "negatives" in objective.columns and keys is not None and len(keys) == len(batch["queries"]["input_ids"]):
+        raise ValueError(
+            f"`objective={objective!r}` needs rows with at least one negative, got a batch of one document per query."
+        )
+
+
+def _check_terms(objective, terms):
+    """A copy of an objective's terms, which must be scalars by name."""
+    if not isinstance(terms, dict) or not terms or any(torch.numel(term) != 1 for term in terms.values()):
+        shapes = terms
+        if isinstance(terms, dict):
+            shapes = {name: tuple(term.shape) for name, term in terms.items()}
+        raise ValueError(f"`{type(objective).__name__}` must return scalars by name, got {shapes}.")
+    return dict(terms)
+
+
+def _vectors_of(model):
+    return "token_vectors" if model.config.model_type == "colbert_xlmr" else "vectors"
+
+
 def _settle_unused_parameters(args, objective):
     """DistributedDataParallel cannot look for unused parameters through two forward passes."""
     if objective.encodes_documents and args.ddp_find_unused_parameters:
@@ -248,4 +382,4 @@ def _student_texts(inputs):
     return {kind: inputs[kind] for kind in ("queries", "documents") if kind in inputs}
 
 
-__all__ = ["RetrieverTrainer"]
+__all__ = ["RetrieverTrainer", "TrainingLog"]

@@ -11,7 +11,7 @@ from datasets import Dataset
 from hf_xlir import BiEncoderProcessor, RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_mini_world, load_training_rows
 from hf_xlir.evaluation import rank_by_bm25, rank_passages
-from hf_xlir.training.hard_negatives import mine_hard_negatives
+from hf_xlir.training import mine_hard_negatives
 
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "mine_hard_negatives.py"

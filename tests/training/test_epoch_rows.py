@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 
 from hf_xlir.data import READER_EXAMPLE_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
-from hf_xlir.training import epoch_rows
-from hf_xlir.training.epoch_rows import EpochRows, dpr_rows, reader_rows
+from hf_xlir.training import rows as rows_module
+from hf_xlir.training.rows import EpochRows, dpr_rows, reader_rows
 
 
 def passages(*texts):
@@ -38,8 +38,8 @@ EXAMPLES = Dataset.from_list(
 @pytest.fixture
 def log(monkeypatch):
     lines = []
-    monkeypatch.setattr(epoch_rows, "logger", logging.Logger("test"))
-    monkeypatch.setattr(epoch_rows.logger, "warning", lines.append)
+    monkeypatch.setattr(rows_module, "logger", logging.Logger("test"))
+    monkeypatch.setattr(rows_module.logger, "warning", lines.append)
     return lines
 
 
@@ -100,7 +100,7 @@ def test_a_row_of_a_reader():
 
 def test_questions_without_a_score_are_left_out(log, monkeypatch):
     """They are found before training begins, wherever they are."""
-    monkeypatch.setattr(epoch_rows, "RECORDS_PER_READ", 2)
+    monkeypatch.setattr(rows_module, "RECORDS_PER_READ", 2)
     scores = {"a": [None, 1.0], "none": [None, None], "b": [0.0], "empty": [], "c": [None, None, 2.0], "d": [3.0]}
     examples = Dataset.from_list(
         [
@@ -140,7 +140,7 @@ def test_what_cannot_be():
 
 
 def test_lists_are_counted_in_order_whatever_the_dataset(monkeypatch):
-    monkeypatch.setattr(epoch_rows, "RECORDS_PER_READ", 2)
+    monkeypatch.setattr(rows_module, "RECORDS_PER_READ", 2)
     reordered = EXAMPLES.select([3, 0, 2, 4, 1])
     rows = at_epoch(dpr_rows(reordered), 0)
     assert [row["query"] for row in rows.__getitems__([0, 1, 2])] == ["other", "many", "two"]

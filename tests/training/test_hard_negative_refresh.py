@@ -12,8 +12,7 @@ from two_processes import make_arguments, make_retriever, make_tokenizer
 from hf_xlir import RetrieverTrainer
 from hf_xlir.evaluation import rank_passages
 from hf_xlir.training.checkpoints import last_whole_checkpoint
-from hf_xlir.training.hard_negative_refresh import STATE, HardNegativeRefresh
-from hf_xlir.training.hard_negatives import mine_hard_negatives
+from hf_xlir.training.hard_negatives import STATE, HardNegativeRefresh, mine_hard_negatives
 
 
 RUN = {

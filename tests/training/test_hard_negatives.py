@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hf_xlir.data import RetrieverCollator
 from hf_xlir.evaluation import RankedPassages
 from hf_xlir.training import hard_negatives
-from hf_xlir.training.hard_negatives import choose_hard_negatives, mine_hard_negatives
-from hf_xlir.training.negative_choice import NegativeChoice
+from hf_xlir.training.hard_negatives import NegativeChoice, choose_hard_negatives, mine_hard_negatives
 
 
 TEXTS = {

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from hf_xlir.data import READER_EXAMPLE_FEATURES
-from hf_xlir.training.reader_rows import answer_rows
+from hf_xlir.training.rows import answer_rows
 
 
 CTXS = [{"id": "1", "title": "T", "text": "a", "score": 1.0}]

@@ -13,8 +13,8 @@ from hf_xlir import FiDT5Processor
 from hf_xlir.data import READER_EXAMPLE_FEATURES
 from hf_xlir.evaluation.reader import read_answers
 from hf_xlir.models.auto import load_reader
-from hf_xlir.training.reader_rows import answer_rows
 from hf_xlir.training.reader_trainer import ReaderTrainer, ReaderTrainingArguments
+from hf_xlir.training.rows import answer_rows
 from hf_xlir.training.runs import train_and_save
 
 

@@ -214,7 +214,7 @@ def change(**values):
             {"eval_dataset": {"fi": make_questions()}, "metric_for_best_model": "ja_recall@5"},
             r"\['recall@1', .*'fi_recall@1'",
         ),
-        ({"eval_k": 0}, "`eval_k` must be at least 1"),
+        ({"eval_k": 0}, "`eval_k`"),
     ],
 )
 def test_errors_before_training(make_trainer, arguments, message):

@@ -6,8 +6,8 @@ from transformers import TrainerCallback
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import RetrieverTrainer
-from hf_xlir.training import training_log
-from hf_xlir.training.training_log import TrainingLog
+from hf_xlir.training import trainer as trainer_module
+from hf_xlir.training.trainer import TrainingLog
 
 
 class Reporter(TrainerCallback):
@@ -93,7 +93,7 @@ def test_evaluation_adds_nothing(train):
 
 def test_clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(training_log.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: now[0])
     log = TrainingLog()
     assert log.pop() == {}
 

@@ -18,8 +18,8 @@ from two_processes import WORDS, make_arguments, make_retriever, make_tokenizer
 
 from hf_xlir import RetrieverTrainer
 from hf_xlir.training.checkpoints import find_damage
-from hf_xlir.training.hard_negative_refresh import HardNegativeRefresh
-from hf_xlir.training.shared_ranking import rank_passages_together
+from hf_xlir.training.hard_negatives import HardNegativeRefresh
+from hf_xlir.training.retrieval_evaluation import rank_passages_together
 
 
 FAMILIES = ("colbert", "biencoder")
