@@ -15,7 +15,8 @@ from ..data.building import blocks, download, resolve_file
 from ..data.reader_examples import read_reader_rows
 from ..data.reading import BLOCK_BYTES, RowErrors
 from ..utils.files import folder_lock
-from ..utils.resume import Processes, fingerprint_of
+from ..utils.processes import Processes
+from ..utils.resume import fingerprint_of
 from .reader import answer_metrics, check_scores, judge_answer, known_answers, read_answers
 
 

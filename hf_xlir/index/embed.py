@@ -11,7 +11,8 @@ from transformers.utils import logging as transformers_logging
 
 from ..models.pairing import check_processor
 from ..models.processing_text import fault_of
-from ..utils.resume import Part, Processes, discard_published, fingerprint_of, is_published
+from ..utils.processes import Processes
+from ..utils.resume import Part, discard_published, fingerprint_of, is_published
 from ..utils.storage import MANIFEST, FolderWriter, check_replaceable
 from .embeddings import (
     DENSE_FORMAT,

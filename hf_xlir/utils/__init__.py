@@ -3,4 +3,12 @@
 from .lazy import lazy_exports
 
 
-__getattr__, __dir__, __all__ = lazy_exports(__name__, {"process_group": ".processes"})
+_LAZY = {
+    "folder_lock": ".files",
+    "process_group": ".processes",
+    "progress_bar": ".progress",
+    "replacing": ".files",
+    "write_text": ".files",
+}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)

@@ -2,16 +2,12 @@
 
 import hashlib
 import json
-import os
 import re
 import uuid
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from datetime import timedelta
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from accelerate import PartialState
 
 from .checks import quoted
 from .files import draft_of, folder_lock, replacing
@@ -19,14 +15,13 @@ from .storage import MANIFEST, RowWriter, explained, map_array
 
 
 ROWS_PER_COPY = 2**18
-LONGEST_WAIT = timedelta(days=30)  # torch waits ten minutes by default, and embedding takes days
 
 
 class Part:
     """
     The share of a corpus that one process has embedded: files of vectors and lengths that grow by blocks, and a small
-    state file, replaced after each block, that says how much of them is valid. Opening a part again cuts off whatever
-    a kill left behind the last valid block. A part is a context manager and locks its files while it is open.
+    state file, replaced after each block, that says how much of them is valid. Opening a part again cuts off
+    everything behind the last valid block. A part is a context manager and locks its files while it is open.
 
     `processes` says which part this is; rank 0 also takes over the parts of ranks that no longer exist. A part with
     another `fingerprint` is an error unless `resume` is false, which starts again.
@@ -60,7 +55,7 @@ class Part:
 
     @property
     def is_dense(self):
-        """Whether each passage has one vector, so that there is no file of lengths."""
+        """Whether each passage has one vector, so that no file of lengths is needed."""
         return self.state["dense"]
 
     def append(self, values, lengths):
@@ -155,36 +150,6 @@ class Part:
         self.state = state
 
 
-class Processes:
-    """The processes of `accelerate launch` or `torchrun`, or only this one. `device` is where the model is."""
-
-    def __init__(self, device):
-        if not dist.is_available():
-            self.rank, self.count = 0, 1
-            return
-        if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            PartialState(cpu=device.type == "cpu")
-        together = dist.is_initialized()
-        self.rank = dist.get_rank() if together else 0
-        self.count = dist.get_world_size() if together else 1
-
-    @contextmanager
-    def meeting(self):
-        """Gives a barrier: a function that returns once all processes have called it."""
-        if self.count == 1:
-            yield lambda: None
-            return
-        group = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
-        try:
-            yield lambda: dist.barrier(group=group)
-        finally:
-            dist.destroy_process_group(group)
-
-    def share(self, blocks):
-        """This process's share of a range of blocks: contiguous, in the order of ranks, as equal as possible."""
-        return blocks[len(blocks) * self.rank // self.count : len(blocks) * (self.rank + 1) // self.count]
-
-
 def fingerprint_of(model, processor, passages_digest, arguments):
     """Everything that the vectors depend on, as short texts by name: model, processor, passages, each argument."""
     weights = hashlib.blake2b(digest_size=16)
@@ -277,4 +242,4 @@ def _explaining(folder):
         raise explained(error, folder) from error
 
 
-__all__ = ["Part", "Processes", "discard_published", "fingerprint_of", "is_published"]
+__all__ = ["Part", "discard_published", "fingerprint_of", "is_published"]

@@ -94,7 +94,7 @@ class RowWriter:
     """
     Appends rows to a `.npy` file whose number of rows is not known in advance; [`~RowWriter.close`] completes it.
 
-    `num_rows` is how many rows of an existing file to keep; whatever follows them is cut off.
+    `num_rows` is the number of rows to keep of an existing file; the rest is cut off.
     """
 
     def __init__(self, path, row_shape, dtype, num_rows=0):
