@@ -10,12 +10,16 @@ _LAZY = {
     "DenseIndex": ".dense.index",
     "LateInteractionIndex": ".late_interaction.index",
     "QueryEmbeddings": ".embeddings",
+    "SearchIndex": ".base",
     "TokenEmbeddings": ".embeddings",
     "add_dense_index": ".dense.attach",
     "embed_passages": ".embed",
     "embed_queries": ".embed",
+    "index_class": ".base",
+    "load_index": ".base",
     "load_index_from_hub": ".sharing",
     "push_index_to_hub": ".sharing",
+    "register_index": ".base",
     "retrieve": ".retrieval",
 }
 

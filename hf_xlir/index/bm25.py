@@ -57,6 +57,8 @@ class BM25Index(BaseIndex):
     ```
     """
 
+    kind, queries, format = "bm25", "text", INDEX_FORMAT
+
     def __init__(self, scorer, ids, tokenize=None):
         self.ids, self.tokenize = ids, splitter(tokenize)
         self._scorer = scorer

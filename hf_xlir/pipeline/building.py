@@ -8,11 +8,12 @@ from datasets import load_from_disk
 from transformers.utils import CONFIG_NAME
 
 from ..data.collection import load_passages
+from ..index.base import load_index
 from ..index.bm25 import BM25Index
 from ..utils.storage import MANIFEST
 from .model_part import ModelPart
 from .reranker import Reranker
-from .retriever import Retriever, load_index
+from .retriever import Retriever
 from .system import RetrievalSystem
 from .system_folder import check_is_repository, is_system, open_system
 

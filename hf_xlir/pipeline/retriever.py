@@ -1,7 +1,5 @@
 """One retriever of a system: an index and, where it needs one, the model that embeds questions for it."""
 
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +7,6 @@ import numpy as np
 from ..index import BM25Index, DenseIndex, LateInteractionIndex, QueryEmbeddings, embed_queries
 from ..index.checks import check_ids_match
 from ..index.late_interaction.attached import AttachedIndex
-from ..utils.storage import MANIFEST
 from .model_part import ModelPart
 
 
@@ -176,21 +173,6 @@ def kind_of(index):
     raise ValueError(f"`index` must be one of {names}, got `{type(index).__name__}`.")
 
 
-def load_index(path):
-    """The index in a folder, whatever its kind."""
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder `{path}` with an index. `hf_xlir.index.load_index_from_hub` downloads one."
-        )
-    formats = {f"hf_xlir.{kind}_index": index_class for kind, (index_class, _) in KINDS.items()}
-    if (path / MANIFEST).exists():
-        found = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("format")
-        if found in formats:
-            return formats[found].load(path)
-    raise ValueError(f"`{path}` holds no index of hf_xlir that a pipeline can search.")
-
-
 def _tokens(processor, inputs, marker_id, marker):
     """The tokens of one text, as strings."""
     ids = inputs["input_ids"][0].tolist()
@@ -198,4 +180,4 @@ def _tokens(processor, inputs, marker_id, marker):
     return [tokens[0], marker if ids[1] == marker_id else tokens[1], *tokens[2:]]
 
 
-__all__ = ["KINDS", "SEARCH_OPTIONS", "Found", "Retriever", "load_index"]
+__all__ = ["KINDS", "SEARCH_OPTIONS", "Found", "Retriever"]

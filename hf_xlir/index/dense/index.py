@@ -34,6 +34,8 @@ class DenseIndex(FaissIndex):
             The dataset's column that holds the vectors, if one does; [`retrieve`] leaves it out of its rows.
     """
 
+    kind, queries, format, search_options = "dense", "vectors", INDEX_FORMAT, ("params",)
+
     def __init__(self, faiss_index, metric, ids=None, column=None):
         super().__init__(custom_index=faiss_index)
         self.metric = metric

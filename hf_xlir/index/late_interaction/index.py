@@ -14,6 +14,7 @@ from ..scoring import TopK
 from .attached import AttachedIndex
 from .changes import ChangingIndex
 from .contents import Contents, Settings, added, check_vectors, settled
+from .folder import INDEX_FORMAT
 from .query_sample import query_moments
 from .search_limits import search_limits
 from .token_pooling import pool_tokens
@@ -89,6 +90,9 @@ was compressed is rounded a second time |
 
     ```
     """
+
+    kind, queries, format = "late_interaction", "token_vectors", INDEX_FORMAT
+    search_options = ("preset", "n_probe", "n_tokens", "n_rerank", "progress")
 
     def __init__(self, contents, settings, folder=None):
         super().__init__(contents, settings, folder)
@@ -284,8 +288,12 @@ was compressed is rounded a second time |
         Raises:
             ValueError: If the dataset has another number of rows, or other ids or another order of them.
         """
-        dataset._indexes[name] = AttachedIndex(self, dataset)
+        dataset._indexes[name] = self.bind(dataset)
         return self
+
+    def bind(self, dataset):
+        """What [`~.attach`] gives the dataset: searches this index and returns rows of the dataset."""
+        return AttachedIndex(self, dataset)
 
     def _allowed_rows(self, contents, allowed_ids):
         """Rows of the given ids, rising, or `None` for all rows."""
