@@ -178,6 +178,6 @@ def own_hub_export(monkeypatch):
     """Undoes `register_for_hub_export` after the test: it marks the classes for the rest of the process."""
     from hf_xlir.models.auto import FAMILIES
 
-    for *classes, _ in FAMILIES:
-        for each in classes:
+    for family in FAMILIES.values():
+        for each in (family.config, family.model, family.processor):
             monkeypatch.setattr(each, "_auto_class", None)

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from huggingface_hub import snapshot_download
 
-from ..models.auto import load_reader, load_retriever
+from ..models.auto import check_processor, load_reader, load_retriever
 from ..models.configuration_retriever import HF_XLIR_MODEL_TYPES
-from ..models.pairing import check_processor
 from .bge_m3 import HEAD, read_bge_m3
 from .colbert import is_colbert, read_colbert, read_drdecr
 from .dpr import read_dpr

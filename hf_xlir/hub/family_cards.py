@@ -27,12 +27,10 @@ def family_cards():
     ```
     """
     cards = {
-        f"{config_class.model_type}.md": build_model_card(
-            config_class(), f"user/my-{config_class.model_type}", exported_code=True
-        )
-        for config_class, *_ in FAMILIES
+        f"{model_type}.md": build_model_card(family.config(), f"user/my-{model_type}", exported_code=True)
+        for model_type, family in FAMILIES.items()
     }
-    config_class = FAMILIES[0][0]
+    config_class = FAMILIES["colbert_xlmr"].config
     cards[TEMPLATE] = build_model_card(
         config_class(),
         "user/name",

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from ..models.pairing import check_processor
+from ..models.auto import check_processor
 from ..models.processing_text import fault_of
 from ..utils.processes import Processes
 from ..utils.resume import Part, discard_published, fingerprint_of, is_published

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer
 
+from ..models.auto import check_processor
 from ..models.modeling_fid_t5 import FiDT5ForConditionalGeneration
-from ..models.pairing import check_processor
 from ..models.processing_fid_t5 import FiDT5Processor
 from .part_facts import facts_of, write_facts
 

@@ -9,7 +9,7 @@ from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback
 
 from ..data.collators import RetrieverCollator
-from ..models.pairing import check_processor
+from ..models.auto import check_processor
 from .arguments import RetrieverTrainingArguments
 from .checkpoints import WholeCheckpointsMixin
 from .distributed import sum_over_processes, world_size

@@ -148,7 +148,7 @@ def test_a_retriever_is_made_of_a_bare_encoder(tmp_path, make_bare_encoder, tiny
     encoder = make_bare_encoder("BertModel")
     for part in (encoder, tiny_tokenizer):
         part.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"type 'bert', which is no retriever.*\['biencoder', 'colbert_xlmr'\]"):
+    with pytest.raises(ValueError, match="type 'bert', expected a retriever"):
         load_retriever(tmp_path)
     model, processor = load_retriever(tmp_path, "biencoder", pooling="mean", share_encoders=False)
     assert torch.equal(
@@ -162,7 +162,7 @@ def test_what_is_no_retriever_or_no_setting_is_an_error(saved):
     folder = saved("biencoder")[2]
     with pytest.raises(ValueError, match="`model_type` must be one of .*, got 'fid_t5'"):
         load_retriever(folder, "fid_t5")
-    with pytest.raises(ValueError, match=r"type 'biencoder' has no \['query_expansion'\]: leave them out"):
+    with pytest.raises(ValueError, match=r"`BiEncoderConfig` has no fields \['query_expansion'\]"):
         load_retriever(folder, query_expansion="mask", query_length=8)
     with pytest.raises(ValueError, match="holds a model of type `biencoder`"):
         load_retriever(folder, "colbert_xlmr")
@@ -171,7 +171,7 @@ def test_what_is_no_retriever_or_no_setting_is_an_error(saved):
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, make_bare_encoder):
     """For these families transformers makes one up, of special tokens alone."""
     make_bare_encoder("XLMRobertaModel").save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ValueError, match="encoder` has no tokenizer, so that every text would be unknown pieces"):
+    with pytest.raises(ValueError, match="encoder` has no tokenizer"):
         load_retriever(tmp_path / "encoder", "biencoder")
     backbone = T5ForConditionalGeneration(
         T5Config(vocab_size=200, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 
 from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor, FiDT5Processor
 from hf_xlir.data.vocabulary import train_tokenizer
-from hf_xlir.models.pairing import check_processor
+from hf_xlir.models.auto import check_processor
 
 
 @pytest.fixture
@@ -30,17 +30,15 @@ def test_pairs(colbert, biencoder):
 
 
 def test_other_families(colbert, biencoder):
-    with pytest.raises(ValueError, match="of type 'biencoder', but `ColBERTXLMRModel` is of type 'colbert_xlmr'"):
-        check_processor(biencoder[1], colbert[0])
-    with pytest.raises(ValueError, match="of type 'colbert_xlmr', but `BiEncoderModel` is of type 'biencoder'"):
-        check_processor(colbert[1], biencoder[0])
-    reader = make_reader(make_backbone())
-    with pytest.raises(ValueError, match="`FiDT5ForConditionalGeneration` is of type 'fid_t5'"):
-        check_processor(colbert[1], reader)
-    for other in (FiDT5Processor(make_tokenizer()), colbert[1].tokenizer, None):
-        name = type(other).__name__
-        with pytest.raises(ValueError, match=f"Expected the processor of `ColBERTXLMRModel`, got {name}"):
-            check_processor(other, colbert[0])
+    for (model, own), other in ((colbert, biencoder[1]), (biencoder, colbert[1])):
+        for processor in (other, FiDT5Processor(make_tokenizer()), own.tokenizer, None):
+            expected = (
+                f"`{type(model).__name__}` needs its own processor.*{type(own).__name__}.*{type(processor).__name__}"
+            )
+            with pytest.raises(ValueError, match=expected):
+                check_processor(processor, model)
+    with pytest.raises(ValueError, match="Expected a retriever, got `FiDT5ForConditionalGeneration`"):
+        check_processor(colbert[1], make_reader(make_backbone()))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +73,7 @@ def test_a_larger_vocabulary(biencoder):
     other = BiEncoderProcessor.from_config(tokenizer, model.config)
     sizes = len(tokenizer), len(processor.tokenizer)
     assert sizes[0] == sizes[1] + 1
-    with pytest.raises(ValueError, match=f"has {sizes[0]} pieces, `BiEncoderModel` only {sizes[1]}"):
+    with pytest.raises(ValueError, match=f"has {sizes[0]} pieces, but `BiEncoderModel` only {sizes[1]}"):
         check_processor(other, model)
 
 
