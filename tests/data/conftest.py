@@ -1,7 +1,8 @@
-"""Fixtures of the tests of `hf_xlir.data`."""
+"""Fixtures of the data tests."""
 
 import http.server
 import threading
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of `datasets` for each test, and downloads, which only a server of the test's own gets."""
+    """An empty cache of `datasets` for each test. Downloads are allowed: they only go to a local test server."""
     folder = tmp_path / "cache"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", folder / "downloads")
-    # Offline mode would refuse the test's own server, too
+    # Offline mode would refuse the local server too
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     return folder
 
@@ -32,6 +33,20 @@ def write(tmp_path):
     return write_file
 
 
+@pytest.fixture
+def peak_memory():
+    """The most bytes that Python holds while it consumes an iterator, given a function that makes one."""
+
+    def measure(make) -> int:
+        tracemalloc.start()
+        assert sum(1 for _ in make()) > 0
+        bytes_used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return bytes_used
+
+    return measure
+
+
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -39,9 +54,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path):
-    """The address of a server, on this machine only, of the files in `tmp_path`."""
+    """The address of a local server for the files in `tmp_path`."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

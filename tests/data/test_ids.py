@@ -1,3 +1,5 @@
+"""Which ids are new, and which record has an id."""
+
 import numpy as np
 import pytest
 from datasets import Dataset

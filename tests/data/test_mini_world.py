@@ -1,3 +1,5 @@
+"""The built-in world: sizes, facts, splits, languages."""
+
 import hashlib
 import inspect
 import json

@@ -1,3 +1,5 @@
+"""NQ-open and DPR's training data."""
+
 import gzip
 import json
 

@@ -1,3 +1,5 @@
+"""Parallel text."""
+
 import gzip
 
 import pytest

@@ -1,3 +1,5 @@
+"""XOR-TyDi's questions and translations."""
+
 import json
 import zipfile
 from collections import Counter

@@ -1,3 +1,5 @@
+"""XQuAD."""
+
 import json
 
 import pytest
