@@ -42,8 +42,12 @@ from hf_xlir import (
     RetrieverTrainer,
     RetrieverTrainingArguments,
 )
-from hf_xlir.data import load_mini_world, train_tokenizer
-from hf_xlir.training.mimetic_init import mimetic_init_
+from hf_xlir.data import load_mini_world
+
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from support.mimetic_init import mimetic_init_  # noqa: E402
+from support.vocabulary import train_tokenizer  # noqa: E402
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "iterate_fid_kd.py"

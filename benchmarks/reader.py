@@ -35,8 +35,12 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_xlir import FiDT5Config, FiDT5ForConditionalGeneration, FiDT5Processor
-from hf_xlir.data import load_mini_world, load_xquad, train_tokenizer
-from hf_xlir.training.mimetic_init import mimetic_init_
+from hf_xlir.data import load_mini_world, load_xquad
+
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from support.mimetic_init import mimetic_init_  # noqa: E402
+from support.vocabulary import train_tokenizer  # noqa: E402
 
 
 WORKERS = Path(__file__).with_name("reader_workers.py")

@@ -33,9 +33,9 @@ from transformers import set_seed
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_parallel, load_training_rows, load_triples
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.recipes import check_files, check_given, parse_recipe
-from hf_xlir.training.runs import EvaluationArguments, train_and_save
-from hf_xlir.training.smoke import prepare_smoke
+from support.recipes import check_files, check_given, parse_recipe
+from support.runs import EvaluationArguments, train_and_save
+from support.smoke import prepare_smoke
 
 
 ON_PARALLEL_TEXT = ("token_distillation", "embedding_distillation")

@@ -28,7 +28,7 @@ from accelerate import PartialState
 
 from hf_xlir.evaluation.reader_runs import evaluate_reader
 from hf_xlir.models.auto import load_reader
-from hf_xlir.training.recipes import check_files
+from support.recipes import check_files
 
 
 def main(argv=None):

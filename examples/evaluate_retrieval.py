@@ -48,7 +48,7 @@ from hf_xlir.index.bm25_words import TOKENIZERS, tokenizer_for
 from hf_xlir.index.fusion import FUSION_METHODS, check_fusion
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training import rank_passages_together
-from hf_xlir.training.recipes import check_files
+from support.recipes import check_files
 
 
 def main(argv=None):

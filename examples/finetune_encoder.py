@@ -52,9 +52,9 @@ from hf_xlir.evaluation.accuracy import Accuracy
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.models.configuration_retriever import RetrieverConfig
 from hf_xlir.training import WholeCheckpointsMixin, listwise_cross_entropy_loss
-from hf_xlir.training.recipes import check_files, check_given, parse_recipe
-from hf_xlir.training.runs import train_and_save
-from hf_xlir.training.smoke import prepare_smoke
+from support.recipes import check_files, check_given, parse_recipe
+from support.runs import train_and_save
+from support.smoke import prepare_smoke
 
 
 @dataclass

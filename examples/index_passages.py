@@ -22,7 +22,7 @@ import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages
 from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages
 from hf_xlir.index.dense.faiss_building import index_problem
-from hf_xlir.training.recipes import check_files
+from support.recipes import check_files
 
 
 def main(argv=None):

@@ -45,8 +45,8 @@ from transformers import AutoConfig
 from hf_xlir import FiDT5Config
 from hf_xlir.data import load_questions
 from hf_xlir.training import READER_DISTILLATIONS, last_whole_checkpoint
-from hf_xlir.training.recipes import check_files, recipe_parser
 from hf_xlir.utils.files import folder_lock, write_text
+from support.recipes import check_files, recipe_parser
 
 
 EXAMPLES = Path(__file__).parent

@@ -53,15 +53,22 @@ from hf_xlir import (
     RetrieverTrainer,
     RetrieverTrainingArguments,
 )
-from hf_xlir.data import MINI_WORLD_LANGUAGES, load_mini_world, load_parallel, load_xor_translations, load_xquad
-from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
-from hf_xlir.data.vocabulary import reduce_vocabulary, train_tokenizer
+from hf_xlir.data import (
+    MINI_WORLD_LANGUAGES,
+    load_mini_world,
+    load_parallel,
+    load_xor_translations,
+    load_xquad,
+    reduce_vocabulary,
+)
 from hf_xlir.evaluation import exact_match, rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages, embed_queries
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.models.late_interaction import maxsim_matches
 from hf_xlir.training import mine_hard_negatives
-from hf_xlir.training.mimetic_init import mimetic_init_
+from support.answer_substitution import split_sentences, substitute_answers
+from support.mimetic_init import mimetic_init_
+from support.vocabulary import train_tokenizer
 
 
 NTREX_CODES = {"ar": "arb", "bn": "ben", "fi": "fin", "ja": "jpn", "ko": "kor", "ru": "rus", "te": "tel"}

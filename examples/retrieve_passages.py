@@ -28,8 +28,8 @@ from hf_xlir.evaluation import answer_recall_at_k, has_answer, success_at_k
 from hf_xlir.evaluation.rankings import RankedPassages
 from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
 from hf_xlir.training import rank_passages_together
-from hf_xlir.training.recipes import check_files
 from hf_xlir.utils.files import write_text
+from support.recipes import check_files
 
 
 QUESTIONS_PER_BLOCK = 1024

@@ -36,9 +36,9 @@ from hf_xlir.data import (
 )
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training import HardNegativeRefresh, dpr_rows, reader_rows
-from hf_xlir.training.recipes import check_files, check_given, parse_recipe
-from hf_xlir.training.runs import EvaluationArguments, train_and_save
-from hf_xlir.training.smoke import prepare_smoke
+from support.recipes import check_files, check_given, parse_recipe
+from support.runs import EvaluationArguments, train_and_save
+from support.smoke import prepare_smoke
 
 
 @dataclass

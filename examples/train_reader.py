@@ -36,9 +36,9 @@ from transformers import set_seed
 from hf_xlir.data import load_reader_examples
 from hf_xlir.models.auto import load_reader
 from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments, answer_rows
-from hf_xlir.training.recipes import check_files, check_given, parse_recipe
-from hf_xlir.training.runs import train_and_save
-from hf_xlir.training.smoke import prepare_smoke
+from support.recipes import check_files, check_given, parse_recipe
+from support.runs import train_and_save
+from support.smoke import prepare_smoke
 
 
 @dataclass

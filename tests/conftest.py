@@ -17,7 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig
 
 from hf_xlir import BiEncoderConfig, BiEncoderModel, ColBERTXLMRConfig, ColBERTXLMRModel
-from hf_xlir.data.vocabulary import train_tokenizer
+from support.vocabulary import train_tokenizer
 
 
 # Tiny models gain nothing from threads, and two cores are soon oversubscribed by subprocesses

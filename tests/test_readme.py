@@ -26,7 +26,7 @@ from hf_xlir import (
     RetrieverTrainer,
 )
 from hf_xlir.data import load_mini_world
-from hf_xlir.data.vocabulary import train_tokenizer
+from support.vocabulary import train_tokenizer
 
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text("utf-8"), re.DOTALL)

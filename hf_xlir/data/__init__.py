@@ -34,7 +34,6 @@ _LAZY = {
     "load_xor_tydi": ".xor_tydi",
     "load_xquad": ".xquad",
     "reduce_vocabulary": ".vocabulary",
-    "train_tokenizer": ".vocabulary",
     "write_ranked_examples": ".reader_examples",
 }
 

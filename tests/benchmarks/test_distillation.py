@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModel, XLMRobertaConfig, XLMRobertaModel
 
-from hf_xlir.data import train_tokenizer
+from support.vocabulary import train_tokenizer
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,7 +18,6 @@ from hf_xlir import (
     ColBERTXLMRProcessor,
     evaluation,
 )
-from hf_xlir.data import train_tokenizer
 from hf_xlir.evaluation import rank_passages, recall_at_k, runner
 from hf_xlir.index import (
     DenseEmbeddings,
@@ -29,6 +28,7 @@ from hf_xlir.index import (
 )
 from hf_xlir.index.late_interaction import search_limits
 from hf_xlir.models.late_interaction import maxsim_scores
+from support.vocabulary import train_tokenizer
 
 
 TEXTS = ["The Nile flows north.", "Paris lies on the Seine, in the north.", "Rome, a city!", "Oslo is cold and dark."]

@@ -12,8 +12,8 @@ from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, ColBER
 from hf_xlir.data import load_passages, load_questions, load_xquad
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import DenseEmbeddings, DenseIndex, LateInteractionIndex
-from hf_xlir.training.smoke import prepare_smoke
 from hf_xlir.utils.files import folder_lock, write_text
+from support.smoke import prepare_smoke
 
 
 @pytest.fixture(scope="module")

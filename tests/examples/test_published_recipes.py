@@ -9,8 +9,8 @@ from accelerate.utils import DistributedType
 from transformers import get_scheduler
 
 from hf_xlir import RetrieverTrainingArguments
-from hf_xlir.training.recipes import parse_recipe
-from hf_xlir.training.runs import EvaluationArguments
+from support.recipes import parse_recipe
+from support.runs import EvaluationArguments
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoProcessor, TrainingArguments
 from hf_xlir.data import load_reader_examples
 from hf_xlir.evaluation.reader import read_answers
 from hf_xlir.training import reader_rows
-from hf_xlir.training.smoke import prepare_smoke
+from support.smoke import prepare_smoke
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

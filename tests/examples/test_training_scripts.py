@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from hf_xlir.data import load_training_rows
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.smoke import prepare_smoke
+from support.smoke import prepare_smoke
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

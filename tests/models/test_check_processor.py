@@ -6,8 +6,8 @@ from fid_tiny import make_backbone, make_reader, make_tokenizer
 from peft import LoraConfig, get_peft_model
 
 from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor, FiDT5Processor
-from hf_xlir.data.vocabulary import train_tokenizer
 from hf_xlir.models.auto import check_processor
+from support.vocabulary import train_tokenizer
 
 
 @pytest.fixture

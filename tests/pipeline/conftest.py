@@ -17,9 +17,9 @@ from hf_xlir import (
     RetrievalPipeline,
 )
 from hf_xlir.data import load_mini_world
-from hf_xlir.data.vocabulary import train_tokenizer
 from hf_xlir.index import BM25Index, LateInteractionIndex, add_dense_index, embed_passages
 from hf_xlir.pipeline import Retriever
+from support.vocabulary import train_tokenizer
 
 
 @pytest.fixture(scope="session")

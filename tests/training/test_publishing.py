@@ -16,8 +16,8 @@ import hf_xlir
 from hf_xlir import RetrieverTrainer
 from hf_xlir.models.auto import FAMILIES
 from hf_xlir.training import training_record
-from hf_xlir.training.runs import metrics_by_language
 from hf_xlir.training.training_record import TrainingRecord, hardware
+from support.runs import metrics_by_language
 
 
 QUESTIONS = Dataset.from_dict(

@@ -15,7 +15,7 @@ from hf_xlir.evaluation.reader import read_answers
 from hf_xlir.models.auto import load_reader
 from hf_xlir.training.reader_trainer import ReaderTrainer, ReaderTrainingArguments
 from hf_xlir.training.rows import answer_rows
-from hf_xlir.training.runs import train_and_save
+from support.runs import train_and_save
 
 
 WORDS = ("er", "rain", "Seoul", "capital")

@@ -25,7 +25,7 @@ from hf_xlir import (
     RetrieverTrainer,
     RetrieverTrainingArguments,
 )
-from hf_xlir.data import train_tokenizer
+from support.vocabulary import train_tokenizer
 
 
 WORDS = "north south east west river hill lake town bridge road stone water green blue white black".split()

@@ -9,7 +9,7 @@ from two_processes import make_arguments, make_retriever, make_rows, make_tokeni
 
 from hf_xlir import RetrieverTrainer
 from hf_xlir.training.retrieval_evaluation import RetrievalPrediction, retrieval_metrics
-from hf_xlir.training.runs import EvaluationArguments, metrics_by_language, train_and_save
+from support.runs import EvaluationArguments, metrics_by_language, train_and_save
 
 
 PASSAGES = Dataset.from_dict({"id": list("abcdef"), "text": [f"text {id}" for id in "abcdef"]})

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from hf_xlir.data import load_mini_world
-from hf_xlir.data.answer_substitution import split_sentences, substitute_answers
+from support.answer_substitution import split_sentences, substitute_answers
 
 
 PASSAGES = Dataset.from_list(

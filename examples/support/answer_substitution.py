@@ -42,7 +42,7 @@ def substitute_answers(
     Example:
     ```python
     >>> from hf_xlir.data import load_mini_world
-    >>> from hf_xlir.data.answer_substitution import substitute_answers
+    >>> from support.answer_substitution import substitute_answers
 
     >>> world = load_mini_world(["en"])
     >>> examples = substitute_answers(world.questions["train"], world.passages, 2)

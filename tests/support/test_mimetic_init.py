@@ -4,7 +4,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hf_xlir import FiDT5Config, FiDT5ForConditionalGeneration
-from hf_xlir.training.mimetic_init import mimetic_init_
+from support.mimetic_init import mimetic_init_
 
 
 SIZES = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "num_heads": 2, "d_ff": 32, "num_layers": 2}

@@ -9,7 +9,9 @@ from pathlib import Path
 from torch.random import fork_rng, manual_seed
 from transformers import AutoModel, T5Config, T5ForConditionalGeneration, XLMRobertaConfig
 
-from ..data import load_mini_world, train_tokenizer
+from hf_xlir.data import load_mini_world
+
+from .vocabulary import train_tokenizer
 
 
 # What `--smoke` sets, unless the command line says otherwise; where a recipe accumulates batches, it accumulates two
@@ -50,7 +52,7 @@ def prepare_smoke(training_args):
     ```python
     >>> from transformers import TrainingArguments
     >>> from hf_xlir.data import load_triples
-    >>> from hf_xlir.training.smoke import prepare_smoke
+    >>> from support.smoke import prepare_smoke
 
     >>> paths = prepare_smoke(TrainingArguments("out", use_cpu=True))
     >>> len(load_triples(paths["triples"], cache_dir=paths["cache"]))

@@ -40,7 +40,7 @@ def mimetic_init_(
     Example:
     ```python
     >>> from transformers import T5Config, T5ForConditionalGeneration
-    >>> from hf_xlir.training.mimetic_init import mimetic_init_
+    >>> from support.mimetic_init import mimetic_init_
 
     >>> config = T5Config(vocab_size=100, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=1)
     >>> model = mimetic_init_(T5ForConditionalGeneration(config))

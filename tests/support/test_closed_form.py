@@ -8,7 +8,7 @@ import torch
 from transformers import XLMRobertaConfig
 
 from hf_xlir import BiEncoderConfig, BiEncoderModel, ColBERTXLMRConfig, ColBERTXLMRModel
-from hf_xlir.training.closed_form import bag_of_words_init_, parallel_word_vectors
+from support.closed_form import bag_of_words_init_, parallel_word_vectors
 
 
 TOKENS = ["<s>", "▁ab", "abc", "▁xy", "xyz", "bc", "q"]

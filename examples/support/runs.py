@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from transformers.utils import logging
 
-from ..data import load_passages, load_questions
-from .publishing import PublishingMixin
-from .retrieval_evaluation import RetrievalPrediction, retrieval_metrics
+from hf_xlir.data import load_passages, load_questions
+from hf_xlir.training import RetrievalPrediction, retrieval_metrics
+from hf_xlir.training.publishing import PublishingMixin
 
 
 logger = logging.get_logger(__name__)

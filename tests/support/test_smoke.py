@@ -14,7 +14,7 @@ from hf_xlir.data import (
     load_triples,
 )
 from hf_xlir.models.auto import load_retriever
-from hf_xlir.training.smoke import prepare_smoke
+from support.smoke import prepare_smoke
 
 
 @pytest.fixture(scope="module")

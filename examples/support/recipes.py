@@ -12,7 +12,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..data.building import resolve_file
+from hf_xlir.data.building import resolve_file
+
 from .smoke import SMOKE_ARGUMENTS
 
 
@@ -63,7 +64,7 @@ def parse_recipe(*types, argv=None, description=None):
     Example:
     ```python
     >>> from hf_xlir import RetrieverTrainingArguments
-    >>> from hf_xlir.training.recipes import parse_recipe
+    >>> from support.recipes import parse_recipe
 
     >>> arguments = ["--global_batch_size", "32", "--gradient_accumulation_steps", "4", "--use_cpu"]
     >>> training_args, recipe_args = parse_recipe(RetrieverTrainingArguments, argv=arguments)

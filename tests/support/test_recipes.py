@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 from transformers import TrainingArguments
 
-from hf_xlir.training import recipes
-from hf_xlir.training.recipes import check_files, check_given, parse_recipe
-from hf_xlir.training.smoke import SMOKE_ARGUMENTS
+from support import recipes
+from support.recipes import check_files, check_given, parse_recipe
+from support.smoke import SMOKE_ARGUMENTS
 
 
 @dataclass

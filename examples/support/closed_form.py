@@ -38,7 +38,7 @@ def parallel_word_vectors(sentences, targets, tokens, ngrams=(2, 4), ridge=1.0):
     Example:
     ```python
     >>> import numpy as np
-    >>> from hf_xlir.training.closed_form import parallel_word_vectors
+    >>> from support.closed_form import parallel_word_vectors
 
     >>> tokens = ["▁chat", "▁chou", "▁le"]
     >>> vectors = parallel_word_vectors([[2, 0], [2, 1]], np.eye(2), tokens, ngrams=(4, 5))
@@ -110,7 +110,7 @@ def bag_of_words_init_(model, vectors, context_weight=1.0):
     >>> import torch
     >>> from transformers import XLMRobertaConfig
     >>> from hf_xlir import BiEncoderConfig, BiEncoderModel
-    >>> from hf_xlir.training.closed_form import bag_of_words_init_
+    >>> from support.closed_form import bag_of_words_init_
 
     >>> encoder = XLMRobertaConfig(vocab_size=6, hidden_size=8, num_hidden_layers=0, max_position_embeddings=66)
     >>> config = BiEncoderConfig(
