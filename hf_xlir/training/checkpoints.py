@@ -1,4 +1,4 @@
-"""Checkpoints that appear whole or not at all, and training that resumes from the last whole one."""
+"""Checkpoints that are complete or absent, and training that resumes from the last complete one."""
 
 import json
 import os
@@ -10,6 +10,8 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
 from transformers.utils import logging
 
+from ..utils.files import flush_to_disk, write_text
+
 
 logger = logging.get_logger(__name__)
 
@@ -19,40 +21,28 @@ TRAINER_STATE = "trainer_state.json"
 
 
 class CheckpointedCallback(TrainerCallback):
-    """A callback whose state is in the checkpoints of [`RetrieverTrainer`], as a file of its own."""
+    """A callback that saves its state in the checkpoints of [`WholeCheckpointsMixin`]."""
 
     def save_state(self, folder):
-        """
-        Write the state.
-
-        Args:
-            folder (`pathlib.Path`):
-                The checkpoint that is being written.
-        """
+        """Write the state into a checkpoint folder that is being written."""
         raise NotImplementedError
 
     def load_state(self, folder):
-        """
-        Read the state when training begins.
-
-        Args:
-            folder (`pathlib.Path`, *optional*):
-                The checkpoint to resume from, `None` to begin anew.
-        """
+        """Read the state of a checkpoint folder when training begins; `None` to begin anew."""
         raise NotImplementedError
 
 
 class WholeCheckpointsMixin:
     r"""
-    A [`~transformers.Trainer`] whose checkpoints are whole: each is written to a folder that does not look like one,
-    gets a list of its files and their sizes, and is then renamed. Whenever the process dies, what is called a
-    checkpoint is one, unless it was being deleted; the list tells that, too.
+    A [`~transformers.Trainer`] mixin that makes checkpoints complete or absent. Each is written to a draft folder with
+    a list of its files and their sizes, which is then renamed. If the process dies, no draft is taken for a
+    checkpoint, and the list shows if one was being deleted.
 
-    With `resume_from_checkpoint=True` training resumes from the last checkpoint that all processes find whole.
-    Checkpoints without a list, such as another trainer's, are taken only where their path is given.
+    With `resume_from_checkpoint=True` training resumes from the last checkpoint that is complete on all processes.
+    Checkpoints without a list, such as those of another trainer, are only used if their path is given.
     """
 
-    _unfinished = None  # where the checkpoint that is being written stands
+    _unfinished = None  # draft folder of the checkpoint that is being written
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """
@@ -60,12 +50,12 @@ class WholeCheckpointsMixin:
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
-                The checkpoint to resume from, or `True` for the last whole one in `output_dir`.
+                The checkpoint to resume from, or `True` for the last complete one in `output_dir`.
             args, kwargs:
                 Further arguments of [`~transformers.Trainer.train`].
 
         Raises:
-            ValueError: If the checkpoint is not whole, or there is no whole one.
+            ValueError: If the checkpoint is not complete, or there is none.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.last_whole_checkpoint()
@@ -76,8 +66,8 @@ class WholeCheckpointsMixin:
             damage = find_damage(resume_from_checkpoint)
             if damage is not None and Path(resume_from_checkpoint, FILE_LIST).exists():
                 raise ValueError(
-                    f"The checkpoint `{resume_from_checkpoint}` is not whole: {damage}. Resume from another, or with "
-                    "`resume_from_checkpoint=True` from the last whole one."
+                    f"The checkpoint `{resume_from_checkpoint}` is not complete: {damage}. Resume from another, or "
+                    "with `resume_from_checkpoint=True` from the last complete one."
                 )
         for callback in self._checkpointed_callbacks():
             callback.load_state(None if resume_from_checkpoint is None else Path(resume_from_checkpoint))
@@ -85,11 +75,8 @@ class WholeCheckpointsMixin:
 
     def last_whole_checkpoint(self):
         """
-        The last checkpoint in `output_dir` that all processes find whole: machines may have disks of their own, and
-        may not all have finished the last one. Every process must call it.
-
-        Returns:
-            `str`, or `None` if there is none.
+        The last checkpoint in `output_dir` that is complete on all processes, or `None`. All processes must call it:
+        machines may have their own disks, and not all may have completed the last one.
         """
         folder = self.args.output_dir
         in_common = set.intersection(*map(set, gather_object([_whole_steps(folder)])))
@@ -100,10 +87,10 @@ class WholeCheckpointsMixin:
             max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
         )
         if checkpoint is not None and self.state.global_step >= max_steps:
-            return num_train_epochs, 0  # the training is over; within an epoch the Trainer would take one more step
+            return num_train_epochs, 0  # training is over; within an epoch the Trainer would take one more step
         if checkpoint is not None and not has_length(self.train_dataset) and not self.args.ignore_data_skip:
-            # The Trainer takes a stream for as long as the training, and may have read it several times already: the
-            # whole part of the epoch says how often, the rest how many batches of the training's since then
+            # The Trainer assumes that an epoch of a stream is as long as the training. The integer part of the epoch
+            # says how often the stream was read, the rest how many batches of the training came since then
             state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE))
             epochs = int(state.epoch)
             batches = round((state.epoch - epochs) * state.max_steps * self.args.gradient_accumulation_steps)
@@ -113,7 +100,7 @@ class WholeCheckpointsMixin:
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        if self._unfinished is None:  # uploads run in the background, where a folder must not be renamed
+        if self._unfinished is None:  # uploads run in the background, while the draft is renamed
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save_checkpoint(self, model, trial):
@@ -142,7 +129,7 @@ class WholeCheckpointsMixin:
         if self.is_world_process_zero():
             _publish(unfinished, checkpoint)
         self.accelerator.wait_for_everyone()
-        if self.is_local_process_zero() and unfinished.is_dir():  # on the disk of another machine
+        if self.is_local_process_zero() and unfinished.is_dir():  # another machine's own disk
             _publish(unfinished, checkpoint)
         self.accelerator.wait_for_everyone()
 
@@ -158,27 +145,27 @@ class WholeCheckpointsMixin:
     def _nothing_to_resume_from(self):
         folder = self.args.output_dir
         found = sorted(path.name for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
-        reason = f"{found} are not whole, or of another trainer" if found else "there is no checkpoint"
+        reason = f"{found} are not complete, or from another trainer" if found else "it has no checkpoint"
         return ValueError(
-            f"There is nothing to resume from in `{folder}`: {reason}. Give the path of a checkpoint, or begin anew "
-            "without `resume_from_checkpoint`."
+            f"`{folder}` has nothing to resume from: {reason}. Give the path of a checkpoint, or leave "
+            "`resume_from_checkpoint` out to begin anew."
         )
 
 
 def last_whole_checkpoint(output_dir):
     r"""
-    The last checkpoint of a run that is whole, as one process sees it.
+    The last complete checkpoint in an output folder.
 
     Args:
         output_dir (`str` or `os.PathLike`):
-            The run's folder, which need not exist.
+            The `output_dir` of the training, which need not exist.
 
     Returns:
         `str`, or `None` if there is none.
 
     Example:
     ```python
-    >>> from hf_xlir.training.checkpoints import last_whole_checkpoint
+    >>> from hf_xlir.training import last_whole_checkpoint
 
     >>> model = AutoModel.from_pretrained(last_whole_checkpoint("out"))  # doctest: +SKIP
 
@@ -189,19 +176,10 @@ def last_whole_checkpoint(output_dir):
 
 
 def find_damage(checkpoint):
-    r"""
-    What is wrong with a checkpoint, by the list of its files.
-
-    Args:
-        checkpoint (`str` or `os.PathLike`):
-            Its folder.
-
-    Returns:
-        `str`, or `None` if all files are there with their sizes.
-    """
+    """What is wrong with a checkpoint by its list of files, or `None`."""
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
-        return "there is no such folder"
+        return "the folder does not exist"
     try:
         sizes = json.loads((checkpoint / FILE_LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -216,7 +194,7 @@ def find_damage(checkpoint):
 
 
 def _whole_steps(output_dir):
-    """Steps of the whole checkpoints in a run's folder."""
+    """The steps of the complete checkpoints in a folder."""
     steps = []
     for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
@@ -226,33 +204,26 @@ def _whole_steps(output_dir):
         if damage is None:
             steps.append(int(step))
         else:
-            logger.warning(f"The checkpoint `{path}` is not taken: {damage}.")
+            logger.warning(f"The checkpoint `{path}` is skipped: {damage}.")
     return steps
 
 
 def _write_file_list(folder):
-    """Bring all files to the disk, then write the list of them."""
+    """Flush all files to the disk, then write the list of them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
-        _flush(file)
+        flush_to_disk(file)
     sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-    listed = folder / FILE_LIST
-    listed.write_text(json.dumps(sizes, indent=2), encoding="utf-8")
-    _flush(listed)
+    write_text(folder / FILE_LIST, json.dumps(sizes, indent=2), flush=True)
 
 
 def _publish(unfinished, checkpoint):
-    """Give a folder its name, in the place of one that a former run left there."""
+    """Rename a draft to its checkpoint, replacing one of an earlier run."""
     replaced = unfinished.with_name("replaced")
     if checkpoint.exists():
         os.replace(checkpoint, replaced)
     os.replace(unfinished, checkpoint)
     shutil.rmtree(unfinished.parent, ignore_errors=True)
-
-
-def _flush(file):
-    with open(file, "rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 __all__ = ["CheckpointedCallback", "WholeCheckpointsMixin", "find_damage", "last_whole_checkpoint"]

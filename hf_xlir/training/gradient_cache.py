@@ -1,4 +1,4 @@
-"""Gradient cache: batches whose activations do not fit into memory, encoded chunk by chunk."""
+"""Gradient cache: batches whose activations do not fit into memory are encoded in chunks."""
 
 from contextlib import nullcontext
 
@@ -10,20 +10,7 @@ from ..models.modeling_retriever import RetrieverOutput
 
 @torch.no_grad()
 def encode_in_chunks(model, texts, chunk_size):
-    """
-    A model's output for texts, without a gradient and a chunk at a time.
-
-    Args:
-        model (`RetrieverPreTrainedModel`):
-            The model, wrapped or not.
-        texts (`dict`):
-            What the processor gives for `num_texts` texts.
-        chunk_size (`int`, *optional*):
-            Texts a chunk; `None` encodes all at once.
-
-    Returns:
-        [`RetrieverOutput`] of all texts, with embeddings and their mask alone.
-    """
+    """The output of a model for texts, without a gradient, `chunk_size` texts at a time (`None`: all at once)."""
     return _joined([model(**chunk) for chunk in _chunks(texts, chunk_size)])
 
 
@@ -32,27 +19,26 @@ def cached_backward(model, texts, chunk_size, loss_function, backward, no_sync=n
     Gradients of a loss over a whole batch, with the activations of one chunk in memory at a time (GradCache,
     https://huggingface.co/papers/2101.06983).
 
-    First all texts are encoded without a gradient. The loss of their embeddings, and its gradient with respect to
-    them, need no activations. Then each chunk is encoded again, from the same state of the random generators, so that
-    dropout drops the same units, and the gradient of its embeddings goes on into the model. Gradients are those of
-    encoding each chunk once, keeping everything, up to the rounding of sums.
+    First all texts are encoded without a gradient. The loss and its gradient with respect to the embeddings need no
+    activations. Then each chunk is encoded again from the same random state, so that dropout drops the same units, and
+    the gradient of its embeddings is propagated into the model. Up to the rounding of sums, the result equals encoding
+    each chunk once and keeping all activations.
 
     Args:
         model (`torch.nn.Module`):
-            The model in training mode, wrapped or not.
+            The model in training mode, wrapped for distributed training or not.
         texts (`dict[str, dict]`):
-            Inputs of the model by kind, such as `queries` and `documents`; each is split along the first axis.
+            Inputs of the model by kind, such as `queries` and `documents`. Each is split along the first axis.
         chunk_size (`int`):
-            Texts a chunk.
+            Number of texts per chunk.
         loss_function (`Callable`):
-            From `dict[str, RetrieverOutput]`, the kinds' outputs, to a scalar. It may gather them from all processes,
-            which all call this function then.
+            Takes the outputs by kind, `dict[str, RetrieverOutput]`, and returns a scalar. It may gather embeddings
+            from all processes if all of them call this function.
         backward (`Callable`):
-            What calls `backward` of a scalar, and scales it where a `GradScaler` is in use, as
-            `Accelerator.backward` does.
+            Calls `backward` on a scalar, scaled by a `GradScaler` if one is in use, like `Accelerator.backward`.
         no_sync (`Callable`, *optional*):
-            Makes a context in which gradients stay in the process. Processes average them once, with the last chunk of
-            each kind, whatever their numbers of chunks.
+            Makes a context in which gradients are not averaged over processes. They are averaged once, with the last
+            chunk of each kind, so processes may have different numbers of chunks.
 
     Returns:
         `torch.FloatTensor`: The loss, without a gradient.
@@ -100,22 +86,21 @@ def cached_backward(model, texts, chunk_size, loss_function, backward, no_sync=n
     with no_sync():
         for step in steps:
             surrogate = _surrogate(model, *step)
-            if surrogate.requires_grad:  # not that of a frozen tower
+            if surrogate.requires_grad:  # a frozen tower's does not
                 backward(surrogate)
-    # Together, since DistributedDataParallel waits for every parameter, and each kind may have a tower of its own. The
-    # very last chunk is encoded last both times, which leaves the generators as if each had been encoded once
-    backward(sum(_surrogate(model, *step) for step in last_steps))
-    return loss.detach()
+    # In one call, since DistributedDataParallel waits for every parameter, and each kind may have its own tower. The
+    # same chunk comes last in both passes, which leaves the random state as if each chunk had been encoded once
+    # backward(sum(_surrogate(model, *step) for step in last_steps)) return loss.detach()
 
 
 def _surrogate(model, chunk, state, gradient):
-    """A scalar with the gradient that the loss has with respect to the chunk's embeddings."""
+    """A scalar whose gradient with respect to the chunk's embeddings is that of the loss."""
     _restore(state)
     return (model(**chunk).embeddings * gradient).sum()
 
 
 def _random_state(chunk):
-    """The state of the generators that encoding a chunk draws from."""
+    """The state of the random generators on the CPU and on the chunk's devices."""
     devices, of_devices = get_device_states(*(value for value in chunk.values() if torch.is_tensor(value)))
     return torch.get_rng_state(), devices, of_devices
 
@@ -126,7 +111,7 @@ def _restore(state):
 
 
 def _chunks(texts, chunk_size):
-    """Split the tensors; anything else, such as the kind of text, belongs to each chunk."""
+    """The texts in chunks. Values that are not tensors, such as the kind of text, are the same in each chunk."""
     number = next(len(value) for value in texts.values() if torch.is_tensor(value))
     size = chunk_size or number
     return [

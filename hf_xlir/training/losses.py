@@ -1,7 +1,7 @@
 """
-Training losses: pure tensor functions. They take scores, labels and embeddings, never a model.
+Training losses: pure functions of scores, labels and embeddings.
 
-Teacher tensors are constants: no gradient flows into them. Scores in half precision are reduced in float32.
+Teacher tensors are constants: no gradient flows into them. Half-precision inputs are reduced in float32.
 """
 
 import torch
@@ -14,17 +14,17 @@ _TAKEN = 2.0**53  # above every key of `_strict_order`
 
 def in_batch_nce_loss(scores, positive_indices, mask=None):
     """
-    Cross-entropy of every query over all documents of the batch, the label being its own positive document (DPR,
+    Cross-entropy of each query over all documents of the batch, with its own positive document as the label (DPR,
     equation 2, https://huggingface.co/papers/2004.04906).
 
     Args:
         scores (`torch.FloatTensor` of shape `(num_queries, num_documents)`):
-            Score of every query with every document, higher is better.
+            Score of each query with each document, higher is better.
         positive_indices (`torch.LongTensor` of shape `(num_queries,)`):
             Column of each query's positive document.
         mask (`torch.BoolTensor` of shape `(num_queries, num_documents)`, *optional*):
-            `True` for documents left out of a query's softmax, such as another query's gold passage whose text equals
-            this query's own. A query's positive may not be left out.
+            `True` for documents to leave out of a query's softmax, such as another query's positive with the same
+            text. A query's own positive must stay.
 
     Returns:
         `torch.FloatTensor`: The mean over queries, a scalar.
@@ -46,8 +46,8 @@ def in_batch_nce_loss(scores, positive_indices, mask=None):
     scores = floating(scores, "scores", ("num_queries", "num_documents"))
     if positive_indices.shape != scores.shape[:1] or positive_indices.is_floating_point():
         raise ValueError(
-            f"`positive_indices` must hold one document index for each of the {scores.shape[0]} queries, got a tensor "
-            f"of shape {tuple(positive_indices.shape)} and dtype {positive_indices.dtype}."
+            f"`positive_indices` must hold one document index per query, {scores.shape[0]} in all, got a tensor of "
+            f"shape {tuple(positive_indices.shape)} and dtype {positive_indices.dtype}."
         )
     positive_indices = positive_indices.long()
     if ((positive_indices < 0) | (positive_indices >= scores.shape[1])).any():
@@ -65,12 +65,12 @@ def in_batch_nce_loss(scores, positive_indices, mask=None):
 
 def listwise_cross_entropy_loss(scores):
     """
-    Cross-entropy over the candidates of each query, the positive being the first (ColBERTv2,
-    https://huggingface.co/papers/2112.01488; with two candidates, the pairwise softmax loss of ColBERT).
+    Cross-entropy over the candidates of each query, where the first is the positive (ColBERTv2,
+    https://huggingface.co/papers/2112.01488). With two candidates it is the pairwise softmax loss of ColBERT.
 
     Args:
         scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
-            Column 0 holds the positive's score, the others the negatives'.
+            Scores of each query's candidates. Column 0 is the positive.
 
     Returns:
         `torch.FloatTensor`: The mean over queries, a scalar.
@@ -91,8 +91,8 @@ def listwise_cross_entropy_loss(scores):
     scores = floating(scores, "scores", ("num_queries", "nway"))
     if scores.shape[1] < 2:
         raise ValueError(
-            "`scores` must hold the positive and at least one negative a query, got one column: the loss would be 0 "
-            "whatever the score. For positives alone use `in_batch_nce_loss`."
+            "`scores` must have a column for the positive and at least one for a negative, got one column: the loss "
+            "would always be 0. For rows without negatives use `in_batch_nce_loss`."
         )
     return F.cross_entropy(scores, scores.new_zeros(scores.shape[0], dtype=torch.long))
 
@@ -100,19 +100,19 @@ def listwise_cross_entropy_loss(scores):
 def score_distillation_loss(student_scores, teacher_scores, temperature=1.0):
     r"""
     `KL(softmax(t / T) || softmax(s / T)) * T^2`, the mean over queries (DR.DECR,
-    https://huggingface.co/papers/2112.08185, which trains with `T = 2`; the factor keeps the size of the gradient
-    independent of `T`, https://huggingface.co/papers/1503.02531).
+    https://huggingface.co/papers/2112.08185, with `T = 2`). The factor `T^2` keeps the size of the gradient
+    independent of `T` (https://huggingface.co/papers/1503.02531).
 
     Args:
         student_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
             Scores of the model in training.
         teacher_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
-            Scores of the same candidates by the teacher; constants.
+            The teacher's scores of the same candidates.
         temperature (`float`, *optional*, defaults to 1.0):
             `T`, positive.
 
     Returns:
-        `torch.FloatTensor`: A scalar, 0 where the two distributions agree.
+        `torch.FloatTensor`: A scalar, 0 if the two distributions agree.
 
     Raises:
         ValueError: If shapes disagree or `temperature` is not positive.
@@ -139,15 +139,14 @@ def score_distillation_loss(student_scores, teacher_scores, temperature=1.0):
 
 def margin_mse_loss(student_scores, teacher_scores):
     """
-    Mean squared error of the margins between the positive and each negative (Margin-MSE,
-    https://huggingface.co/papers/2010.02666): the student may score on a scale of its own, as long as the differences
-    are the teacher's.
+    Mean squared error between the student's and the teacher's margins, where a margin is the score of the positive
+    minus that of a negative (Margin-MSE, https://huggingface.co/papers/2010.02666).
 
     Args:
         student_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
-            Scores of the model in training; column 0 holds the positive's, the others the negatives'.
+            Scores of the model in training. Column 0 is the positive.
         teacher_scores (`torch.FloatTensor` of shape `(num_queries, nway)`):
-            Scores of the same candidates by the teacher; constants.
+            The teacher's scores of the same candidates.
 
     Returns:
         `torch.FloatTensor`: The mean over queries and negatives, a scalar.
@@ -169,7 +168,9 @@ def margin_mse_loss(student_scores, teacher_scores):
     teacher_scores = floating(teacher_scores.detach(), "teacher_scores", ("num_queries", "nway"))
     _check_same_shape(student_scores, "student_scores", teacher_scores, "teacher_scores")
     if student_scores.shape[1] < 2:
-        raise ValueError("`student_scores` must hold the positive and at least one negative a query, got one column.")
+        raise ValueError(
+            "`student_scores` must have a column for the positive and at least one for a negative, got one column."
+        )
     difference = student_scores - teacher_scores
     # (s_0 - s_j) - (t_0 - t_j): the difference of margins is the margin of differences
     return (difference[:, :1] - difference[:, 1:]).square().mean()
@@ -177,31 +178,30 @@ def margin_mse_loss(student_scores, teacher_scores):
 
 def reader_distillation_loss(retriever_scores, reader_scores, kind="kl"):
     """
-    The retriever learns which passages helped the reader; the mean over questions.
+    Teaches a retriever which passages helped a reader. The loss is a mean over questions.
 
     Args:
         retriever_scores (`torch.FloatTensor` of shape `(num_questions, num_passages)`):
-            The retriever's scores; a dual encoder divides its inner product by `sqrt(dim)` first.
+            The retriever's scores. Inner products of a dual encoder are divided by `sqrt(dim)` first.
         reader_scores (`torch.FloatTensor` of shape `(num_questions, num_passages)`):
-            Constants, what they are is told by `kind`. `-inf` marks an absent passage (a question with fewer passages
-            than its neighbours): it leaves both distributions, whatever the retriever's score.
+            The reader's scores, in the unit that `kind` needs. `-inf` marks an absent passage, where a question has
+            fewer passages than others. It is left out of both distributions.
         kind (`"kl"`, `"perplexity"` or `"emdr2"`, *optional*, defaults to `"kl"`):
             - `"kl"`: `KL(softmax(reader) || softmax(retriever))` of the reader's aggregated cross-attention scores
               (FiD-KD, equation 4, https://huggingface.co/papers/2012.04584).
-            - `"perplexity"`: the same divergence, of the log-likelihoods of the answer given each passage alone, which
-              are the posterior of passages under a uniform prior (Atlas' perplexity distillation,
-              https://huggingface.co/papers/2208.03299):
-              [`~hf_xlir.evaluation.answer_likelihood.answer_log_likelihoods`].
-            - `"emdr2"`: `-log(sum(softmax(retriever) * exp(reader)))` of the same log-likelihoods: the answer's
-              likelihood with the passage as a latent variable (Atlas' EMDR2, first of
+            - `"perplexity"`: the same divergence of the log-likelihoods of the answer given each passage alone (Atlas'
+              perplexity distillation, https://huggingface.co/papers/2208.03299). Their softmax is the posterior of the
+              passages under a uniform prior.
+            - `"emdr2"`: `-log(sum(softmax(retriever) * exp(reader)))` of the same log-likelihoods, the likelihood of
+              the answer with the passage as a latent variable (Atlas' EMDR2, from
               https://huggingface.co/papers/2106.05346).
 
     Returns:
         `torch.FloatTensor`: A scalar.
 
     Raises:
-        ValueError: If shapes disagree, a question has no passage at all, there is no such `kind`, or `"emdr2"` is
-            given scores above 0, which are no log-likelihoods.
+        ValueError: If shapes disagree, a question has no passage, `kind` is unknown, or `"emdr2"` gets scores above
+            0, which cannot be log-likelihoods.
 
     Example:
     ```python
@@ -224,47 +224,46 @@ def reader_distillation_loss(retriever_scores, reader_scores, kind="kl"):
     if absent.all(dim=1).any():
         rows = absent.all(dim=1).nonzero().flatten().tolist()
         raise ValueError(
-            f"`reader_scores` has no passage (all -inf) for the questions in rows {rows}: leave such questions out."
+            f"`reader_scores` marks all passages of the questions in rows {rows} as absent (-inf): leave them out."
         )
     log_retriever = F.log_softmax(retriever_scores.masked_fill(absent, -torch.inf), dim=1).masked_fill(absent, 0)
     if kind == "emdr2":
         if (reader_scores > 0).any():
             raise ValueError(
-                f"`emdr2` needs log-likelihoods of answers, at most 0, got {float(reader_scores.max()):.3g}: "
-                'attention scores are for `kind="kl"`.'
+                f"`emdr2` needs log-likelihoods of answers, at most 0, got {float(reader_scores.max()):.3g}. For "
+                'attention scores use `kind="kl"`.'
             )
         return -torch.logsumexp(log_retriever + reader_scores, dim=1).mean()
     log_reader = F.log_softmax(reader_scores, dim=1)
-    # log_target=False takes 0 * log 0 as 0, which is what an absent passage needs
+    # log_target=False computes 0 * log 0 as 0, as absent passages need
     return F.kl_div(log_retriever, log_reader.exp(), reduction="batchmean")
 
 
 def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale=None, contrast_mask=None):
     """
-    Regression of sentence vectors onto the teacher's vectors of the same sentences, or of their translations
-    (https://huggingface.co/papers/2004.09813), plus an optional in-batch contrast against them.
+    Regression of sentence vectors onto the teacher's vectors of the same sentences or their translations
+    (https://huggingface.co/papers/2004.09813), plus an optional contrastive term.
 
-    The contrast is the cross-entropy of `cosine(student_i, teacher_j) * contrast_scale` with label `i`: the teacher's
-    vectors of the other pairs are the negatives.
+    The contrastive term is the cross-entropy of `cosine(student_i, teacher_j) * contrast_scale` with label `i`. The
+    teacher's vectors of the other rows are the negatives.
 
     Args:
         student (`torch.FloatTensor` of shape `(batch_size, embedding_dim)`):
             Vectors of the model in training.
         teacher (`torch.FloatTensor` of shape `(batch_size, embedding_dim)`):
-            Vectors to reach; constants.
+            Vectors to reach.
         distance (`str`, *optional*, defaults to `"mse"`):
-            `"mse"`: mean squared difference over all dimensions. `"cosine"`: mean of 1 - cosine.
+            `"mse"` is the mean squared difference over all dimensions, `"cosine"` the mean of 1 - cosine.
         contrast_scale (`float`, *optional*):
-            Factor of the cosines in the contrast, an inverse temperature (20 is usual); `None` leaves the contrast
-            out.
+            Factor on the cosines, an inverse temperature; 20 is usual. `None` leaves the contrastive term out.
         contrast_mask (`torch.BoolTensor` of shape `(batch_size, batch_size)`, *optional*):
-            `True` where the teacher's vector `j` is no negative for student `i`, as with two pairs of equal text.
+            `True` where the teacher's vector `j` must not be a negative for student `i`, such as for equal texts.
 
     Returns:
         `torch.FloatTensor`: A scalar, the sum of the two terms.
 
     Raises:
-        ValueError: If shapes disagree, or `distance` or `contrast_scale` is not one of the values above.
+        ValueError: If shapes disagree, or `distance` or `contrast_scale` is invalid.
 
     Example:
     ```python
@@ -288,7 +287,7 @@ def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale
         raise ValueError(f'`distance` must be "mse" or "cosine", got {distance!r}.')
     if contrast_scale is None:
         if contrast_mask is not None:
-            raise ValueError("`contrast_mask` has no use without `contrast_scale`: set it, or drop the mask.")
+            raise ValueError("`contrast_mask` has no effect without `contrast_scale`: set it, or drop the mask.")
         return loss
     if not contrast_scale > 0:
         raise ValueError(f"`contrast_scale` must be positive, got {contrast_scale}.")
@@ -300,33 +299,31 @@ def embedding_distillation_loss(student, teacher, distance="mse", contrast_scale
 @torch.no_grad()
 def align_tokens(student, teacher, student_mask=None, teacher_mask=None):
     """
-    Greedy one-to-one alignment: repeatedly take the pair of the globally smallest cosine distance over the remaining
-    teacher and student rows (DR.DECR, https://huggingface.co/papers/2112.08185). Among equal distances the lowest
-    teacher row comes first, then the lowest student row.
+    Greedy one-to-one alignment: repeatedly take the pair with the smallest cosine distance among the remaining teacher
+    and student rows (DR.DECR, https://huggingface.co/papers/2112.08185). Ties go to the lowest teacher row, then to
+    the lowest student row.
 
-    Pairs are found in rounds, not one by one: a pair that is the smallest of both its row and its column will be
-    taken by the greedy procedure whatever happens elsewhere, so every round takes all such pairs at once. A batch of
-    32 x 32 x 128 needs about 8 rounds.
+    Pairs are found in rounds. A pair that is the smallest of both its row and its column is certain to be taken, so
+    each round takes all such pairs at once. A batch of 32 x 32 x 128 needs about 8 rounds.
 
-    Distances are computed in float64, equal for equal rows whatever their position, and count as tied when they round
-    to the same multiple of 2^-40 (2^-36 for 180 x 180 rows, so that a distance and its place fit into one float64). A
-    row of zeros has distance 1 to every row; a row with NaN or infinity has distance 2: it takes a partner last and
-    the loss shows it.
+    Distances are computed in float64. Equal rows give equal distances at any position. Two distances tie if they
+    round to the same multiple of 2^-40 (2^-36 for 180 x 180 rows, so that a distance and its position fit into one
+    float64). A row of zeros has distance 1 to each row. A row with NaN or infinity has distance 2: it gets its partner
+    last, and the loss is then not finite.
 
     Args:
         student (`torch.FloatTensor` of shape `(batch_size, student_length, embedding_dim)`):
-            Need not be normalised.
+            Need not be normalized.
         teacher (`torch.FloatTensor` of shape `(batch_size, teacher_length, embedding_dim)`):
-            Need not be normalised.
+            Need not be normalized.
         student_mask (`torch.BoolTensor` of shape `(batch_size, student_length)`, *optional*):
             `True` for rows that take part; all by default.
         teacher_mask (`torch.BoolTensor` of shape `(batch_size, teacher_length)`, *optional*):
             `True` for rows that take part; all by default.
 
     Returns:
-        `torch.LongTensor` of shape `(batch_size, student_length)`: The teacher row of each student row. As many pairs
-        are made as the side with fewer rows has; -1 marks a student row without a partner: masked, or left over when
-        the teacher's rows ran out. Teacher rows left over appear nowhere.
+        `torch.LongTensor` of shape `(batch_size, student_length)`: The teacher row of each student row, or -1 for a
+        student row without a partner. The number of pairs is that of the rows on the smaller side.
 
     Raises:
         ValueError: If batch sizes or embedding sizes differ, or a mask is not boolean or has another shape.
@@ -399,27 +396,27 @@ def token_distillation_loss(
     align_documents=False,
 ):
     """
-    `w * d(Qs, Qt aligned) + (1 - w) * d(Ds, Dt)`: the student's token embeddings of a non-English query are drawn to
-    the teacher's of its English translation, those of an English document to the teacher's of the same document
-    (DR.DECR, https://huggingface.co/papers/2112.08185).
+    `w * d(Qs, Qt aligned) + (1 - w) * d(Ds, Dt)`: the student's token embeddings of a non-English query approach the
+    teacher's of its English translation, and those of an English document the teacher's of the same document (DR.DECR,
+    https://huggingface.co/papers/2112.08185).
 
-    Queries are aligned by [`align_tokens`]: a translation has its own order and number of tokens. Documents are the
-    same text on both sides, so that under one tokenizer tokens correspond by position. Under two tokenizers they do
-    not: `align_documents=True` then pairs the documents' tokens as it does the queries'. `d` is the mean over the
-    dimensions of all tokens that count: student tokens with a partner on an aligned side, and tokens kept by both
-    masks where they correspond by position. A side without such tokens adds 0.
+    Queries are aligned by [`align_tokens`], since a translation has its own order and number of tokens. Documents are
+    the same text on both sides, so their tokens correspond by position under one tokenizer. Under two tokenizers use
+    `align_documents=True`, which aligns them as well. `d` is a mean over the dimensions of all tokens that count: on
+    an aligned side student tokens with a partner, otherwise tokens that both masks keep. A side without such tokens
+    adds 0.
 
     Args:
         student_queries (`torch.FloatTensor` of shape `(batch_size, student_query_length, embedding_dim)`):
-            `None`, here and in `teacher_queries`, leaves the query term out; the document term keeps its weight.
+            `None` for both this and `teacher_queries` leaves the query term out. The document term keeps its weight.
         teacher_queries (`torch.FloatTensor` of shape `(batch_size, teacher_query_length, embedding_dim)`):
-            Constants.
+            Token embeddings of the translations.
         student_documents (`torch.FloatTensor` of shape `(batch_size, document_length, embedding_dim)`):
-            `None`, here and in `teacher_documents`, leaves the document term out.
+            `None` for both this and `teacher_documents` leaves the document term out.
         teacher_documents (`torch.FloatTensor` of shape `(batch_size, document_length, embedding_dim)`):
-            Constants.
+            Token embeddings of the same documents.
         student_query_mask (`torch.BoolTensor` of shape `(batch_size, student_query_length)`, *optional*):
-            `True` for tokens that count; all by default, here and below.
+            `True` for tokens that count. All by default, as for the other masks.
         teacher_query_mask (`torch.BoolTensor` of shape `(batch_size, teacher_query_length)`, *optional*):
             The same for the teacher's queries.
         student_document_mask (`torch.BoolTensor` of shape `(batch_size, document_length)`, *optional*):
@@ -431,14 +428,14 @@ def token_distillation_loss(
         distance (`str`, *optional*, defaults to `"mse"`):
             `"mse"` for squared or `"l1"` for absolute differences.
         align_documents (`bool`, *optional*, defaults to `False`):
-            Whether documents are aligned, too. Their lengths may then differ between student and teacher.
+            Whether to align documents as well. Their lengths may then differ between student and teacher.
 
     Returns:
         `torch.FloatTensor`: A scalar.
 
     Raises:
         ValueError: If shapes disagree, a side has only one of student and teacher, both sides are `None`, or
-            `query_weight` or `distance` is not one of the values above.
+            `query_weight` or `distance` is invalid.
 
     Example:
     ```python
@@ -458,7 +455,7 @@ def token_distillation_loss(
     has_queries = _has_side("queries", student_queries, teacher_queries)
     has_documents = _has_side("documents", student_documents, teacher_documents)
     if not has_queries and not has_documents:
-        raise ValueError("Nothing to distil: pass queries, documents or both, of student and teacher.")
+        raise ValueError("There is nothing to distil: pass queries, documents or both, for student and teacher.")
 
     loss = 0.0
     if has_queries:
@@ -472,32 +469,8 @@ def token_distillation_loss(
 
 
 def count_distilled_tokens(student_mask, teacher_mask, align):
-    """
-    How many tokens of one side [`token_distillation_loss`] averages over, which the masks alone decide.
-
-    Args:
-        student_mask (`torch.BoolTensor` of shape `(batch_size, student_length)`):
-            `True` for the student's tokens that count.
-        teacher_mask (`torch.BoolTensor` of shape `(batch_size, teacher_length)`):
-            `True` for the teacher's.
-        align (`bool`):
-            Whether the side is aligned, or its tokens correspond by position.
-
-    Returns:
-        `torch.LongTensor`: A scalar.
-
-    Example:
-    ```python
-    >>> import torch
-    >>> from hf_xlir.training.losses import count_distilled_tokens
-
-    >>> student, teacher = torch.tensor([[True, True, False]]), torch.tensor([[False, True, True]])
-    >>> count_distilled_tokens(student, teacher, align=True), count_distilled_tokens(student, teacher, align=False)
-    (tensor(2), tensor(1))
-
-    ```
-    """
-    if align:  # as many pairs as the side with fewer tokens has
+    """How many tokens of one side [`token_distillation_loss`] averages over, a scalar: the masks alone decide it."""
+    if align:  # one pair per token of the shorter side
         return torch.minimum(student_mask.sum(dim=1), teacher_mask.sum(dim=1)).sum()
     return (student_mask & teacher_mask).sum()
 
@@ -521,8 +494,8 @@ def _distance_by_position(student, teacher, student_mask, teacher_mask, distance
 
 def _strict_order(cosine):
     """
-    One whole number below 2^53 for each pair, stored as float64 (whose minima are ten times faster than int64's):
-    first the distance on a grid, then the teacher row, then the student row.
+    One whole number below 2^53 per pair: first the distance on a grid, then the teacher row, then the student row. It
+    is stored as float64, whose minima are ten times faster than those of int64.
     """
     pairs = cosine.shape[1] * cosine.shape[2]
     grid = min(40, 51 - (pairs - 1).bit_length())
@@ -535,21 +508,21 @@ def _reproducible_cosine(first, second):
     """
     Cosines `(batch, first_length, second_length)` in float64 that are bit for bit equal for equal rows.
 
-    A matrix product adds in an order that depends on a row's position, so two copies of one row can get results that
-    differ in the last bit, and a tie is lost. Here each unit row is split into a coarse part, a multiple of 2^-26, and
-    a fine rest, a multiple of 2^-48: every partial sum of coarse x coarse, and of coarse x fine up to 4,096
-    dimensions, then fits into the 53 bits of a float64, and a sum without rounding has no order. Fine x fine is below
-    2^-42 and left out.
+    A matrix product adds in an order that depends on a row's position, so the results of two equal rows can differ in
+    the last bit, and a tie is lost. Here each unit row is split into a coarse part, a multiple of 2^-26, and a fine
+    part, a multiple of 2^-48. The partial sums of coarse x coarse, and of coarse x fine up to 4,096 dimensions, then
+    fit into the 53 bits of a float64: nothing is rounded, and the order does not matter. Fine x fine is below 2^-42
+    and left out.
     """
     first_coarse, first_fine = _split(first)
     second_coarse, second_fine = (part.transpose(1, 2) for part in _split(second))
-    # each product is free of rounding; the two additions round, but alike wherever a pair stands
+    # the products are exact; the two additions round equally for equal rows
     fine = torch.bmm(first_coarse, second_fine).add_(torch.bmm(first_fine, second_coarse))
     return torch.bmm(first_coarse, second_coarse).add_(fine)
 
 
 def _split(rows):
-    rows = rows.to(torch.float64, copy=True)  # in place from here: fresh pages cost more than the arithmetic
+    rows = rows.to(torch.float64, copy=True)  # in place from here: new pages cost more than the arithmetic
     rows.div_(rows.norm(dim=2, keepdim=True).clamp_(min=1e-300))
     coarse = (rows * 2**26).round_().mul_(2.0**-26)
     fine = rows.sub_(coarse).mul_(2.0**48).round_().mul_(2.0**-48)
@@ -559,7 +532,7 @@ def _split(rows):
 def _mean_distance(student, teacher, kept, distance):
     """Mean over kept tokens and dimensions of the squared or absolute difference; 0 where nothing is kept."""
     student, teacher = floating(student, "student"), floating(teacher.detach(), "teacher")
-    # select before subtracting: whatever stands at a dropped token, NaN included, must not reach the gradient
+    # select before subtracting: values of dropped tokens, NaN included, must not reach the gradient
     difference = student[kept] - teacher[kept]  # (num_kept, dim)
     total = difference.square().sum() if distance == "mse" else difference.abs().sum()
     return total / max(difference.numel(), 1)
@@ -567,30 +540,30 @@ def _mean_distance(student, teacher, kept, distance):
 
 def _has_side(name, student, teacher):
     if (student is None) != (teacher is None):
-        raise ValueError(f"`student_{name}` and `teacher_{name}` go together: pass both, or `None` for both.")
+        raise ValueError(f"`student_{name}` and `teacher_{name}` belong together: pass both, or `None` for both.")
     return student is not None
 
 
 def floating(tensor, name, axes=None):
-    """Checks axes and type; half precision goes up to float32, since a log-softmax in bfloat16 keeps 3 digits."""
+    """The tensor after a check of axes and type. Half precision becomes float32: bfloat16 keeps 3 digits."""
     if not tensor.is_floating_point():
         raise ValueError(f"`{name}` must be a floating-point tensor, got {tensor.dtype}.")
     if axes is not None and (tensor.ndim != len(axes) or 0 in tensor.shape):
-        raise ValueError(f"`{name}` must have shape ({', '.join(axes)}), none of them 0, got {tuple(tensor.shape)}.")
+        raise ValueError(f"`{name}` must have shape ({', '.join(axes)}), no axis empty, got {tuple(tensor.shape)}.")
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _check_same_shape(first, first_name, second, second_name):
-    """Raises a `ValueError` that names both tensors unless their shapes agree."""
+    """Raise unless the shapes are equal."""
     if first.shape != second.shape:
         raise ValueError(
-            f"`{first_name}` and `{second_name}` must have one shape, got {tuple(first.shape)} and "
+            f"`{first_name}` and `{second_name}` must have the same shape, got {tuple(first.shape)} and "
             f"{tuple(second.shape)}."
         )
 
 
 def _check_mask(mask, name, shape):
-    """Raises a `ValueError` unless `mask` is a boolean tensor of that shape."""
+    """Raise unless `mask` is a boolean tensor of that shape."""
     if mask.dtype != torch.bool or mask.shape != shape:
         raise ValueError(
             f"`{name}` must be a boolean tensor of shape {tuple(shape)}, got {mask.dtype} of shape "

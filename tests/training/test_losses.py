@@ -94,9 +94,9 @@ class TestInBatchNCE:
         ("scores", "positives", "mask", "message"),
         [
             (torch.zeros(3), [0, 0, 0], None, "num_queries, num_documents"),
-            (torch.zeros(2, 0), [0, 0], None, "none of them 0"),
+            (torch.zeros(2, 0), [0, 0], None, "num_documents.*got"),
             (torch.zeros(2, 3, dtype=torch.long), [0, 0], None, "floating-point"),
-            (torch.zeros(2, 3), [0], None, "one document index for each of the 2 queries"),
+            (torch.zeros(2, 3), [0], None, "positive_indices.*2 in all"),
             (torch.zeros(2, 3), [0.0, 1.0], None, "dtype torch.float32"),
             (torch.zeros(2, 3), [0, 3], None, r"\[0, 3\)"),
             (torch.zeros(2, 3), [0, -1], None, r"\[0, 3\)"),
@@ -120,7 +120,7 @@ class TestListwise:
         assert torch.autograd.gradcheck(listwise_cross_entropy_loss, normal(3, 4).requires_grad_())
 
     def test_bad_input(self):
-        with pytest.raises(ValueError, match="at least one negative"):
+        with pytest.raises(ValueError, match="negative.*one column"):
             listwise_cross_entropy_loss(torch.zeros(4, 1))
         with pytest.raises(ValueError, match="num_queries, nway"):
             listwise_cross_entropy_loss(torch.zeros(4))
@@ -149,7 +149,7 @@ class TestScoreDistillation:
         assert teacher.grad is None
 
     def test_bad_input(self):
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(ValueError, match="same shape"):
             score_distillation_loss(torch.zeros(2, 3), torch.zeros(2, 4))
         for temperature in (0, -1.0, float("nan")):
             with pytest.raises(ValueError, match="`temperature` must be positive"):
@@ -181,9 +181,9 @@ class TestMarginMSE:
         assert loss.dtype == torch.float32 and loss.item() == 90_000  # more than float16 has
 
     def test_bad_input(self):
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(ValueError, match="same shape"):
             margin_mse_loss(torch.zeros(2, 3), torch.zeros(2, 4))
-        with pytest.raises(ValueError, match="at least one negative"):
+        with pytest.raises(ValueError, match="negative.*one column"):
             margin_mse_loss(torch.zeros(2, 1), torch.zeros(2, 1))
 
 
@@ -245,7 +245,7 @@ class TestReaderDistillation:
         reader[1] = -INF
         with pytest.raises(ValueError, match=r"rows \[1\]"):
             reader_distillation_loss(torch.zeros(3, 2), reader)
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(ValueError, match="same shape"):
             reader_distillation_loss(torch.zeros(3, 2), torch.zeros(2, 2))
         with pytest.raises(ValueError, match=r"`kind` must be one of \('kl', 'perplexity', 'emdr2'\), got 'ppl'"):
             reader_distillation_loss(torch.zeros(3, 2), torch.zeros(3, 2), "ppl")
@@ -449,11 +449,11 @@ class TestTokenDistillation:
 
     def test_bad_input(self):
         a, b = torch.zeros(2, 3, 4), torch.zeros(2, 5, 4)
-        with pytest.raises(ValueError, match="Nothing to distil"):
+        with pytest.raises(ValueError, match="nothing to distil"):
             token_distillation_loss(None, None, None, None)
-        with pytest.raises(ValueError, match="`student_queries` and `teacher_queries` go together"):
+        with pytest.raises(ValueError, match="`student_queries` and `teacher_queries`"):
             token_distillation_loss(a, None, a, a)
-        with pytest.raises(ValueError, match="`student_documents` and `teacher_documents` must have one shape"):
+        with pytest.raises(ValueError, match="`student_documents` and `teacher_documents`.*shape"):
             token_distillation_loss(a, a, a, b)
         with pytest.raises(ValueError, match="`teacher_document_mask` must be a boolean"):
             token_distillation_loss(None, None, a, a, teacher_document_mask=torch.ones(2, 5).bool())
@@ -504,11 +504,11 @@ class TestEmbeddingDistillation:
 
     def test_bad_input(self):
         a = torch.zeros(2, 3)
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(ValueError, match="same shape"):
             embedding_distillation_loss(a, torch.zeros(2, 4))
         with pytest.raises(ValueError, match='"mse" or "cosine"'):
             embedding_distillation_loss(a, a, distance="l1")
         with pytest.raises(ValueError, match="`contrast_scale` must be positive"):
             embedding_distillation_loss(a, a, contrast_scale=0)
-        with pytest.raises(ValueError, match="no use without `contrast_scale`"):
+        with pytest.raises(ValueError, match="`contrast_mask`.*`contrast_scale`"):
             embedding_distillation_loss(a, a, contrast_mask=torch.zeros(2, 2, dtype=torch.bool))
