@@ -185,31 +185,13 @@ def convert_checkpoint(
 
     ```
     """
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"`format` must be one of {list(FORMATS)}, got {format!r}.")
     if to not in TARGETS:
         raise ValueError(f"`to` must be one of {list(TARGETS)}, got {to!r}.")
     check_new(output_dir)
-    if revision is not None and Path(source).exists():
-        raise ValueError(f"`revision` is of a repository, but `{source}` is there on the disk: leave it out.")
-    path = _local(source, revision=revision, token=token)
-    format = format or detect_format(path)
+    path, format = _located(source, format, revision, token)
     if format == to:
         raise ValueError(f"`{source}` is of the format {to!r} already.")
-    _check_kind(path, format)
-    if tokenizer is not None and format == "hf_xlir":
-        raise ValueError(f"`{source}` has its own tokenizer: leave `tokenizer` out.")
-    options = {"query_length": query_length, "document_length": document_length}
-    options = {name: value for name, value in options.items() if value is not None}
-    if document_encoder is not None:
-        if format != "dpr":
-            raise ValueError(f"`document_encoder` is for 'dpr', but `{source}` is {format!r}.")
-        options["document_encoder"] = _local(document_encoder, token=token)
-    if tokenizer is not None and not Path(tokenizer).exists():
-        tokenizer = _download(tokenizer, (0, 1), allow_patterns=OF_TOKENIZERS, token=token)
-    model, processor, notes = READERS[format](path, tokenizer=tokenizer, **options)
-    if model.config.model_type != "fid_t5":
-        check_processor(processor, model)
+    model, processor, notes = _read(path, format, tokenizer, document_encoder, query_length, document_length, token)
     with new_folder(output_dir) as folder:
         if to == "hf_xlir":
             model.save_pretrained(folder)
@@ -217,6 +199,50 @@ def convert_checkpoint(
         else:
             notes = [*notes, *WRITERS[to](model, processor, folder)]
     return Conversion(format, model, processor, notes)
+
+
+def read_checkpoint(
+    source,
+    format=None,
+    tokenizer=None,
+    document_encoder=None,
+    query_length=None,
+    document_length=None,
+    revision=None,
+    token=None,
+):
+    """Convert a checkpoint without writing it: a [`Conversion`]. Arguments and errors of [`convert_checkpoint`]."""
+    path, format = _located(source, format, revision, token)
+    return Conversion(format, *_read(path, format, tokenizer, document_encoder, query_length, document_length, token))
+
+
+def _located(source, format, revision, token):
+    """The path of a checkpoint on this machine, and its format."""
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"`format` must be one of {list(FORMATS)}, got {format!r}.")
+    if revision is not None and Path(source).exists():
+        raise ValueError(f"`revision` is of a repository, but `{source}` is there on the disk: leave it out.")
+    path = _local(source, revision=revision, token=token)
+    return path, format or detect_format(path)
+
+
+def _read(path, format, tokenizer, document_encoder, query_length, document_length, token):
+    """Model, processor and notes of a checkpoint on this machine."""
+    _check_kind(path, format)
+    if tokenizer is not None and format == "hf_xlir":
+        raise ValueError(f"`{path}` has its own tokenizer: leave `tokenizer` out.")
+    options = {"query_length": query_length, "document_length": document_length}
+    options = {name: value for name, value in options.items() if value is not None}
+    if document_encoder is not None:
+        if format != "dpr":
+            raise ValueError(f"`document_encoder` is for 'dpr', but `{path}` is {format!r}.")
+        options["document_encoder"] = _local(document_encoder, token=token)
+    if tokenizer is not None and not Path(tokenizer).exists():
+        tokenizer = _download(tokenizer, (0, 1), allow_patterns=OF_TOKENIZERS, token=token)
+    model, processor, notes = READERS[format](path, tokenizer=tokenizer, **options)
+    if model.config.model_type != "fid_t5":
+        check_processor(processor, model)
+    return model, processor, notes
 
 
 def _check_kind(path, format):
@@ -247,4 +273,4 @@ def _download(source, slashes=(1,), **arguments):
     return Path(snapshot_download(str(source), **arguments))
 
 
-__all__ = ["FORMATS", "TARGETS", "Conversion", "convert_checkpoint", "detect_format"]
+__all__ = ["FORMATS", "TARGETS", "Conversion", "convert_checkpoint", "detect_format", "read_checkpoint"]
