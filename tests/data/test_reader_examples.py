@@ -95,7 +95,7 @@ class TestLoading:
             load_reader_examples(path)
         assert load_reader_examples(path, on_error="skip").to_list() == RECORDS[:1]
 
-    def test_rows_to_learn_from(self, write):
+    def test_required_answers(self, write):
         rows = [ROWS[0], ROWS[1], {"question": "s", "target": "", "ctxs": []}, {"question": "t", "answers": ["u"]}]
         path = write("examples.jsonl", "\n".join(map(json.dumps, rows)))
         assert len(load_reader_examples(path)) == 4
@@ -104,8 +104,8 @@ class TestLoading:
         kept = load_reader_examples(path, require_answers=True, on_error="skip")
         assert kept["question"][:] == ["q", "s", "t"] and kept["target"][:] == ["NA", "", None]
 
-    def test_what_is_not_said(self, write):
-        """`null` and a missing key are alike; a byte order mark and line ends of Windows are no part of the rows."""
+    def test_missing_values(self, write):
+        """`null` counts as a missing key; a byte order mark and line ends of Windows are not text."""
         nothing = {name: None for name in ("id", "target", "answers", "lang", "ctxs")}
         rows = [
             {"question": "q"},
@@ -136,12 +136,12 @@ class TestLoading:
         ],
     )
     @pytest.mark.parametrize("suffix", ["json", "jsonl"])
-    def test_what_is_no_row(self, write, content, said, suffix):
-        """Whatever the file is called."""
+    def test_files_with_bad_rows(self, write, content, said, suffix):
+        """The format is recognised by content, not by suffix."""
         with pytest.raises(ValueError, match=f"examples.{suffix}`, {said}"):
             load_reader_examples(write(f"examples.{suffix}", content))
 
-    def test_rows_as_the_file_has_them(self, write):
+    def test_rows_with_all_fields(self, write):
         path = write("examples.json", json.dumps(ROWS))
         assert list(read_reader_rows(path, path, RowErrors())) == list(zip(ROWS, RECORDS, strict=True))
         twice = write("twice.jsonl", "\n".join([json.dumps(ROWS[0])] * 2))
@@ -181,7 +181,7 @@ class TestWriting:
         loaded = load_reader_examples(path, cache_dir=str(tmp_path))
         assert [context["id"] for context in loaded[0]["ctxs"]] == ["c", "b"] and loaded[0]["ctxs"][0]["score"] is None
 
-    def test_mistakes_leave_the_file_alone(self, tmp_path):
+    def test_errors_leave_the_file_unchanged(self, tmp_path):
         path = tmp_path / "x.jsonl"
         path.write_text("before")
         with pytest.raises(ValueError, match=r"1 questions have no ranking, such as \['2'\]"):
@@ -190,7 +190,7 @@ class TestWriting:
             write_ranked_examples(path, QUESTIONS, PASSAGES, {"1": ["a"], "2": ["x"]})
         assert path.read_text() == "before"
 
-    def test_nothing_found_and_no_titles(self, tmp_path):
+    def test_empty_rankings_and_missing_titles(self, tmp_path):
         path = tmp_path / "x.jsonl"
         write_ranked_examples(path, QUESTIONS, PASSAGES.remove_columns("title"), {"1": [], "2": ["b"]})
         first, second = map(json.loads, path.read_text(encoding="utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""What real files are full of, in every loader: names that look like nothing, stray characters, broken rows."""
+"""Untidy files in every loader: names that look like missing values, stray characters, broken rows."""
 
 import gzip
 import json
@@ -52,11 +52,11 @@ class Case:
 
     Attributes:
         load: Loads a path.
-        row: The bytes of row `i` with a text of one's choice; the id, where there is one, is `i`.
+        row: The bytes of row `i` with a given text; the id, if the format has one, is `i`.
         text: Finds the text in a record.
-        bad: For each kind of bad row that can occur, the row and what is said of it.
-        tabs: Whether a text may hold tabs.
-        streams: Whether there is a `streaming`.
+        bad: For each kind of bad row, the row and the reason in the error.
+        tabs: Whether a text may contain tabs.
+        streams: Whether the loader has `streaming`.
     """
 
     load: Callable
@@ -113,7 +113,7 @@ def bad_json(good: bytes, again: bytes | None = None, is_array: bool = False):
 
 
 def load_aligned(path, **options):
-    """Beside a file of sources, one of as many translations."""
+    """Load a file of sources with a second file of as many translations."""
     lines = Path(path).read_bytes().count(b"\n")
     target = Path(path).with_suffix(".en")
     target.write_text("".join(f"t{line}\n" for line in range(lines)))
@@ -326,7 +326,7 @@ def logged(monkeypatch):
 
 
 def untidy(case: Case, kind: str) -> tuple[list[bytes], str]:
-    """Two good rows with a bad one between, and what is said of it."""
+    """Two good rows with a bad one between, and the reason in the error."""
     row, reason = case.bad[kind]
     if kind == "utf8":
         row = row.replace(b"x", b"x\xff").replace(b"NA", b"N\xff")
@@ -334,7 +334,7 @@ def untidy(case: Case, kind: str) -> tuple[list[bytes], str]:
 
 
 @pytest.mark.parametrize(("name", "streaming"), STREAMS)
-def test_texts_are_what_the_file_says(write, name, streaming):
+def test_texts_are_unchanged(write, name, streaming):
     case = CASES[name]
     texts = TEXTS + ["a\ttab", "\ttabs\t"] * case.tabs
     path = write(case.file, case.content([case.row(index, text) for index, text in enumerate(texts)]))
@@ -352,7 +352,7 @@ def test_a_bad_row_is_an_error_with_file_line_and_reason(write, name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), BAD)
-def test_a_bad_row_is_left_out_and_counted_if_wished(write, logged, name, kind):
+def test_a_bad_row_can_be_skipped_and_counted(write, logged, name, kind):
     case = CASES[name]
     rows, _ = untidy(case, kind)
     path = write(case.file, case.content(rows))
@@ -364,7 +364,7 @@ def test_a_bad_row_is_left_out_and_counted_if_wished(write, logged, name, kind):
     assert dataset.info.description == logged[0]
 
 
-def test_what_was_skipped_is_said_once_a_process_and_comes_back_with_the_cache(write, logged):
+def test_skipped_rows_are_logged_once_per_process_and_kept_in_the_cache(write, logged):
     path = write("rows.tsv", b"1\ta\n\n\xff\n2\tb\n")
     first = load_passages(path, on_error="skip")
     assert load_passages(path, on_error="skip").cache_files == first.cache_files
@@ -379,13 +379,13 @@ def test_what_was_skipped_is_said_once_a_process_and_comes_back_with_the_cache(w
 
 
 @pytest.mark.parametrize(("name", "streaming"), STREAMS)
-def test_a_download_that_broke_off_is_named(write, name, streaming):
+def test_truncated_downloads(write, name, streaming):
     case = CASES[name]
     path = write(case.file, gzip.compress(case.content([case.row(0, "NA")]))[:-9])
     with pytest.raises(ValueError, match=f"{case.file}` is not a complete gzip file"):
         list(case.load(path, **({"streaming": True} if streaming else {})))
 
 
-def test_rows_that_are_all_bad_are_an_error(write):
+def test_a_file_of_only_bad_rows(write):
     with pytest.raises(ValueError, match="has no rows to load: it is empty, or every row was skipped"):
         load_queries(write("rows.tsv", b"1\t\xff\n"), on_error="skip")

@@ -1,4 +1,4 @@
-"""Embedding that was interrupted goes on, and never leaves a folder that is wrong."""
+"""Interrupted embedding resumes with the same result, and a folder is never published half-written."""
 
 import errno
 import json
@@ -49,9 +49,10 @@ def names(folder):
     return sorted(path.name.split("-")[0] for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of a process")
 @pytest.mark.parametrize("kind", ["token", "dense"])
-def test_killed_before_each_change_of_the_disk(tmp_path, kind):
+def test_kills_before_each_change_of_the_disk(tmp_path, kind):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, killed_runs.__file__, tmp_path, kind],
@@ -63,12 +64,12 @@ def test_killed_before_each_change_of_the_disk(tmp_path, kind):
     found = json.loads(done.stdout)
     assert found["unlike"] == [] and found["left over"] == []
     assert found["steps"] >= 20 and set(found["gone on with"]) == {0, 1, 2, 3}
-    # whole from the renaming of the manifest on, and only from there
+    # complete exactly from the renaming of the manifest on
     assert found["whole before"] == list(range(found["whole before"][0], found["steps"] + 1))
     assert found["gone on with"][found["whole before"][0] - 2] == 3
 
 
-def test_only_the_rest_is_encoded(tmp_path):
+def test_only_the_remaining_passages_are_encoded(tmp_path):
     expected = embed(None)
     interrupt(tmp_path, batch=2)
     model, processor = WordModel(), WordProcessor()
@@ -124,14 +125,14 @@ def test_other_calls_are_refused(tmp_path, change, named):
     assert names(tmp_path) == ["ids", "lengths", "manifest.json", "query_moments", "values"]
 
 
-def test_the_last_call_s_padding_does_not_count(tmp_path):
+def test_padding_of_the_last_call_does_not_matter(tmp_path):
     interrupt(tmp_path)
     processor = WordProcessor()
     processor.tokenizer.backend_tokenizer.to_str = lambda: '{"truncation": 5, "padding": 7, "model": "words"}'
     assert len(embed(tmp_path, processor=processor)) == 50
 
 
-def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path):
+def test_the_old_result_stays_until_the_new_one_is_complete(tmp_path):
     old = embed(tmp_path, passages=random_passages(9, seed=1))
     interrupt(tmp_path)
     loaded = TokenEmbeddings.load(tmp_path, verify=True)
@@ -140,7 +141,7 @@ def test_an_old_result_stays_until_the_new_one_is_whole(tmp_path):
     assert names(tmp_path) == ["ids", "lengths", "manifest.json", "query_moments", "values"]
 
 
-def test_what_cannot_be_embedded_leaves_nothing(tmp_path):
+def test_passages_that_cannot_be_embedded_leave_no_files(tmp_path):
     broken = [{"id": str(i), "text": "w1"} for i in range(40)] + [{"id": "last", "text": ",,"}]
     with pytest.raises(ValueError, match="`last` keeps no token"):
         embed(tmp_path, passages=broken)
@@ -148,12 +149,12 @@ def test_what_cannot_be_embedded_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    """The work stays, and the same call goes on once there is room."""
+    """The work so far stays, and the same call resumes it once there is room."""
     append = RowWriter.append
 
     def full(writer, rows):
         if writer.num_rows:
-            append(writer, rows[: len(rows) // 2])  # some of a block reaches the disk
+            append(writer, rows[: len(rows) // 2])  # half of the block reaches the disk
             raise OSError(errno.ENOSPC, "No space left on device")
         append(writer, rows)
 
@@ -173,12 +174,12 @@ def test_a_folder_that_holds_an_index(tmp_path):
     index = LateInteractionIndex.build(TokenEmbeddings(np.ones((1, 2), np.float32), np.array([1]), ["a"]))
     index.save(tmp_path)
     model = WordModel()
-    with pytest.raises(ValueError, match="holds `hf_xlir.late_interaction_index`, which writing"):
+    with pytest.raises(ValueError, match="holds `hf_xlir.late_interaction_index`"):
         embed_passages(model, WordProcessor(), random_passages(5), tmp_path, progress=False)
     assert not model.shapes and len(LateInteractionIndex.load(tmp_path)) == 1
 
 
-def test_two_at_once(tmp_path):
+def test_a_second_process_is_refused(tmp_path):
     with FileLock(tmp_path / "unfinished-0.lock"), pytest.raises(RuntimeError, match="Another run is writing"):
         embed(tmp_path)
     assert len(embed(tmp_path)) == 50
@@ -193,7 +194,7 @@ def test_no_folder(tmp_path):
 
 
 def test_two_processes(tmp_path):
-    """Each writes its share, goes on with it after a failure, and both read the whole, bit for bit that of one."""
+    """Each writes and resumes its share, and both read the same result as one process, bit for bit."""
     ranks = launch(embedding_processes.__file__, tmp_path)
     assert [rank["written"] for rank in ranks] == [2, 2]
     expected = {

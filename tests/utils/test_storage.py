@@ -1,4 +1,4 @@
-"""Folders that appear at once or not at all, and arrays that grow."""
+"""Folders that are published in one step, and arrays that grow."""
 
 import errno
 import io
@@ -39,7 +39,7 @@ class TestFolderWriter:
         assert manifest["format"] == "texts" and manifest["length"] == 3
         assert list(files) == ["a.txt"] and files["a.txt"].read_text() == "one"
 
-    def test_nothing_is_seen_before_the_commit(self, tmp_path):
+    def test_readers_see_the_old_contents_before_the_commit(self, tmp_path):
         write(tmp_path, "old")
         with FolderWriter(tmp_path) as writer:
             writer.file("a.txt").write_text("new")
@@ -49,9 +49,9 @@ class TestFolderWriter:
             writer.commit("texts")
             _, files = read_folder(tmp_path, "texts")
             assert {name: file.read_text() for name, file in files.items()} == {"a.txt": "new", "b.txt": "more"}
-        assert len(names(tmp_path)) == 3  # the old file is gone
+        assert len(names(tmp_path)) == 3  # the old file is removed
 
-    def test_what_else_is_there_is_not_replaced(self, tmp_path):
+    def test_other_formats_are_not_replaced(self, tmp_path):
         embeddings = TokenEmbeddings(np.ones((1, 2), np.float32), np.array([1]), ["a"])
         dense = DenseEmbeddings(embeddings.values, ["a"])
         folders = {name: tmp_path / name for name in ("tokens", "late", "dense")}
@@ -69,13 +69,13 @@ class TestFolderWriter:
         before = [names(folder) for folder in folders.values()]
         for item, taken in others.items():
             for name in taken:
-                with pytest.raises(ValueError, match="would remove: give another folder"):
+                with pytest.raises(ValueError, match="would remove"):
                     item.save(folders[name])
         assert [names(folder) for folder in folders.values()] == before
         dense.save(folders["tokens"])  # embeddings are replaced by others
 
     @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
-    def test_without_a_commit_nothing_stays(self, tmp_path, error):
+    def test_files_are_removed_without_a_commit(self, tmp_path, error):
         write(tmp_path, "old")
         (tmp_path / "notes.txt").write_text("mine")
         before = names(tmp_path)
@@ -90,7 +90,7 @@ class TestFolderWriter:
         assert names(tmp_path) == before
         assert read_folder(tmp_path, "texts")[1]["a.txt"].read_text() == "old"
 
-    def test_a_commit_that_fails_leaves_the_old_contents(self, tmp_path):
+    def test_a_failed_commit_keeps_the_old_contents(self, tmp_path):
         write(tmp_path, "old")
         before = names(tmp_path)
         with pytest.raises(FileNotFoundError), FolderWriter(tmp_path) as writer:
@@ -115,7 +115,7 @@ class TestFolderWriter:
         assert map_array(read_folder(tmp_path, "arrays")[1]["values.npy"]).tolist() == [2.0] * 5
 
     @pytest.mark.parametrize("hours", [23, 25])
-    def test_what_a_killed_writer_left_goes_a_day_later(self, tmp_path, hours):
+    def test_files_of_a_killed_writer_are_removed_a_day_later(self, tmp_path, hours):
         write(tmp_path, "old")
         FolderWriter(tmp_path, "killed").file("a.txt").write_text("half")
         FolderWriter(tmp_path, "going-on").file("a.txt").write_text("half")
@@ -146,7 +146,7 @@ class TestFolderWriter:
 
 class TestFailures:
     def test_a_full_disk(self, tmp_path):
-        """In a process that may write no file of more than 100 kB, which fails as a full disk does."""
+        """A process may not write files of more than 100 kB, which fails like a full disk."""
         write(tmp_path, "old")
         before = names(tmp_path)
         code = f"""
@@ -175,7 +175,7 @@ for write in (save, append):
         lines = done.stdout.splitlines()
         assert len(lines) == 2
         for line in lines:
-            assert "could not be written" in line and "what was complete there is unchanged. Make room" in line
+            assert "could not be written" in line and "Make room" in line
         assert names(tmp_path) == before and read_folder(tmp_path, "texts")[1]["a.txt"].read_text() == "old"
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -192,12 +192,12 @@ for write in (save, append):
 
     def test_a_folder_that_cannot_be_written_to(self, tmp_path):
         (tmp_path / "file").write_text("no folder")
-        with pytest.raises(OSError, match="could not be written.*give a folder that you may write to"):
+        with pytest.raises(OSError, match="could not be written"):
             FolderWriter(tmp_path / "file" / "folder")
         (tmp_path / "locked").mkdir(mode=0o500)
         if os.access(tmp_path / "locked", os.W_OK):
             pytest.skip("this user may write everywhere")
-        with pytest.raises(PermissionError, match="give a folder that you may write to"):
+        with pytest.raises(PermissionError, match="could not be written"):
             FolderWriter(tmp_path / "locked")
 
     def test_of_two_writers_the_last_wins(self, tmp_path):
@@ -210,7 +210,7 @@ for write in (save, append):
         assert read_folder(tmp_path, "texts", verify=True)[1]["a.txt"].read_text() == "first"
 
     def test_readers_while_a_writer_saves(self, tmp_path):
-        """What they load is always one whole state, though files vanish under them."""
+        """They load only whole states, although files vanish while they read."""
 
         def save():
             for value in range(150):
@@ -235,10 +235,10 @@ for write in (save, append):
 
 
 class TestReading:
-    def test_what_is_no_folder_of_the_format(self, tmp_path):
+    def test_folders_of_other_formats(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="There is no folder"):
             read_folder(tmp_path / "absent", "texts")
-        with pytest.raises(ValueError, match="has no manifest.json: hf_xlir did not write this folder, or was interr"):
+        with pytest.raises(ValueError, match="has no manifest.json"):
             read_folder(tmp_path, "texts")
         write(tmp_path, "one")
         with pytest.raises(ValueError, match="holds `texts`, expected `arrays`"):
@@ -266,11 +266,11 @@ class TestReading:
         with pytest.raises(ValueError, match=message):
             read_folder(tmp_path, "texts")
 
-    def test_files_that_are_not_what_was_written(self, tmp_path):
+    def test_truncated_and_missing_files(self, tmp_path):
         write(tmp_path, "four")
         file = read_folder(tmp_path, "texts")[1]["a.txt"]
         file.write_text("fou")
-        with pytest.raises(ValueError, match=f"{file.name} has 3 bytes instead of 4. Copy or write the folder again"):
+        with pytest.raises(ValueError, match=f"{file.name} has 3 bytes instead of 4"):
             read_folder(tmp_path, "texts")
         file.unlink()
         with pytest.raises(ValueError, match=f"{file.name} is missing"):
@@ -346,7 +346,7 @@ class TestRowWriter:
             writer._file.seek(0, io.SEEK_END)
         assert np.load(tmp_path / "values.npy").tolist() == [[1.0] * 4] * 2
 
-    def test_going_on_drops_what_was_not_counted(self, tmp_path):
+    def test_resuming_cuts_off_rows_that_were_not_counted(self, tmp_path):
         path = tmp_path / "values.npy"
         writer = RowWriter(path, (2,), "float32")
         writer.append(np.ones((3, 2)))
