@@ -26,7 +26,7 @@ import argparse
 import torch
 from accelerate import PartialState
 
-from hf_xlir.evaluation.reader_runs import evaluate_reader
+from hf_xlir.evaluation import evaluate_reader
 from hf_xlir.models.auto import load_reader
 from support.recipes import check_files
 

@@ -29,21 +29,24 @@ from accelerate import PartialState
 from transformers import AutoConfig
 
 from hf_xlir.evaluation import (
+    RANKING_FORMATS,
+    check_ranking_ids,
+    drop_own_ids,
     evaluate_systems,
     fuse_rankings,
     load_benchmark,
     load_ranking,
+    parse_measures,
+    passage_tokenizer,
+    plot_by_language,
+    plot_recall_curve,
     rank_by_bm25,
+    require_matplotlib,
     save_ranking,
     write_xor_retrieve_predictions,
     xor_retrieve_metrics,
     xor_retrieve_predictions,
 )
-from hf_xlir.evaluation.measures import parse_measure, parse_measures
-from hf_xlir.evaluation.plots import plot_by_language, plot_recall_curve, require_matplotlib
-from hf_xlir.evaluation.ranking_files import FORMATS, check_id
-from hf_xlir.evaluation.rankings import drop_own_ids, in_order
-from hf_xlir.evaluation.xor_tokenizers import passage_tokenizer
 from hf_xlir.index.bm25_words import TOKENIZERS, tokenizer_for
 from hf_xlir.index.fusion import FUSION_METHODS, check_fusion
 from hf_xlir.models.auto import load_retriever
@@ -70,13 +73,11 @@ def main(argv=None):
     hidden = benchmark.answers is None and benchmark.relevance is None
     if not hidden:
         parse_measures(args.measures, benchmark.relevance is not None, benchmark.answers is not None)
-    for name in args.ranking_file:
-        check_id(name, args.ranking_format, "`--ranking_file` has the name")
+    check_ranking_ids(args.ranking_file, args.ranking_format, "`--ranking_file` has the name")
     given = {name: load_ranking(path) for name, path in args.ranking_file.items()}
     if args.ranking_format != "jsonl":  # which holds any
         for part in ("questions", "passages"):
-            for id in getattr(benchmark, part)["id"][:]:
-                check_id(id, args.ranking_format, f"`{part}` has the id")
+            check_ranking_ids(getattr(benchmark, part)["id"][:], args.ranking_format, f"`{part}` has the id")
 
     # 3. Rankings: all processes share the model's work, and one does the rest
     systems, notes = {}, []
@@ -106,7 +107,7 @@ def main(argv=None):
     if benchmark.without_own_id:
         systems = {name: drop_own_ids(ranked) for name, ranked in systems.items()}
     for name, ranked in systems.items():
-        if args.ranking_format != "jsonl" and not any(in_order(ranked).rankings.values()):
+        if args.ranking_format != "jsonl" and not any(ranked.rankings.values()):
             continue  # the other formats have no line for a question for which nothing was found
         save_ranking(args.output_dir / "rankings" / f"{name}.{args.ranking_format}", ranked, args.ranking_format, name)
 
@@ -202,7 +203,7 @@ def parse_arguments(argv):
 
     parser.add_argument("--measures", nargs="+", help="Such as R@5 RR@10 nDCG@10 MAP Answer@20; BM25 by the first.")
     parser.add_argument("--tokenize", choices=("treebank",), help="For R@2kt, without NLTK's data: an approximation.")
-    parser.add_argument("--ranking_format", choices=FORMATS, default="jsonl", help="Of the rankings.")
+    parser.add_argument("--ranking_format", choices=RANKING_FORMATS, default="jsonl", help="Of the rankings.")
     parser.add_argument("--plot_format", choices=("png", "svg"), default="png", help="Of the charts.")
     parser.add_argument("--no_plots", action="store_true", help="Draw none, which needs no matplotlib.")
     parser.add_argument("--seed", type=int, default=0, help="Of the tests of significance.")
@@ -227,8 +228,7 @@ def parse_arguments(argv):
         parser.error(f"--k must be a positive integer, got {args.k}")
     try:
         option = "--measures"
-        for name in args.measures or ():
-            parse_measure(name)
+        parse_measures(args.measures)
         option = "--fusion_weights"
         check_fusion(2, args.fusion_method, args.fusion_weights)
     except ValueError as error:

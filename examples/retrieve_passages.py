@@ -24,8 +24,7 @@ from transformers import AutoModel, AutoProcessor
 
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions, write_ranked_examples
-from hf_xlir.evaluation import answer_recall_at_k, has_answer, success_at_k
-from hf_xlir.evaluation.rankings import RankedPassages
+from hf_xlir.evaluation import RankedPassages, answer_recall_at_k, has_answer, success_at_k
 from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
 from hf_xlir.training import rank_passages_together
 from hf_xlir.utils.files import write_text

@@ -1,4 +1,4 @@
-"""Does a text hold the answer, and is an answer right? The definitions of DPR and of SQuAD."""
+"""Whether a text contains an answer (DPR's token match), and whether an answer is right (SQuAD's exact match, F1)."""
 
 import math
 import string
@@ -8,7 +8,7 @@ from collections import Counter
 import regex
 
 
-# DPR's SimpleTokenizer: runs of letters, digits and marks; any other visible character is a token of its own.
+# DPR's SimpleTokenizer: runs of letters, digits and marks; any other visible character is its own token
 TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 ARTICLE = regex.compile(r"\b(a|an|the)\b")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -18,15 +18,15 @@ def has_answer(text, answers):
     r"""
     Whether a text contains one of the answers, token for token (DPR, https://huggingface.co/papers/2004.04906).
 
-    Text and answers are brought to Unicode's NFD form, split into runs of letters, digits and marks and single other
-    characters, and lower-cased; an answer must then occur as neighbouring tokens. `Paris` is in `Paris, Texas`, but
-    not in `Parisian`.
+    Text and answers are converted to Unicode's NFD form, split into tokens (runs of letters, digits and marks, and
+    single other characters) and lower-cased. The tokens of an answer must then occur in a row. `Paris` is in `Paris,
+    Texas`, but not in `Parisian`.
 
     Args:
         text (`str`):
             A retrieved passage.
         answers (`list[str]`):
-            Short answers, any of which will do. One without any token, such as `" "`, is in no text.
+            Short answers; one of them is enough. An answer without tokens, such as `" "`, is not in any text.
 
     Returns:
         `bool`
@@ -50,18 +50,19 @@ def has_answer(text, answers):
 
 def answer_recall_at_k(texts, answers, k=20):
     r"""
-    The share of questions for which one of the first `k` texts contains an answer: DPR's top-k accuracy.
+    The share of questions for which one of the first `k` texts contains an answer: DPR's top-k accuracy
+    (https://huggingface.co/papers/2004.04906).
 
     Args:
         texts (`list[list[str]]`):
-            The retrieved texts of each question, best first. A question without any counts as a failure.
+            The retrieved texts of each question, best first. A question without texts counts as a failure.
         answers (`list[list[str]]`):
             The answers of each question, see [`has_answer`].
         k (`int` or `list[int]`, *optional*, defaults to 20):
-            How many texts to look at. Several values cost no more than the largest.
+            Number of texts to look at. Several values cost no more than the largest one.
 
     Returns:
-        `float`, or `dict[int, float]` if `k` is a list: Between 0 and 1.
+        `float` between 0 and 1, or `dict[int, float]` if `k` is a list.
 
     Raises:
         ValueError: If there are no questions, the lists differ in length, or a `k` is below 1.
@@ -85,37 +86,12 @@ def answer_recall_at_k(texts, answers, k=20):
 
 
 def first_answer_ranks(texts, answers, depth):
-    r"""
-    The rank of each question's first text that contains an answer.
-
-    Args:
-        texts (`list[list[str]]`):
-            The retrieved texts of each question, best first.
-        answers (`list[list[str]]`):
-            The answers of each question, see [`has_answer`].
-        depth (`int`):
-            How many texts to look at.
-
-    Returns:
-        `list[float]`: From 1; infinite where none of the first `depth` texts does.
-
-    Raises:
-        ValueError: If there are no questions, or the lists differ in length.
-
-    Example:
-    ```python
-    >>> from hf_xlir.evaluation.answers import first_answer_ranks
-
-    >>> first_answer_ranks([["Rome", "On the Seine."], ["Oslo"]], [["Seine"], ["Bergen"]], depth=10)
-    [2, inf]
-
-    ```
-    """
+    """The rank of each question's first text with an answer, from 1; infinite if it is not among the first `depth`."""
     if not texts or len(texts) != len(answers):
         raise ValueError(
-            f"`texts` and `answers` need one entry a question, at least one, got {len(texts)} and {len(answers)}."
+            f"`texts` and `answers` need one entry per question, at least one, got {len(texts)} and {len(answers)}."
         )
-    lines = {}  # questions share passages, and tokenizing them is most of the work
+    lines = {}  # questions share passages, and tokenizing is most of the work
     ranks = []
     for retrieved, accepted in zip(texts, answers, strict=True):
         if isinstance(retrieved, str):
@@ -134,14 +110,14 @@ def first_answer_ranks(texts, answers, depth):
 def exact_match(prediction, answers):
     r"""
     Whether a predicted answer equals one of the answers after SQuAD's normalisation
-    (https://huggingface.co/papers/1606.05250): lower case, without ASCII punctuation, without the articles `a`, `an`
-    and `the`, white space as single spaces.
+    (https://huggingface.co/papers/1606.05250): lower case, no ASCII punctuation, no articles `a`, `an` and `the`, and
+    single spaces as white space.
 
     Args:
         prediction (`str`):
-            A predicted answer.
+            The predicted answer.
         answers (`list[str]`):
-            Right answers, any of which will do.
+            Right answers; one of them is enough.
 
     Returns:
         `bool`
@@ -163,18 +139,18 @@ def exact_match(prediction, answers):
 
 def f1_score(prediction, answers):
     r"""
-    F1 of the words that a predicted answer shares with an answer, both normalised as for [`exact_match`]; the best
-    over the answers (SQuAD, https://huggingface.co/papers/1606.05250). Two texts that normalise to nothing are equal,
-    and have F1 1.
+    F1 over the words of a predicted answer and of a right answer, both normalised as for [`exact_match`]; the best
+    over the answers (SQuAD, https://huggingface.co/papers/1606.05250). Two texts that are empty after normalisation
+    are equal, with an F1 of 1.
 
     Args:
         prediction (`str`):
-            A predicted answer.
+            The predicted answer.
         answers (`list[str]`):
-            Right answers, any of which will do.
+            Right answers; one of them is enough.
 
     Returns:
-        `float`: Between 0 and 1.
+        `float` between 0 and 1.
 
     Raises:
         ValueError: If `answers` is empty or a single string.
@@ -200,11 +176,11 @@ def _checked(answers):
 
 def _check_text(text):
     if not isinstance(text, str):
-        raise ValueError(f"Answers and texts are strings, got {text!r}.")
+        raise ValueError(f"Answers and texts must be strings, got {text!r}.")
 
 
 def _token_line(text):
-    """Tokens with a space before and after each; no token has one inside, so that substrings are runs of tokens."""
+    """The tokens with spaces around each. Tokens have no space inside, so substrings are runs of tokens."""
     _check_text(text)
     tokens = TOKEN.findall(unicodedata.normalize("NFD", text))
     return f" {' '.join(token.lower() for token in tokens)} " if tokens else ""
@@ -227,4 +203,4 @@ def _word_f1(prediction, answer):
     return 2 * shared / (len(prediction) + len(answer))
 
 
-__all__ = ["answer_recall_at_k", "exact_match", "f1_score", "first_answer_ranks", "has_answer"]
+__all__ = ["answer_recall_at_k", "exact_match", "f1_score", "has_answer"]

@@ -1,4 +1,4 @@
-"""Benchmarks of retrieval: questions, passages and what is to be found, ready to be ranked and measured."""
+"""Retrieval benchmarks: questions, passages and relevance judgements or answers, ready to rank and measure."""
 
 import os
 from pathlib import Path
@@ -17,13 +17,13 @@ from ..data.tables import load_table
 from ..data.xor_tydi import load_xor_tydi
 from ..data.xquad import XQUAD_LANGUAGES, load_xquad
 from ..utils.checks import check_choice
-from .qrels import read_qrels, with_relevant
+from .ranking_files import read_qrels, with_relevant
 
 
 logger = logging.get_logger(__name__)
 
-NO_SPANS = ("yes", "no", "unknown")  # answers of XOR-TyDi that are in no passage
-# What each built-in benchmark takes beside `cache_dir`; a folder takes `split` and `on_error`
+NO_SPANS = ("yes", "no", "unknown")  # answers of XOR-TyDi that are not in passages
+# The arguments of each built-in benchmark beside `cache_dir`; a folder takes `split` and `on_error`
 OPTIONS = {
     "xquad-r": ("data_dir", "languages", "passage_language"),
     "xor-retrieve": ("data_dir", "languages", "passages", "split", "on_error"),
@@ -34,29 +34,29 @@ OPTIONS = {
 
 class Benchmark(NamedTuple):
     r"""
-    What [`load_benchmark`] returns. The fields are arguments of [`rank_passages`], [`rank_by_bm25`] and
+    The result of [`load_benchmark`]. Its fields are arguments of [`rank_passages`], [`rank_by_bm25`] and
     [`evaluate_rankings`].
 
     Args:
         name (`str`):
-            What it is called in a report.
+            The name in reports.
         questions (`datasets.Dataset`):
-            `id` and `question`, and whatever else there is.
+            Rows with `id` and `question`, and possibly more columns.
         passages (`datasets.Dataset`):
-            `id`, `title` and `text`.
+            Rows with `id`, `title` and `text`.
         relevance (`dict[str, list[str]]` or `dict[str, dict[str, int]]`, *optional*):
-            For each question's id, its relevant passages, where they are known.
+            For each question id, its relevant passages, if they are known.
         answers (`dict[str, list[str]]`, *optional*):
-            For each question's id, short answers in the passages' language, where there are some. A test split whose
-            answers are hidden has neither these nor `relevance`.
+            For each question id, short answers in the language of the passages. A test split with hidden answers has
+            neither these nor `relevance`.
         groups (`dict[str, str]`, *optional*):
-            For each question's id its language, or the pair of its and the passages' one, such as `"ar-en"`.
+            For each question id its language, or the languages of question and passages, such as `"ar-en"`.
         without_own_id (`bool`):
-            Whether a passage that has the id of the question is left out of its ranking, by [`drop_own_ids`]: BEIR's
-            evaluation does so, since some of its questions are passages themselves.
+            Whether to remove the passage with the question's own id from its ranking, by [`drop_own_ids`]. BEIR's
+            evaluation does so, because some of its questions are passages themselves.
         translated (`bool`):
-            Whether the questions of one language are those of another, translated: those of different languages are
-            no independent ones then.
+            Whether the languages have the same questions, translated. Questions in different languages are then not
+            independent.
     """
 
     name: str
@@ -81,37 +81,38 @@ def load_benchmark(
     cache_dir=None,
 ):
     r"""
-    Load a benchmark of retrieval.
+    Load a retrieval benchmark.
 
-    - `"xquad-r"`: XQuAD's 1,190 questions, of each of `languages`, on its 240 paragraphs in `passage_language`: the
-      one that answers a question is to be found. Paragraphs are without their titles, which are English in every
-      language. A question's id is XQuAD's, a hyphen and its language.
-    - `"xor-retrieve"`: XOR-TyDi's questions in seven languages on passages of the English Wikipedia. A passage with
-      an answer is to be found; questions that are answered by yes or no have none.
-    - `"nq"`: Natural Questions, open: NQ-open's 3,610 questions, or DPR's same ones where the folder has
-      `nq-test.qa.csv` and not `NQ-open.dev.jsonl`. A passage with an answer is to be found.
-    - `"mini-world"`: the built-in questions, in eight languages, on English passages.
-    - a folder as BEIR has them (https://huggingface.co/papers/2104.08663): `corpus.jsonl`, `queries.jsonl` and
-      `qrels/<split>.tsv`, gzipped or not. Where a passage has a title and no text, the title is its text.
+    - `"xquad-r"`: XQuAD's 1,190 questions in each of `languages` over its 240 paragraphs in `passage_language`. The
+      relevant passage is the paragraph that answers the question. Titles are left out, because they are English in
+      every language. A question's id is XQuAD's id, a hyphen and the language.
+    - `"xor-retrieve"`: XOR-TyDi's questions in seven languages over passages of the English Wikipedia. A passage with
+      an answer is right. Questions with the answer yes or no do not count.
+    - `"nq"`: Natural Questions (open): the 3,610 questions of NQ-open, or of DPR if the folder has `nq-test.qa.csv`
+      and not `NQ-open.dev.jsonl`. A passage with an answer is right.
+    - `"mini-world"`: the built-in questions in eight languages over English passages.
+    - a folder in BEIR's layout (https://huggingface.co/papers/2104.08663): `corpus.jsonl`, `queries.jsonl` and
+      `qrels/<split>.tsv`, gzipped or not. If a passage has a title but no text, the title becomes its text.
 
     Args:
         name (`str` or `os.PathLike`):
-            One of these names, or a folder.
+            One of these names, or the path of a folder.
         data_dir (`str` or `os.PathLike`, *optional*):
-            The folder with the official files, or one with a folder `xquad`, `xor_tydi` or `nq_open` that has them. By
+            The folder with the official files, or a folder that contains them in `xquad`, `xor_tydi` or `nq_open`. By
             default they are downloaded.
         split (`str`, *optional*):
-            For `"xor-retrieve"` `"validation"` by default, for `"mini-world"` and folders `"test"`.
+            Defaults to `"validation"` for `"xor-retrieve"`, and to `"test"` for `"mini-world"` and folders.
         languages (`list[str]`, *optional*):
-            Languages of the questions. All by default: of XQuAD those that the folder has.
+            Languages of the questions. Defaults to all; for XQuAD, to those in the folder.
         passage_language (`str`, *optional*):
-            For `"xquad-r"`, the paragraphs' language; `"en"` by default.
+            For `"xquad-r"`: the language of the paragraphs. Defaults to `"en"`.
         passages (`str`, `os.PathLike` or `datasets.Dataset`, *optional*):
-            For `"xor-retrieve"` and `"nq"`, which have none: a collection, or its file for [`load_passages`].
+            For `"xor-retrieve"` and `"nq"`, which have no passages: a collection, or its file for [`load_passages`].
         on_error (`str`, *optional*):
-            `"raise"`, the default, or `"skip"`, which leaves out bad rows, and logs how many and the first of them.
+            `"raise"`, the default, or `"skip"`, which leaves out bad rows, and logs their number and the first of
+            them.
         cache_dir (`str`, *optional*):
-            Where Arrow files and downloads go.
+            Folder for Arrow files and downloads.
 
     Returns:
         [`Benchmark`]
@@ -119,8 +120,8 @@ def load_benchmark(
     Raises:
         FileNotFoundError: If a folder or a file does not exist.
         ConnectionError: If a file cannot be downloaded.
-        ValueError: If there is no such benchmark, it does not take an argument or lacks one, or a row cannot be read:
-            the message names file and line, also of a judgement whose query or passage there is not.
+        ValueError: If the benchmark is unknown, does not take an argument or lacks one, or a row cannot be read or
+            judges an unknown query or passage. The message gives file and line.
 
     Example:
     ```python
@@ -144,14 +145,14 @@ def load_benchmark(
     }
     given = {option: value for option, value in given.items() if value is not None}
     if isinstance(languages, str):
-        raise ValueError(f"`languages` is the string {languages!r}. Pass a list, such as {[languages]!r}.")
+        raise ValueError(f"`languages` must be a list, such as {[languages]!r}, got the string {languages!r}.")
     if languages is not None and not len(languages):
-        raise ValueError("`languages` is empty: give one, or leave it out for all.")
+        raise ValueError("`languages` is empty: give at least one, or leave it out for all.")
     is_folder = name not in OPTIONS
     if is_folder and not Path(name).expanduser().is_dir():
         raise ValueError(
-            f"`{os.fspath(name)}` is no folder, and no benchmark either: choose one of "
-            f"{', '.join(map(repr, OPTIONS))}, or a folder with corpus.jsonl, queries.jsonl and qrels/."
+            f"`{os.fspath(name)}` is neither a benchmark nor a folder: choose one of {', '.join(map(repr, OPTIONS))}, "
+            "or a folder with corpus.jsonl, queries.jsonl and qrels/."
         )
     not_taken = [option for option in given if option not in (("split", "on_error") if is_folder else OPTIONS[name])]
     if not_taken:
@@ -188,7 +189,7 @@ def _load_mini_world(cache_dir, languages=None, split="test"):
 
 
 def _judged(name, questions, passages, suffix=""):
-    """The same questions in each language, with `passage_ids`."""
+    """A benchmark whose questions have `passage_ids`, the same questions in each language."""
     columns = [questions[column][:] for column in ("id", "passage_ids", "answers", "lang")]
     ids, relevant, answers, languages = columns
     return Benchmark(
@@ -219,7 +220,7 @@ def _load_nq(cache_dir, data_dir=None, passages=None, on_error="raise"):
 
 
 def _answered(name, questions, passages):
-    """Questions with answers, those that are in no passage left out."""
+    """A benchmark whose questions have answers, without the answers that are not in passages."""
     answers, groups = {}, {}
     for row in questions.select_columns(["id", "answers", "lang"]):
         spans = [answer for answer in row["answers"] if name == "nq" or answer not in NO_SPANS]
@@ -235,7 +236,7 @@ def _load_beir(folder, cache_dir, split=None, on_error="raise"):
     files = [path for ending in (".tsv.gz", ".tsv") for path in sorted((folder / "qrels").glob(f"[!.]*{ending}"))]
     splits = {path.name.removesuffix(".gz").removesuffix(".tsv"): path for path in files}
     if not splits:
-        raise FileNotFoundError(f"`{folder}` has no file qrels/<split>.tsv.")
+        raise FileNotFoundError(f"`{folder}` has no file qrels/<split>.tsv: add the relevance judgements.")
     split = split or ("test" if "test" in splits else next(iter(splits)))
     check_choice("split", split, tuple(splits))
     options = {"on_error": on_error, "cache_dir": cache_dir}
@@ -259,7 +260,7 @@ def _load_beir(folder, cache_dir, split=None, on_error="raise"):
 
 
 def _title_as_text(row):
-    """Some of BEIR's passages are a title alone, and some of those are judged."""
+    """Some passages of BEIR have only a title, and some of those are judged."""
     title, text = row.get("title"), row.get("text")
     return {**row, "title": "", "text": title} if title and not str(text or "").strip() else row
 
@@ -278,7 +279,7 @@ def _folder(data_dir, name):
 def _passages(name, passages, on_error, cache_dir):
     if passages is None:
         raise ValueError(
-            f"`{name}` has questions only: give the `passages` in which to find their answers, such as DPR's "
+            f"`{name}` has only questions: give `passages` to search for their answers, such as DPR's "
             "psgs_w100.tsv.gz."
         )
     return (

@@ -1,55 +1,63 @@
-"""Charts of an evaluation, by `matplotlib`, which the extra `plot` brings."""
+"""Charts of an evaluation report, by `matplotlib` (the extra `plot`)."""
 
 import math
-import os
 from pathlib import Path
 
 from ..utils.checks import check_choice
+from ..utils.files import replacing
 
 
 FORMATS = (".png", ".svg")
-LARGEST_LABELLED = 24  # bars; the numbers of more would overlap
+LARGEST_LABELLED = 24  # bars: the labels of more would overlap
 
 
 def require_matplotlib():
     r"""
-    Import `matplotlib`, so that a script without it ends before its work starts.
+    Import `matplotlib`. A script calls this before long work, which would otherwise end in an error.
 
     Returns:
         `module`
 
     Raises:
-        ImportError: If it is not installed; the message says how to.
+        ImportError: If `matplotlib` is not installed.
+
+    Example:
+    ```python
+    >>> from hf_xlir.evaluation import require_matplotlib
+
+    >>> matplotlib = require_matplotlib()  # doctest: +SKIP
+
+    ```
     """
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            "Plots need `matplotlib`, which is not installed: `pip install hf_xlir[plot]`, or do without plots."
+            "Plots need `matplotlib`, which is not installed: `pip install hf_xlir[plot]`, or switch plots off."
         ) from error
     return matplotlib
 
 
 def plot_by_language(report, path, measure=None):
     r"""
-    A bar chart: a group of bars a language, one a system. Names are drawn as they are, whatever is in them; of letters
-    that matplotlib's font does not have, set another in its `font.family`.
+    Draw a bar chart with one group of bars per language and one bar per system. Names are drawn literally. If
+    matplotlib's font lacks their letters, set another one in its `font.family`.
 
     Args:
         report ([`EvaluationReport`]):
-            What to draw.
+            The report to draw.
         path (`str` or `os.PathLike`):
-            The file, PNG or SVG by its suffix, in any case; it is whole or not there.
+            The file, with the suffix `.png` or `.svg`. It is written completely or not at all.
         measure (`str`, *optional*):
-            One of the report's measures; the first by default.
+            One of the report's measures. Defaults to the first.
 
     Raises:
         ImportError: If `matplotlib` is not installed.
-        ValueError: If the suffix is another, or no system has the measure.
+        ValueError: If the suffix differs, or no system has the measure.
 
     Example:
     ```python
-    >>> from hf_xlir.evaluation.plots import plot_by_language
+    >>> from hf_xlir.evaluation import plot_by_language
 
     >>> plot_by_language(report, "by_language.png", "R@10")  # doctest: +SKIP
 
@@ -71,28 +79,28 @@ def plot_by_language(report, path, measure=None):
                 axes.bar_label(bars, fmt="%.0f", fontsize=7)
         axes.set_xticks(range(len(names)), labels)
         axes.set_ylim(0, 105)
-        axes.set_ylabel(f"{measure}, per cent")
+        axes.set_ylabel(f"{measure}, percent")
         axes.set_title(report.benchmark)
         _legend(axes, drawn, systems)
 
 
 def plot_recall_curve(report, path):
     r"""
-    Recall, or DPR's accuracy, by the number of passages that are looked at: a line a system.
+    Draw recall, or DPR's accuracy, by the number of passages looked at, with one line per system.
 
     Args:
         report ([`EvaluationReport`]):
-            What to draw: its `curves`.
+            The report whose `curves` to draw.
         path (`str` or `os.PathLike`):
             The file, as for [`plot_by_language`].
 
     Raises:
         ImportError: If `matplotlib` is not installed.
-        ValueError: If the suffix is another, or the report has no curve.
+        ValueError: If the suffix differs, or the report has no curve.
 
     Example:
     ```python
-    >>> from hf_xlir.evaluation.plots import plot_recall_curve
+    >>> from hf_xlir.evaluation import plot_recall_curve
 
     >>> plot_recall_curve(report, "recall_curve.svg")  # doctest: +SKIP
 
@@ -111,21 +119,21 @@ def plot_recall_curve(report, path):
         axes.minorticks_off()
         axes.set_ylim(0, 105)
         axes.set_xlabel("k")
-        axes.set_ylabel(f"{report.curve_measure}@k, per cent")
+        axes.set_ylabel(f"{report.curve_measure}@k, percent")
         axes.set_title(report.benchmark)
         axes.grid(alpha=0.3)
         _legend(axes, drawn, report.curves)
 
 
 def _legend(axes, drawn, names):
-    """What was drawn, by name; put there afterwards, since a legend leaves out labels that begin with `_`."""
+    """Add the names afterwards: a legend leaves out labels that begin with `_`."""
     legend = axes.legend(drawn, map(str, range(len(drawn))), loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
 
 
 class _chart:
-    """Axes to draw on, which are written when that went well. Nothing of `pyplot`, which is global, is touched."""
+    """Axes to draw on; the file is written unless drawing fails. `pyplot`, which is global, is not used."""
 
     def __init__(self, path, size):
         suffix = Path(path).suffix.lower()
@@ -135,7 +143,7 @@ class _chart:
 
         self.path, self.kind = Path(path), suffix[1:]
         self.figure = Figure(figsize=size, layout="constrained")
-        # Names are no formulas, and the same numbers give the same file
+        # Names are not formulas, and the same numbers give the same file
         settings = {"text.parse_math": False, "text.usetex": False, "svg.hashsalt": "hf_xlir"}
         self.settings = self.matplotlib.rc_context(settings)
 
@@ -153,11 +161,9 @@ class _chart:
             self.settings.__exit__(error_class, *error)
 
     def _write(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
         metadata = {"Date": None} if self.kind == "svg" else None
-        self.figure.savefig(unfinished, format=self.kind, dpi=150, metadata=metadata)
-        os.replace(unfinished, self.path)
+        with replacing(self.path) as draft:
+            self.figure.savefig(draft, format=self.kind, dpi=150, metadata=metadata)
 
 
 __all__ = ["plot_by_language", "plot_recall_curve", "require_matplotlib"]

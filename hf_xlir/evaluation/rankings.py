@@ -1,71 +1,82 @@
-"""What a ranking is, and the one order of it: by score, and of equal scores by the passage's id."""
+"""Rankings: their type, their one order (by score, then by passage id), and the texts of ranked passages."""
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
+PASSAGES_PER_BLOCK = 100_000  # ids in memory at once
+
+
 class RankedPassages(NamedTuple):
     r"""
-    What [`rank_passages`] returns.
+    The ranking of each query: the result of a retrieval run, and the input of metrics.
 
     Args:
         rankings (`dict[str, list[str]]`):
-            For each question's id the passages' ids, best first.
+            Passage ids for each query id, best first.
         scores (`dict[str, list[float]]`):
-            The scores of those passages, falling; empty where there are none.
+            The scores of these passages, highest first. Empty if there are none.
     """
 
     rankings: dict[str, list[str]]
     scores: dict[str, list[float]]
 
 
-def by_query(rankings):
+def drop_own_ids(rankings):
     r"""
-    Rankings of any form as one dictionary.
+    Remove the passage that has the query's own id from each ranking, as BEIR's evaluation does: some of its queries
+    are passages themselves.
 
     Args:
         rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
-            Ids best first, or scores.
-
-    Returns:
-        `dict[str, list[str]]` or `dict[str, dict[str, float]]`: The latter if there are scores.
-
-    Raises:
-        ValueError: If a query has not as many scores as passages, or a passage twice; or it is no dictionary.
-    """
-    if not isinstance(rankings, RankedPassages):
-        if not isinstance(rankings, Mapping):
-            raise ValueError(f"Rankings are a dictionary by queries' ids, got a `{type(rankings).__name__}`.")
-        return rankings
-    if not rankings.scores:
-        return rankings.rankings
-    return {query: _scored(query, ids, rankings.scores.get(query, [])) for query, ids in rankings.rankings.items()}
-
-
-def in_order(rankings):
-    r"""
-    Rankings of any form, put in order: by score, equal scores by the passage's id as text; without scores as they are.
-
-    Args:
-        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
-            Ids best first, or scores.
+            Passage ids, best first, or a score per passage id.
 
     Returns:
         [`RankedPassages`]
 
     Raises:
-        ValueError: If some queries have scores and others do not, or as [`ranked_ids`] raises.
+        ValueError: If a ranking names a passage twice, or a score or an id is not valid.
 
     Example:
     ```python
-    >>> from hf_xlir.evaluation.rankings import in_order
+    >>> from hf_xlir.evaluation import drop_own_ids
 
-    >>> in_order({"q": {"c": 1.0, "b": 1.0, "a": 0.5}})
-    RankedPassages(rankings={'q': ['b', 'c', 'a']}, scores={'q': [1.0, 1.0, 0.5]})
+    >>> drop_own_ids({"7": ["7", "12"]}).rankings
+    {'7': ['12']}
 
     ```
     """
+    ranked = in_order(rankings)
+    kept = {query: [id != query for id in ids] for query, ids in ranked.rankings.items()}
+    return RankedPassages(
+        *(
+            {query: [each for each, keep in zip(values, kept[query], strict=True) if keep] for query, values in part}
+            for part in (ranked.rankings.items(), ranked.scores.items())
+        )
+    )
+
+
+def by_query(rankings):
+    """Rankings of any form as a dictionary: a score per passage id where there are scores, or else lists of ids."""
+    if not isinstance(rankings, RankedPassages):
+        if not isinstance(rankings, Mapping):
+            raise ValueError(f"Rankings must be a dictionary by query id, got a `{type(rankings).__name__}`.")
+        return rankings
+    if not rankings.scores:
+        return rankings.rankings
+    scored = {}
+    for query, ids in rankings.rankings.items():
+        scores = rankings.scores.get(query, [])
+        if len(ids) != len(scores):
+            raise ValueError(f"The ranking of query `{query}` has {len(ids)} passages, but {len(scores)} scores.")
+        _check_distinct(query, ids)
+        scored[query] = dict(zip(ids, scores, strict=True))
+    return scored
+
+
+def in_order(rankings):
+    """Rankings of any form as [`RankedPassages`]: by score, then by id; lists without scores keep their order."""
     rankings = by_query(rankings)
     ids = {query: ranked_ids(query, ranking) for query, ranking in rankings.items()}
     with_scores = {isinstance(ranking, dict): query for query, ranking in rankings.items() if ranking}
@@ -78,59 +89,16 @@ def in_order(rankings):
     return RankedPassages(ids, {query: [float(rankings[query][id]) for id in ids[query]] for query in ids})
 
 
-def drop_own_ids(rankings):
-    r"""
-    Rankings without the passage, if there is one, that has the query's own id.
-
-    Args:
-        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
-            Ids best first, or scores.
-
-    Returns:
-        `dict[str, list[str]]` or `dict[str, dict[str, float]]`
-
-    Example:
-    ```python
-    >>> from hf_xlir.evaluation.rankings import drop_own_ids
-
-    >>> drop_own_ids({"7": ["7", "12"]})
-    {'7': ['12']}
-
-    ```
-    """
-    return {
-        query: {id: score for id, score in ranking.items() if id != query}
-        if isinstance(ranking, dict)
-        else [id for id in ranking if id != query]
-        for query, ranking in by_query(rankings).items()
-    }
-
-
 def ranked_ids(query, ranking):
-    r"""
-    The passages of one query, best first.
-
-    Args:
-        query (`str`):
-            Its id, for messages.
-        ranking (`list[str]` or `dict[str, float]`):
-            Ids, best first; or the score of each id, of which equal ones are ordered by id as text.
-
-    Returns:
-        `list[str]`
-
-    Raises:
-        ValueError: If it names a passage twice, has an id that is no string or a score that is NaN or no number, or is
-            no list.
-    """
+    """The passage ids of one query, best first, from a list of ids or a score per id; checked."""
     if isinstance(ranking, str) or not isinstance(ranking, Iterable):
         raise ValueError(f"The ranking of query `{query}` must be a list of ids, got {ranking!r}.")
-    check_text_ids(f"The ranking of query `{query}` has", ranking)
+    check_text_ids(f"The ranking of query `{query}`", ranking)
     if isinstance(ranking, dict):
         try:
             has_nan = any(math.isnan(score) for score in ranking.values())
         except TypeError as error:
-            raise ValueError(f"The ranking of query `{query}` has a score that is no number ({error}).") from None
+            raise ValueError(f"The ranking of query `{query}` has a score that is not a number ({error}).") from None
         if has_nan:
             raise ValueError(f"The ranking of query `{query}` has a score that is NaN.")
         return sorted(ranking, key=lambda id: (-ranking[id], id))
@@ -140,22 +108,40 @@ def ranked_ids(query, ranking):
 
 
 def check_text_ids(where, ids):
-    """Raise for ids that are numbers, say: those of files are texts, and no number equals its text."""
+    """Raise for ids that are not strings: ids from files are strings, and a number never equals its text."""
     for id in ids:
         if not isinstance(id, str):
-            raise ValueError(f"{where} the id {id!r}: ids are strings, such as {str(id)!r}.")
+            raise ValueError(f"{where} has the id {id!r}: ids are strings, such as {str(id)!r}.")
 
 
 def text_of_id(id):
-    """An id out of JSON, where some write numbers; whatever else it is stays as it is, for a check."""
+    """An id from JSON as text: some files write numbers. Other types stay as they are, for a check."""
     return str(id) if type(id) is int else id
 
 
-def _scored(query, ids, scores):
-    if len(ids) != len(scores):
-        raise ValueError(f"The ranking of query `{query}` has {len(ids)} passages, but {len(scores)} scores.")
-    _check_distinct(query, ids)
-    return dict(zip(ids, scores, strict=True))
+def texts_by_id(ids, passages):
+    """`{id: text}` of some passages. All ids are read, but only the wanted texts."""
+    wanted, rows = set(ids), {}
+    for start in range(0, len(passages), PASSAGES_PER_BLOCK):
+        block = _column(passages, "id", slice(start, start + PASSAGES_PER_BLOCK))
+        rows |= {id: row for row, id in enumerate(block, start) if id in wanted}
+    unknown = sorted(wanted - rows.keys())
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} ranked passages are not among `passages`, such as {unknown[:3]}: give the passages that "
+            "were ranked."
+        )
+    return dict(zip(rows, _column(passages, "text", list(rows.values())), strict=True)) if rows else {}
+
+
+def _column(passages, name, rows):
+    """One column of some rows, given as a slice or a list of numbers; other columns of a dataset are not decoded."""
+    from datasets import Dataset  # takes a second to import, which most metrics need not wait for
+
+    if isinstance(passages, Dataset):
+        with passages.formatted_as(columns=[name]):
+            return passages[rows][name]
+    return [row[name] for row in (passages[rows] if isinstance(rows, slice) else (passages[row] for row in rows))]
 
 
 def _check_distinct(query, ids):
@@ -164,4 +150,4 @@ def _check_distinct(query, ids):
         raise ValueError(f"The ranking of query `{query}` names the passage `{twice}` twice.")
 
 
-__all__ = ["RankedPassages", "by_query", "check_text_ids", "drop_own_ids", "in_order", "ranked_ids", "text_of_id"]
+__all__ = ["RankedPassages", "drop_own_ids"]

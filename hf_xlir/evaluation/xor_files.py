@@ -1,4 +1,4 @@
-"""The prediction files of XOR-TyDi's three tasks, as they are submitted."""
+"""The prediction files of XOR-TyDi's three tasks, in the format for submission."""
 
 import json
 import os
@@ -9,9 +9,8 @@ from transformers.utils import logging
 from ..data.building import resolve_file
 from ..data.reading import RowErrors, decode, open_binary, read_json_objects, whole_gzip
 from ..utils.files import write_text
-from .rankings import by_query, ranked_ids, text_of_id
-from .texts import texts_by_id
-from .xor_rows import fault_of_retrieved
+from .rankings import by_query, ranked_ids, text_of_id, texts_by_id
+from .xor_metrics import fault_of_retrieved
 
 
 logger = logging.get_logger(__name__)
@@ -19,25 +18,25 @@ logger = logging.get_logger(__name__)
 
 def xor_retrieve_predictions(rankings, questions, passages):
     r"""
-    Rankings as XOR-Retrieve's predictions: with the passages' texts in place of their ids.
+    Convert rankings to predictions for XOR-Retrieve, with the texts of passages instead of their ids.
 
     Args:
         rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
-            For each question's id the ids of the retrieved passages, best first, or their scores. The metrics look at
-            5,000 tokens: some fifty passages of a hundred words. Those of other questions are left aside.
+            For each question id, the ids of the retrieved passages with the best first, or a score per id. The
+            metrics look at 5,000 tokens: about fifty passages of a hundred words. Other questions are ignored.
         questions (`datasets.Dataset` or `list[dict]`):
             Questions with `id` and `lang`, such as `load_xor_tydi("retrieve", "validation")`.
         passages (`datasets.Dataset` or `list[dict]`):
-            Passages with `id` and `text`. Titles are not written.
+            Passages with `id` and `text`. Titles are ignored.
 
     Returns:
-        `list[dict]`: `id`, `lang` and `ctxs` of each question, for [`xor_retrieve_metrics`] and
-        [`write_xor_retrieve_predictions`]. `ctxs` of a question without a ranking is empty, so that it counts as a
-        failure and not as one that was never asked.
+        `list[dict]`: `id`, `lang` and `ctxs` for each question, for [`xor_retrieve_metrics`] and
+        [`write_xor_retrieve_predictions`]. A question without a ranking has empty `ctxs`, so it counts as a failure
+        and not as a question that was never asked.
 
     Raises:
-        ValueError: If a question has no `id` or `lang`, no ranking is of a question, or one names a passage twice or
-            one that is not in `passages`.
+        ValueError: If a question has no `id` or `lang`, no ranking belongs to a question, or a ranking names a passage
+            twice or a passage that is not in `passages`.
 
     Example:
     ```python
@@ -61,8 +60,8 @@ def xor_retrieve_predictions(rankings, questions, passages):
     ranked = {id: ranked_ids(id, rankings[id]) for id in asked if id in rankings}
     if not ranked:
         raise ValueError(
-            f"No ranking is of a question: rankings are of {list(rankings)[:3]}, questions are {list(asked)[:3]}. Use "
-            "the same ids in both."
+            f"No ranking belongs to a question: `rankings` has {list(rankings)[:3]}, `questions` has "
+            f"{list(asked)[:3]}. Use the same ids in both."
         )
     texts = texts_by_id({passage for ids in ranked.values() for passage in ids}, passages)
     return [
@@ -73,17 +72,17 @@ def xor_retrieve_predictions(rankings, questions, passages):
 
 def write_xor_retrieve_predictions(path, predictions):
     r"""
-    Write XOR-Retrieve's file of predictions: a JSON array of `id`, `lang` and `ctxs`.
+    Write the prediction file of XOR-Retrieve: a JSON array of objects with `id`, `lang` and `ctxs`.
 
     Args:
         path (`str` or `os.PathLike`):
-            The file. It is written as a whole or not at all; its folder is made if absent.
+            The file. It is written completely or not at all; its folder is created if missing.
         predictions (`list[dict]`):
-            Rows with `id`, `lang` and `ctxs` (`list[str]`), see [`xor_retrieve_predictions`]. Nothing else in them is
-            written.
+            Rows with `id`, `lang` and `ctxs` (`list[str]`), see [`xor_retrieve_predictions`]. Other fields are
+            ignored.
 
     Raises:
-        ValueError: If a row lacks something or an id occurs twice. Nothing is written then.
+        ValueError: If a row lacks a field or an id occurs twice. Nothing is written then.
 
     Example:
     ```python
@@ -103,7 +102,7 @@ def write_xor_retrieve_predictions(path, predictions):
     for position, row in enumerate(predictions):
         fault = fault_of_retrieved(row)
         if fault is None and row["id"] in seen:
-            fault = f"the question `{row['id']}` has occurred before"
+            fault = f"the question `{row['id']}` occurred before"
         if fault is not None:
             raise ValueError(f"`predictions`, row {position}: {fault}.")
         seen.add(row["id"])
@@ -113,21 +112,21 @@ def write_xor_retrieve_predictions(path, predictions):
 
 def load_xor_retrieve_predictions(path, on_error="raise"):
     r"""
-    Read XOR-Retrieve's file of predictions: a JSON array, or JSON lines, of objects with `id`, `lang` and `ctxs`.
+    Read a prediction file of XOR-Retrieve: a JSON array, or JSON lines, of objects with `id`, `lang` and `ctxs`.
 
     Args:
         path (`str` or `os.PathLike`):
             Path or URL, gzipped or not.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out bad rows, and logs how many and the first of them.
+            `"skip"` leaves out bad rows, and logs their number and the first of them.
 
     Returns:
         `list[dict]` of `id` (numbers become `str`), `lang` and `ctxs` (`list[str]`), for [`xor_retrieve_metrics`].
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If there is no row, or one is not JSON, lacks something or is of a question that has occurred
-            before; the message names file, line and reason.
+        ValueError: If there is no row, or a row is not JSON, lacks a field or repeats a question. The message gives
+            file, line and reason.
 
     Example:
     ```python
@@ -149,7 +148,7 @@ def load_xor_retrieve_predictions(path, on_error="raise"):
         row = {"id": text_of_id(row.get("id")), "lang": row.get("lang"), "ctxs": row.get("ctxs")}
         fault = fault_of_retrieved(row)
         if fault is None and row["id"] in rows:
-            fault = f"the question `{row['id']}` has occurred before"
+            fault = f"the question `{row['id']}` occurred before"
         if fault is None:
             rows[row["id"]] = row
         else:
@@ -163,16 +162,16 @@ def load_xor_retrieve_predictions(path, on_error="raise"):
 
 def write_xor_answers(path, answers):
     r"""
-    Write XOR-EnglishSpan's or XOR-Full's file of predictions: a JSON object from questions' ids to answers.
+    Write the prediction file of XOR-EnglishSpan or XOR-Full: a JSON object from question ids to answers.
 
     Args:
         path (`str` or `os.PathLike`):
-            The file. It is written as a whole or not at all; its folder is made if absent.
+            The file. It is written completely or not at all; its folder is created if missing.
         answers (`dict[str, str]`):
-            For each question's id the answer.
+            The answer for each question id.
 
     Raises:
-        ValueError: If an id or an answer is no text. Nothing is written then.
+        ValueError: If an id or an answer is not a string. Nothing is written then.
 
     Example:
     ```python
@@ -189,26 +188,26 @@ def write_xor_answers(path, answers):
     """
     for id, answer in answers.items():
         if not isinstance(id, str) or not isinstance(answer, str):
-            raise ValueError(f"`answers` must map questions' ids to texts, got {answer!r} for the question {id!r}.")
+            raise ValueError(f"`answers` must map question ids to strings, got {answer!r} for the question {id!r}.")
     write_text(path, json.dumps(dict(answers), ensure_ascii=False, indent=0) + "\n")
 
 
 def load_xor_answers(path):
     r"""
-    Read XOR-EnglishSpan's or XOR-Full's file of predictions: a JSON object from questions' ids to answers.
+    Read a prediction file of XOR-EnglishSpan or XOR-Full: a JSON object from question ids to answers.
 
     Args:
         path (`str` or `os.PathLike`):
             Path or URL, gzipped or not.
 
     Returns:
-        `dict[str, str]`, for [`xor_english_span_metrics`] and [`xor_full_metrics`]. Of an object with `answer`, which
-        the official script takes too, this is what is under `answer`.
+        `dict[str, str]`, for [`xor_english_span_metrics`] and [`xor_full_metrics`]. If the file has an object with
+        `answer`, which the official script accepts too, this is its `answer`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is not one JSON object in UTF-8, is empty, names a question twice, or has an answer
-            that is no text; the message names the file and the question.
+            that is not a string. The message gives file and question.
 
     Example:
     ```python
@@ -233,21 +232,21 @@ def load_xor_answers(path):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`{name}` is not JSON: {error}.") from error
     if not isinstance(answers, _Pairs):
-        raise ValueError(f"`{name}` must be one JSON object from questions' ids to answers, got {text[:60]!r}.")
+        raise ValueError(f"`{name}` must be one JSON object from question ids to answers, got {text[:60]!r}.")
     twice = [id for id, count in Counter(id for id, _ in answers).items() if count > 1]
     if twice:
-        raise ValueError(f"`{name}` has the question `{twice[0]}` more than once. Correct the file.")
+        raise ValueError(f"`{name}` has the question `{twice[0]}` more than once: correct the file.")
     answers = {id: dict(answer).get("answer") if isinstance(answer, _Pairs) else answer for id, answer in answers}
     for id, answer in answers.items():
         if not isinstance(answer, str):
-            raise ValueError(f"`{name}`, question `{id}`: the answer must be a text, got {answer!r}.")
+            raise ValueError(f"`{name}`, question `{id}`: the answer must be a string, got {answer!r}.")
     if not answers:
         raise ValueError(f"`{name}` has no predictions.")
     return answers
 
 
 class _Pairs(list):
-    """A JSON object's names and values: a dictionary would hide a name that occurs twice."""
+    """The names and values of a JSON object: a dictionary would hide a repeated name."""
 
 
 __all__ = [

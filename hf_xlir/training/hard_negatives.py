@@ -13,8 +13,8 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers.utils import logging
 
 from ..data.ids import RecordsById
+from ..evaluation import RankedPassages
 from ..evaluation.answers import has_answer
-from ..evaluation.runner import RankedPassages
 from ..utils.progress import progress_bar
 from .checkpoints import CheckpointedCallback
 from .retrieval_evaluation import rank_passages_together

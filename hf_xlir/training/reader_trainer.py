@@ -8,7 +8,7 @@ from torch.random import fork_rng
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from ..data.collators import ReaderCollator
-from ..evaluation.reader import ANSWER_LENGTH, answer_metrics, judge_answer, known_answers
+from ..evaluation.reader_runs import ANSWER_LENGTH, answer_metrics, judge_answer, known_answers
 from ..models.configuration_fid_t5 import FiDT5Config
 from ..models.processing_fid_t5 import FiDT5Processor
 from .checkpoints import WholeCheckpointsMixin

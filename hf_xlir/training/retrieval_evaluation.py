@@ -8,9 +8,17 @@ from torch.random import fork_rng
 from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput, denumpify_detensorize
 
-from ..evaluation import answer_recall_at_k, ndcg_at_k, recall_at_k, reciprocal_rank, success_at_k
-from ..evaluation.runner import QUESTIONS_PER_BLOCK, RankedPassages, check_questions, rank_passages, search_exactly
-from ..evaluation.texts import texts_by_id
+from ..evaluation import (
+    RankedPassages,
+    answer_recall_at_k,
+    ndcg_at_k,
+    rank_passages,
+    recall_at_k,
+    reciprocal_rank,
+    success_at_k,
+)
+from ..evaluation.rankings import texts_by_id
+from ..evaluation.retrieval_runs import QUESTIONS_PER_BLOCK, check_questions, search_exactly
 from ..index import LateInteractionIndex, QueryEmbeddings, TokenEmbeddings, embed_passages, embed_queries
 from ..index.checks import check_k
 from ..index.passages import check_passages

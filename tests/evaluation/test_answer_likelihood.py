@@ -5,7 +5,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hf_xlir import FiDT5Config, FiDT5ForConditionalGeneration
-from hf_xlir.evaluation.answer_likelihood import answer_log_likelihoods
+from hf_xlir.evaluation import answer_log_likelihoods
 
 
 SIZES = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 4}

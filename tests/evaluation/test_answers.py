@@ -101,7 +101,7 @@ class TestAnswerRecall:
         with pytest.raises(ValueError, match="at least one"):
             answer_recall_at_k([], [])
         for texts, answers in (([["a"]], [[None]]), ([[None]], [["a"]]), ([[5]], [["a"]])):
-            with pytest.raises(ValueError, match="Answers and texts are strings, got (None|5)"):
+            with pytest.raises(ValueError, match="Answers and texts must be strings, got (None|5)"):
                 answer_recall_at_k(texts, answers)
         with pytest.raises(ValueError, match="got a string"):
             answer_recall_at_k(["a"], [["a"]])

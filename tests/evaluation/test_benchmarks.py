@@ -233,8 +233,8 @@ def test_folders_as_other_systems_write_them(tmp_path, cache, start, end, header
     [
         ("q7\td1\t1", "queries.jsonl` has no query `q7`"),
         ("q0\td7\t1", "corpus.jsonl` has no passage `d7`"),
-        ("q0\td1", "it has not the columns of the first line"),
-        ("q0\td1\tx", "the grade 'x' is no whole number"),
+        ("q0\td1", "its columns differ"),
+        ("q0\td1\tx", "the grade 'x' is not a whole number"),
     ],
 )
 def test_bad_judgements(tmp_path, cache, monkeypatch, row, message):
@@ -281,10 +281,10 @@ def test_a_title_alone_is_the_text(tmp_path, cache, text):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("squad", {}, "`squad` is no folder, and no benchmark either: choose one of 'xquad-r', 'xor-retrieve', 'nq'"),
-        ("nq", {}, "`nq` has questions only: give the `passages`"),
-        ("xor-retrieve", {}, "`xor-retrieve` has questions only"),
-        ("xquad-r", {"languages": "ar"}, "`languages` is the string 'ar'"),
+        ("squad", {}, "`squad` is neither a benchmark nor a folder: choose one of 'xquad-r'"),
+        ("nq", {}, "`nq` has only questions: give `passages`"),
+        ("xor-retrieve", {}, "`xor-retrieve` has only questions"),
+        ("xquad-r", {"languages": "ar"}, "`languages` must be a list.*'ar'"),
         ("xquad-r", {"languages": []}, "`languages` is empty"),
         ("xquad-r", {"split": "test"}, "`xquad-r` does not take `split`"),
         ("xquad-r", {"passages": "p.tsv"}, "`xquad-r` does not take `passages`"),

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from hf_xlir.evaluation import load_qrels, ndcg_at_k, qrels
+from hf_xlir.evaluation import load_qrels, ndcg_at_k, ranking_files
 
 
 TREC = "q1 0 a 0\nq1\t0\tb\t2\nq2 0 a 1\n"
@@ -38,7 +38,7 @@ def test_tabs_part_ids_with_spaces(write):
 
 def test_queries_without_relevant_passages_are_left_out(write, monkeypatch):
     logged = []
-    monkeypatch.setattr(qrels.logger, "warning", logged.append)
+    monkeypatch.setattr(ranking_files.logger, "warning", logged.append)
     path = write(TREC + "q3 0 a 0\nq4 0 b -1\n")
     assert list(load_qrels(path)) == ["q1", "q2"]
     assert logged == [f"`{path}`: left out 2 queries without a relevant passage, such as ['q3', 'q4']."]
@@ -49,18 +49,18 @@ def test_queries_without_relevant_passages_are_left_out(write, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("q1 0 b\n", "it has not the columns of the first line: 'q1 0 b'"),
-        ("q1 0 b 1.5\n", "the grade '1.5' is no whole number"),
-        ("q1 0 b --1\n", "the grade '--1' is no whole number"),
+        ("q1 0 b\n", "its columns differ from the first line's: 'q1 0 b'"),
+        ("q1 0 b 1.5\n", "the grade '1.5' is not a whole number"),
+        ("q1 0 b --1\n", "the grade '--1' is not a whole number"),
         ("q1\t0\t\t1\n", "it has no query, or no passage"),
-        ("q1 0 a 1\n", "the passage `a` has been judged before for the query `q1`"),
+        ("q1 0 a 1\n", "the passage `a` was judged before for the query `q1`"),
         ("\n", "the line is blank"),
         (b"q1 0 \xff 1\n", "is not UTF-8"),
     ],
 )
 def test_bad_rows(write, monkeypatch, row, message):
     logged = []
-    monkeypatch.setattr(qrels.logger, "warning", logged.append)
+    monkeypatch.setattr(ranking_files.logger, "warning", logged.append)
     row = row if isinstance(row, bytes) else row.encode()
     path = write(b"q1 0 a 1\n" + row + b"q2 0 a 1\n")
     with pytest.raises(ValueError, match=f"qrels.tsv`, line 2: .*{message}"):
@@ -73,7 +73,7 @@ def test_errors(write, tmp_path):
     for content in ("q1 a\n", "query-id\tscore\n", "a\tb\tc\td\te\n"):
         with pytest.raises(ValueError, match="line 1: expected TREC's query, iteration, passage and grade, or BEIR's"):
             load_qrels(write(content))
-    with pytest.raises(ValueError, match="line 1: the grade 'score' is no whole number"):
+    with pytest.raises(ValueError, match="line 1: the grade 'score' is not a whole number"):
         load_qrels(write("query-id\tdoc\tscore\nq\ta\t1\n"))  # a header of other names is none
     with pytest.raises(ValueError, match="has no relevant passage"):
         load_qrels(write(""))

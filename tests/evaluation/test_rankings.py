@@ -1,9 +1,10 @@
-"""The one order of rankings."""
+"""The one order of rankings, and the texts of ranked passages."""
 
 import pytest
+from datasets import Dataset
 
-from hf_xlir.evaluation import RankedPassages
-from hf_xlir.evaluation.rankings import by_query, drop_own_ids, in_order
+from hf_xlir.evaluation import RankedPassages, drop_own_ids, rankings
+from hf_xlir.evaluation.rankings import by_query, in_order, texts_by_id
 
 
 RANKED = RankedPassages({"q": ["b", "10", "9"], "none": []}, {"q": [1.0, 1.0, 2.0], "none": []})
@@ -22,8 +23,10 @@ def test_without_scores_the_order_stays():
 
 
 def test_the_querys_own_passage_is_dropped():
-    assert drop_own_ids({"a": ["b", "a", "c"], "b": {"a": 1.0, "b": 2.0}}) == {"a": ["b", "c"], "b": {"a": 1.0}}
-    assert drop_own_ids(RankedPassages({"a": ["a", "b"]}, {"a": [2.0, 1.0]})) == {"a": {"b": 1.0}}
+    assert drop_own_ids({"a": ["b", "a", "c"], "b": ["a"]}) == ({"a": ["b", "c"], "b": ["a"]}, {})
+    expected = {"a": ["b"]}, {"a": [1.0]}
+    assert drop_own_ids(RankedPassages({"a": ["a", "b"]}, {"a": [2.0, 1.0]})) == expected
+    assert drop_own_ids({"a": {"a": 2.0, "b": 1.0}}) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,16 @@ def test_errors(ranked, message):
 def test_forms():
     assert by_query({"q": ["a"]}) == {"q": ["a"]}
     assert by_query(RANKED) == {"q": {"b": 1.0, "10": 1.0, "9": 2.0}, "none": {}}
+
+
+ROWS = [{"id": id, "text": f"Text {id}.", "vector": [1.0]} for id in "abcde"]
+
+
+@pytest.mark.parametrize("passages", [ROWS, Dataset.from_list(ROWS)], ids=["list", "dataset"])
+def test_texts_are_read_block_by_block(passages, monkeypatch):
+    for size in (2, 5, 100):
+        monkeypatch.setattr(rankings, "PASSAGES_PER_BLOCK", size)
+        assert texts_by_id(["e", "a", "e"], passages) == {"a": "Text a.", "e": "Text e."}
+        assert texts_by_id([], passages) == {}
+        with pytest.raises(ValueError, match=r"1 ranked passages are not among `passages`, such as \['z'\]"):
+            texts_by_id(["a", "z"], passages)

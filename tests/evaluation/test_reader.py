@@ -5,7 +5,8 @@ import torch
 from fid_tiny import make_backbone, make_reader, make_tokenizer
 
 from hf_xlir import FiDT5Processor
-from hf_xlir.evaluation.reader import answer_metrics, judge_answer, known_answers, read_answers
+from hf_xlir.evaluation import read_answers
+from hf_xlir.evaluation.reader_runs import answer_metrics, judge_answer, known_answers
 
 
 RAIN = {"title": "Rain", "text": "the rain rained"}
@@ -78,7 +79,7 @@ def test_scores_that_are_no_numbers(scores):
 
 
 def test_no_such_scores(reader):
-    with pytest.raises(ValueError, match="`scores` must be one of .'attention', 'likelihood'. or `None`, got True"):
+    with pytest.raises(ValueError, match="`scores` must be one of .*got True"):
         read_answers(*reader, EXAMPLES, scores=True)
 
 

@@ -1,6 +1,7 @@
 """A file is answered whole, in order, by several processes too, and goes on where it was interrupted."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,9 +11,7 @@ import torch
 from launching import ROOT, launch
 from reader_processes import make_model
 
-from hf_xlir.evaluation import reader_runs
-from hf_xlir.evaluation.reader import read_answers
-from hf_xlir.evaluation.reader_runs import evaluate_reader
+from hf_xlir.evaluation import evaluate_reader, read_answers, reader_runs
 
 
 TEXTS = ("the rain rained", "Seoul, the capital", "the capital Seoul " * 4, "er", "It was seen in 1876.")
@@ -133,9 +132,9 @@ def test_no_answers_at_all(reader, tmp_path):
     assert lines_of(tmp_path / "out" / "dataset_wscores.jsonl") == lines_of(file)
 
 
-def killed(monkeypatch, name, after):
-    """Lets a function of the module be called `after` times before it dies as the process might."""
-    function, calls = getattr(reader_runs, name), []
+def killed(monkeypatch, module, name, after):
+    """Lets a function be called `after` times before it dies as the process might."""
+    function, calls = getattr(module, name), []
 
     def dying(*args, **kwargs):
         if len(calls) == after:
@@ -143,7 +142,7 @@ def killed(monkeypatch, name, after):
         calls.append(args)
         return function(*args, **kwargs)
 
-    monkeypatch.setattr(reader_runs, name, dying)
+    monkeypatch.setattr(module, name, dying)
 
 
 def test_a_run_goes_on_wherever_it_was_interrupted(reader, file, tmp_path, monkeypatch):
@@ -157,7 +156,7 @@ def test_a_run_goes_on_wherever_it_was_interrupted(reader, file, tmp_path, monke
     for point in (0, 1, 2, 9, 12, 13, 14, 15, 16, 17):
         folder, read[:] = tmp_path / f"killed-{point}", []
         with monkeypatch.context() as patch:
-            killed(patch, "_publish", point)
+            killed(patch, os, "replace", point)
             with pytest.raises(KeyboardInterrupt):
                 run(reader, file, folder)
         assert "run.json" not in names_in(folder)
@@ -181,13 +180,11 @@ def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
     run(reader, file, folder)
     before = {name: (folder / name).read_bytes() for name in WHOLE}
     for given, differing in (({"num_beams": 2}, "num_beams"), ({"scores": "likelihood"}, "scores")):
-        with pytest.raises(
-            ValueError, match=rf"holds the results of another run, finished or not: `{differing}` differ"
-        ):
+        with pytest.raises(ValueError, match=rf"another run: `{differing}` differ"):
             run(reader, file, folder, **given)
     other = tmp_path / "other.jsonl"
     other.write_text('{"question": "Who?", "answers": ["x"]}')
-    with pytest.raises(ValueError, match="finished or not: `path` differ. Give another folder, or `overwrite`"):
+    with pytest.raises(ValueError, match="another run: `path` differ"):
         run(reader, other, folder)
     with torch.no_grad():
         model, processor = make_model()
@@ -198,7 +195,7 @@ def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
     assert run(reader, other, folder, overwrite=True, scores=None)["num_questions"] == 1
     assert names_in(folder) == ["eval_results.json", "predictions.jsonl", "run.json"]
 
-    killed(monkeypatch, "_write_part", 1)
+    killed(monkeypatch, reader_runs, "_write_part", 1)
     with pytest.raises(KeyboardInterrupt):
         run(reader, file, tmp_path / "begun")
     monkeypatch.undo()
@@ -266,7 +263,7 @@ def test_files_that_cannot_be_read(reader, tmp_path):
     empty.write_text("\n")
     with pytest.raises(ValueError, match="empty.jsonl` has no rows to read"):
         run(reader, empty, tmp_path / "out")
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be .*got 0"):
         run(reader, empty, tmp_path / "out", batch_size=0)
     assert not (tmp_path / "out").exists()
 
@@ -289,7 +286,7 @@ import json, resource, sys
 sys.path[:0] = [{str(ROOT)!r}]
 import torch
 from hf_xlir.evaluation import reader_runs
-from hf_xlir.evaluation.reader import ReadAnswer
+from hf_xlir.evaluation.reader_runs import ReadAnswer
 
 reader_runs.fingerprint_of = lambda *args: {{}}
 reader_runs.read_answers = lambda model, processor, examples, *args, **given: [

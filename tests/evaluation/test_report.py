@@ -55,7 +55,7 @@ def test_tests_over_translations_say_that_they_are_not_of_independent_questions(
     benchmark = JUDGED._replace(translated=True)
     report = evaluate_systems(benchmark, systems, baseline="bm25")
     [note] = report.notes
-    assert "not independent, so that these p-values are too small" in note
+    assert "not independent, so these p-values are too small" in note
     assert note in json.loads(report.to_json())["notes"] and report.to_markdown().endswith(f"\n{note}\n")
     korean = benchmark._replace(relevance={"q4": ["a"], "q5": ["a"]})
     for other in (evaluate_systems(benchmark, systems), evaluate_systems(JUDGED, systems, baseline="bm25")):
@@ -99,7 +99,7 @@ REPORT = EvaluationReport(
     notes=["A note."],
 )
 MARKDOWN = """\
-`tiny`: 1,190 fi, 2 ko questions on 240 passages; values in per cent.
+`tiny`: 1,190 fi, 2 ko questions on 240 passages; values in percent.
 
 | measure | system | fi | ko | macro |
 | --- | --- | ---: | ---: | ---: |
@@ -120,7 +120,7 @@ A note.
 def test_questions_without_languages_are_counted_alone():
     report = EvaluationReport("nfcorpus", {"all": 1323}, 3633, {"bm25": {"R@1": {"mean": 0.5}}})
     assert report.to_markdown().splitlines()[0] == (
-        "`nfcorpus`: 1,323 questions on 3,633 passages; values in per cent."
+        "`nfcorpus`: 1,323 questions on 3,633 passages; values in percent."
     )
 
 
@@ -170,9 +170,9 @@ def test_one_question_is_not_tested_alone():
 def test_errors():
     with pytest.raises(ValueError, match="`systems` is empty"):
         evaluate_systems(JUDGED, {})
-    with pytest.raises(ValueError, match="A group cannot be called 'all'"):
+    with pytest.raises(ValueError, match="A group is called 'all'"):
         evaluate_systems(JUDGED._replace(groups={**GROUPS, "q0": "all"}), {"model": MODEL})
-    with pytest.raises(ValueError, match=r"`baseline` is 'bm25', which is none of \['model'\]"):
+    with pytest.raises(ValueError, match="`baseline` is 'bm25'"):
         evaluate_systems(JUDGED, {"model": MODEL}, baseline="bm25")
-    with pytest.raises(ValueError, match="'P@5' is no measure"):
+    with pytest.raises(ValueError, match="'P@5' is not a measure"):
         evaluate_systems(JUDGED, {"model": MODEL}, ["P@5"])

@@ -18,7 +18,7 @@ from hf_xlir import (
     ColBERTXLMRProcessor,
     evaluation,
 )
-from hf_xlir.evaluation import rank_passages, recall_at_k, runner
+from hf_xlir.evaluation import rank_passages, recall_at_k, retrieval_runs
 from hf_xlir.index import (
     DenseEmbeddings,
     LateInteractionIndex,
@@ -92,8 +92,8 @@ def test_rankings_and_scores(retriever):
 def test_blocks_batches_and_embedded_passages_change_nothing(retriever, monkeypatch, tmp_path):
     rankings, scores = rank_passages(*retriever, QUESTIONS, PASSAGES, k=3)
     assert all(len(ranking) == 3 for ranking in rankings.values())
-    monkeypatch.setattr(runner, "QUESTIONS_PER_BLOCK", 2)
-    monkeypatch.setattr(runner, "PASSAGES_PER_BLOCK", 3)
+    monkeypatch.setattr(retrieval_runs, "QUESTIONS_PER_BLOCK", 2)
+    monkeypatch.setattr(retrieval_runs, "PASSAGES_PER_BLOCK", 3)
     embeddings = embed_passages(*retriever, PASSAGES, tmp_path / "embeddings", batch_size=1, progress=False)
     runs = [list(PASSAGES), embeddings]
     if not isinstance(embeddings, DenseEmbeddings):
@@ -149,7 +149,7 @@ def rows(*questions):
     [
         ([], "`questions` is empty"),
         (Dataset.from_dict({"id": [], "question": []}), "`questions` is empty"),
-        ([{"id": "1", "text": "Who?"}], r"columns `id` and `question`, got \['id', 'text'\]"),
+        ([{"id": "1", "text": "Who?"}], r"`id` and `question`, got \['id', 'text'\]"),
         (rows(("1", "Who?"), ("1", "What?")), "Two questions have the id `1`"),
         (rows(("1", "Who?"), ("2", "  ")), "question `2` in row 1 has no text"),
         (rows((7, "Who?")), "row 0 has the id 7"),
@@ -167,9 +167,9 @@ def test_other_errors(tokenizer):
     with pytest.raises(ValueError, match="`passages` is empty"):
         rank_passages(*colbert, QUESTIONS, PASSAGES.select([]))
     tokens, vectors = (embed_passages(*retriever, PASSAGES, progress=False) for retriever in (colbert, biencoder))
-    with pytest.raises(ValueError, match="one vector a token, but `passages` holds `DenseEmbeddings`.*vector a text"):
+    with pytest.raises(ValueError, match="one vector per token, but `passages`, of type `DenseEmbeddings`"):
         rank_passages(*colbert, QUESTIONS, vectors)
-    with pytest.raises(ValueError, match="one vector a text, but `passages` holds `LateInteractionIndex`"):
+    with pytest.raises(ValueError, match="one vector per text, but `passages`, of type `LateInteractionIndex`"):
         rank_passages(*biencoder, QUESTIONS, tokens)
     for embeddings, family in ((tokens, "colbert"), (vectors, "biencoder")):
         with pytest.raises(ValueError, match="have 4 dimensions, the index has"):
@@ -185,9 +185,9 @@ def test_metrics_do_not_wait_for_the_index(monkeypatch):
     again = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, again)
     spec.loader.exec_module(again)
-    assert again.recall_at_k.__module__ == "hf_xlir.once_more.retrieval"
-    assert "hf_xlir.once_more.runner" not in sys.modules and "rank_passages" in dir(again)
-    assert again.rank_passages.__module__ == "hf_xlir.once_more.runner"
+    assert again.recall_at_k.__module__ == "hf_xlir.once_more.measures"
+    assert "hf_xlir.once_more.retrieval_runs" not in sys.modules and "rank_passages" in dir(again)
+    assert again.rank_passages.__module__ == "hf_xlir.once_more.retrieval_runs"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         again.nothing  # noqa: B018
 

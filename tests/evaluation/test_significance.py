@@ -70,12 +70,12 @@ def test_equal_runs(method):
 @pytest.mark.parametrize(
     ("first", "second", "options", "message"),
     [
-        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0}, {}, r"but 2 are in one only, such as \['b', 'c'\]"),
-        ({"a": 1.0, 1: 1.0}, {"b": 1.0}, {}, r"but 3 are in one only, such as \[1, 'a', 'b'\]"),
-        ({"a": "1", "b": "1"}, {"a": 1.0, "b": 1.0}, {}, "The runs have values that are no numbers"),
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0}, {}, r"2 are in one run only, such as \['b', 'c'\]"),
+        ({"a": 1.0, 1: 1.0}, {"b": 1.0}, {}, r"3 are in one run only, such as \[1, 'a', 'b'\]"),
+        ({"a": "1", "b": "1"}, {"a": 1.0, "b": 1.0}, {}, "The runs have values that are not numbers"),
         ({"a": 1.0}, {"a": 0.0}, {}, "At least two queries are needed, got 1"),
         ({"a": 1.0, "b": math.nan}, {"a": 1.0, "b": 1.0}, {}, "not finite"),
-        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"method": "wilcoxon"}, "`method` is 'wilcoxon'"),
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"method": "wilcoxon"}, "`method` must be one of .*'wilcoxon'"),
         ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"num_permutations": 0}, "`num_permutations` must be a positive"),
     ],
 )

@@ -181,25 +181,25 @@ class TestEnglishSpans:
 
     def test_missing_predictions_are_said(self, monkeypatch):
         said = []
-        monkeypatch.setattr("hf_xlir.evaluation.xor_answers.logger.warning", said.append)
+        monkeypatch.setattr("hf_xlir.evaluation.xor_metrics.logger.warning", said.append)
         references = [question("x", id=id) for id in "123"]
         xor_english_span_metrics({"1": "x"}, references)
         xor_english_span_metrics(dict.fromkeys("123", "x"), references)
-        assert said == ["2 of 3 questions have no prediction, and count as wrong."]
+        assert said == ["2 of 3 questions have no prediction and count as wrong."]
 
     @pytest.mark.parametrize(
         ("predictions", "message"),
         [
-            ({}, r"No prediction is of a question in `references`: predictions are of \[\], references of \['1'\]"),
-            ({"2": "x"}, r"predictions are of \['2'\]"),
-            ({"ja_1": "x"}, r"predictions are of \['ja_1'\]"),  # XOR-Full's script cuts, this task's does not
-            ({"1": 5}, "Predictions are texts by questions' ids, got 5 for the question '1'"),
+            ({}, r"predictions have \[\], references \['1'\]"),
+            ({"2": "x"}, r"predictions have \['2'\]"),
+            ({"ja_1": "x"}, r"predictions have \['ja_1'\]"),  # XOR-Full's script cuts, this task's does not
+            ({"1": 5}, "got 5 for the question '1'"),
             ({1: "x"}, "got 'x' for the question 1"),
             ({"1": ["x"]}, r"got \['x'\] for the question '1'"),
             ({"1": {"text": "x"}}, "got {'text': 'x'} for the question '1'"),
-            ([{"id": "1", "answer": "x"}] * 2, "Two predictions are of the question `1`"),
-            ([{"id": "1", "text": "x"}], "must be a dictionary from questions' ids to answers, or a list of"),
-            ("x", "must be a dictionary from questions' ids to answers, or a list of.*got 'x'"),
+            ([{"id": "1", "answer": "x"}] * 2, "`1` has two predictions"),
+            ([{"id": "1", "text": "x"}], "must be a dictionary from question ids"),
+            ("x", "must be a dictionary from question ids.*got 'x'"),
         ],
     )
     def test_bad_predictions(self, predictions, message):
@@ -212,7 +212,7 @@ class TestEnglishSpans:
             ({"id": "2", "answers": ["x"]}, "row 1: `lang` of the question `2` is None, not one of ar, bn"),
             ({"id": "2", "answers": ["x"], "lang": "en"}, "`lang` of the question `2` is 'en'"),
             ({"id": "2", "answers": [], "lang": "ja"}, "row 1: the question `2` has no answers"),
-            ({"id": "1", "answers": ["x"], "lang": "ja"}, "row 1: the question `1` has occurred before"),
+            ({"id": "1", "answers": ["x"], "lang": "ja"}, "row 1: the question `1` occurred before"),
         ],
     )
     @pytest.mark.parametrize("metrics", [xor_english_span_metrics, xor_full_metrics])
@@ -328,5 +328,5 @@ class TestFull:
     def test_ids_may_stand_after_another_text(self):
         references = [question("x", id="1", lang="ru"), question("y", id="a_2", lang="ru")]
         assert xor_full_metrics({"dev_ru_1": "x", "a_2": "y"}, references)["exact_match"]["ru"] == 100.0
-        with pytest.raises(ValueError, match="Two predictions are of the question `1`"):
+        with pytest.raises(ValueError, match="`1` has two predictions"):
             xor_full_metrics({"ru_1": "x", "1": "y"}, references)

@@ -28,7 +28,7 @@ PREDICTIONS = [
 class TestFromRankings:
     @pytest.mark.parametrize("as_dataset", [False, True])
     def test_texts_in_the_order_of_the_ranking(self, as_dataset, monkeypatch):
-        monkeypatch.setattr("hf_xlir.evaluation.texts.PASSAGES_PER_BLOCK", 2)
+        monkeypatch.setattr("hf_xlir.evaluation.rankings.PASSAGES_PER_BLOCK", 2)
         of = datasets.Dataset.from_list if as_dataset else list
         predictions = xor_retrieve_predictions({"q1": ["c", "e"], "q9": ["?"]}, of(QUESTIONS), of(PASSAGES))
         assert predictions == PREDICTIONS
@@ -43,7 +43,7 @@ class TestFromRankings:
             ({"q1": ["c", "z"]}, QUESTIONS, "not among `passages`, such as .'z'."),
             ({"q1": ["c", "c"]}, QUESTIONS, "ranking of query `q1` names the passage `c` twice"),
             ({"q1": "c"}, QUESTIONS, "ranking of query `q1` must be a list of ids, got 'c'"),
-            ({"q9": ["c"]}, QUESTIONS, r"rankings are of \['q9'\], questions are \['q1', 'q2'\]"),
+            ({"q9": ["c"]}, QUESTIONS, r"`rankings` has \['q9'\], `questions` has \['q1', 'q2'\]"),
             ({"q1": ["c"]}, [{"id": "q1"}], "`questions`, row 0: `lang` of the question `q1` is None"),
             ({"q1": ["c"]}, [{"id": 1, "lang": "ja"}], "`questions`, row 0: its `id` is 1"),
         ],
@@ -69,7 +69,7 @@ class TestRetrieved:
         write_xor_retrieve_predictions(path, PREDICTIONS)
         before = path.read_bytes()
         for rows, message in [
-            ([*PREDICTIONS, PREDICTIONS[0]], "`predictions`, row 2: the question `q1` has occurred before"),
+            ([*PREDICTIONS, PREDICTIONS[0]], "`predictions`, row 2: the question `q1` occurred before"),
             (
                 [{"id": "q1", "lang": "ja", "ctxs": [{"text": "x"}]}],
                 "`predictions`, row 0: `ctxs` of the question `q1`",
@@ -95,9 +95,9 @@ class TestRetrieved:
     @pytest.mark.parametrize(
         ("row", "reason"),
         [
-            ('{"id": "q1", "lang": "ja", "ctxs": []}', "the question `q1` has occurred before"),
-            ('{"lang": "ja", "ctxs": []}', "its `id` is None; ids are texts, not empty"),
-            ('{"id": true, "lang": "ja", "ctxs": []}', "its `id` is True; ids are texts, not empty"),
+            ('{"id": "q1", "lang": "ja", "ctxs": []}', "the question `q1` occurred before"),
+            ('{"lang": "ja", "ctxs": []}', "its `id` is None; ids are non-empty"),
+            ('{"id": true, "lang": "ja", "ctxs": []}', "its `id` is True; ids are non-empty"),
             ('{"id": "q2", "ctxs": []}', "`lang` of the question `q2` is None"),
             ('{"id": "q2", "lang": "ja", "ctxs": [1]}', r"`ctxs` of the question `q2` must be a list .*, got '\[1\]'"),
             ('{"id": "q2", "lang": "ja"}', "`ctxs` of the question `q2` must be a list .*, got 'None'"),
@@ -130,7 +130,7 @@ class TestAnswers:
         assert load_xor_answers(path) == answers
         assert [each.name for each in path.parent.iterdir()] == ["answers.json"]
         for bad in ({"1": None}, {2: "x"}):
-            with pytest.raises(ValueError, match="`answers` must map questions' ids to texts"):
+            with pytest.raises(ValueError, match="`answers` must map question ids"):
                 write_xor_answers(path, bad)
         assert load_xor_answers(path) == answers
 
@@ -148,10 +148,10 @@ class TestAnswers:
         ("content", "message"),
         [
             (b'{"1": "x", "2": "y", "1": "x"}', "answers.json` has the question `1` more than once"),
-            (b'{"1": 5}', "answers.json`, question `1`: the answer must be a text, got 5"),
-            (b'{"1": {"text": "x"}}', "answers.json`, question `1`: the answer must be a text, got None"),
-            (b'{"1": ["x"]}', r"answers.json`, question `1`: the answer must be a text, got \['x'\]"),
-            (b'[{"id": "1", "answer": "x"}]', "answers.json` must be one JSON object from questions' ids to answers"),
+            (b'{"1": 5}', "answers.json`, question `1`: the answer must be a string, got 5"),
+            (b'{"1": {"text": "x"}}', "answers.json`, question `1`: the answer must be a string, got None"),
+            (b'{"1": ["x"]}', r"answers.json`, question `1`: the answer must be a string, got \['x'\]"),
+            (b'[{"id": "1", "answer": "x"}]', "answers.json` must be one JSON object from question ids"),
             (b'[["1", "x"]]', "answers.json` must be one JSON object"),
             (b'"x"', "answers.json` must be one JSON object"),
             (b'{"1": "x"', "answers.json` is not JSON: .*line 1 column 10"),

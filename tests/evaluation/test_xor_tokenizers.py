@@ -6,8 +6,8 @@ import nltk.tokenize
 import pytest
 from nltk.tokenize import word_tokenize
 
-from hf_xlir.evaluation import xor_retrieve_metrics
-from hf_xlir.evaluation.xor_tokenizers import japanese_segmenter, passage_tokenizer
+from hf_xlir.evaluation import passage_tokenizer, xor_retrieve_metrics
+from hf_xlir.evaluation.xor_metrics import _japanese_segmenter
 
 
 TEXT = 'He paid $5. In the U.S. "don\'t" (a) 1,000.'
@@ -37,7 +37,7 @@ class TestOfPassages:
             raise LookupError("Resource punkt_tab not found.")
 
         monkeypatch.setattr("nltk.tokenize.sent_tokenize", absent)
-        with pytest.raises(LookupError, match=r'nltk.download\("punkt_tab"\).*or pass `tokenize="treebank"`'):
+        with pytest.raises(LookupError, match=r'nltk.download\("punkt_tab"\).*`tokenize="treebank"`'):
             xor_retrieve_metrics(PREDICTIONS, references("He"))
 
     def test_the_data_is_looked_for_by_nltk(self, monkeypatch, tmp_path):
@@ -54,10 +54,10 @@ class TestOfJapanese:
     def test_words(self):
         pytest.importorskip("MeCab", reason="needs the extra `japanese`")
         pytest.importorskip("unidic_lite", reason="needs the extra `japanese`")
-        assert japanese_segmenter()("東京は日本の首都です。1990年") == "東京 は 日本 の 首都 です 。 1990 年 \n"
+        assert _japanese_segmenter()("東京は日本の首都です。1990年") == "東京 は 日本 の 首都 です 。 1990 年 \n"
 
     @pytest.mark.parametrize("module", ["MeCab", "unidic_lite"])
     def test_the_error_names_the_extra(self, monkeypatch, module):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ImportError, match=r"pip install hf_xlir\[japanese\].*`segment_japanese`"):
-            japanese_segmenter()
+            _japanese_segmenter()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, TrainingArguments
 
 from hf_xlir.data import load_reader_examples
-from hf_xlir.evaluation.reader import read_answers
+from hf_xlir.evaluation import read_answers
 from hf_xlir.training import reader_rows
 from support.smoke import prepare_smoke
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
-from hf_xlir.evaluation.reader import read_answers
+from hf_xlir.evaluation import read_answers
 from hf_xlir.pipeline.reader import distinct_answers
 
 

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from hf_xlir import FiDT5Processor
 from hf_xlir.data import READER_EXAMPLE_FEATURES
-from hf_xlir.evaluation.reader import read_answers
+from hf_xlir.evaluation import read_answers
 from hf_xlir.models.auto import load_reader
 from hf_xlir.training.reader_trainer import ReaderTrainer, ReaderTrainingArguments
 from hf_xlir.training.rows import answer_rows

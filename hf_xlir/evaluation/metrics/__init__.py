@@ -1,6 +1,6 @@
 """
-Metrics of `evaluate`, one a file, which needs this package and no other file: `evaluate.load` takes its path, and a
-Space with the file, under the Space's name, and a `requirements.txt` that names `hf_xlir` publishes it.
+Metrics for `evaluate`, one per file. Each file needs only this package: `evaluate.load` takes its path. To publish a
+metric, put its file into a Space under the Space's name, with a `requirements.txt` that names `hf_xlir`.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent
 
 def metric_path(name):
     r"""
-    Where a metric's file is, for `evaluate.load`.
+    The path of a metric's file, for `evaluate.load`.
 
     Args:
         name (`str`):
@@ -22,13 +22,13 @@ def metric_path(name):
         `str`
 
     Raises:
-        ValueError: If there is no such metric.
+        ValueError: If the metric is unknown.
 
     Example:
     ```python
     >>> from pathlib import Path
     >>> import evaluate
-    >>> from hf_xlir.evaluation.metrics import metric_path
+    >>> from hf_xlir.evaluation import metric_path
 
     >>> Path(metric_path("open_domain_qa")).name
     'open_domain_qa.py'
@@ -40,7 +40,7 @@ def metric_path(name):
     """
     names = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
     if name not in names:
-        raise ValueError(f"There is no metric {name!r}. Choose among {', '.join(names)}.")
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, names))}, got {name!r}.")
     return str(FOLDER / f"{name}.py")
 
 

@@ -7,8 +7,8 @@ from hf_xlir.evaluation import answer_recall_at_k
 
 
 DESCRIPTION = """
-The share of questions for which one of the first k retrieved texts contains an answer, token for token and whatever
-the case: DPR's top-k accuracy.
+The share of questions for which one of the first k retrieved texts contains an answer, compared token by token
+and ignoring case: DPR's top-k accuracy.
 """
 
 CITATION = """
@@ -25,15 +25,15 @@ CITATION = """
 INPUTS = """
 predictions: for each question the list of retrieved texts, best first.
 references: for each question the list of its answers.
-k: how many texts to look at, a number or several; 1, 5, 20 and 100 by default.
+k: number of texts to look at, or several numbers; 1, 5, 20 and 100 by default.
 """
 
 
 class AnswerRecall(evaluate.Metric):
     r"""
-    [`answer_recall_at_k`] as a metric of `evaluate`: a value between 0 and 1 for each `k`.
+    [`answer_recall_at_k`] as a metric of `evaluate`: with a value between 0 and 1 for each `k`.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk.
+    With `keep_in_memory=True` no prediction is written to the disk.
 
     Example:
     ```python

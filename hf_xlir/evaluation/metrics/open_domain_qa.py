@@ -7,8 +7,8 @@ from hf_xlir.evaluation import exact_match, f1_score
 
 
 DESCRIPTION = """
-Exact match and F1 of predicted answers after SQuAD's normalisation, with the best of each question's answers: the
-means over questions, between 0 and 1.
+Exact match and F1 of predicted answers after SQuAD's normalisation, with the best of each question's answers. Means
+over questions, between 0 and 1.
 """
 
 CITATION = """
@@ -29,9 +29,9 @@ references: for each question the list of its answers, at least one.
 
 class OpenDomainQA(evaluate.Metric):
     r"""
-    [`exact_match`] and [`f1_score`] as a metric of `evaluate`: the means over questions, between 0 and 1.
+    [`exact_match`] and [`f1_score`] as a metric of `evaluate`: means over questions, between 0 and 1.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk.
+    With `keep_in_memory=True` no prediction is written to the disk.
 
     Example:
     ```python

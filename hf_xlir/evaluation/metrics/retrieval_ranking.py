@@ -7,7 +7,7 @@ from hf_xlir.evaluation import evaluate_rankings
 
 
 DESCRIPTION = """
-R@k, Success@k, RR@k, nDCG@k and MAP of rankings, by `ir-measures`: the means over queries, between 0 and 1.
+R@k, Success@k, RR@k, nDCG@k and MAP of rankings, by `ir-measures`. Means over queries, between 0 and 1.
 """
 
 CITATION = """
@@ -28,10 +28,10 @@ measures: which of "R@k", "Success@k", "RR", "RR@k", "nDCG@k", "MAP" and "MAP@k"
 
 class RetrievalRanking(evaluate.Metric):
     r"""
-    [`evaluate_rankings`] as a metric of `evaluate`, of relevance without grades: a value between 0 and 1 for each
-    measure, the mean over queries.
+    [`evaluate_rankings`] as a metric of `evaluate`, for relevance without grades. Values are means over queries,
+    between 0 and 1.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk.
+    With `keep_in_memory=True` no prediction is written to the disk.
 
     Example:
     ```python

@@ -7,8 +7,8 @@ from hf_xlir.evaluation import xor_english_span_metrics
 
 
 DESCRIPTION = """
-F1 and exact match of XOR-EnglishSpan: English answers to questions in seven languages, normalised as SQuAD does it, in
-percent, of each language and as the mean over languages.
+F1 and exact match of XOR-EnglishSpan: English answers to questions in seven languages, normalised as for SQuAD. In
+percent, by language and as the mean over languages.
 """
 
 CITATION = """
@@ -23,17 +23,17 @@ CITATION = """
 """
 
 INPUTS = """
-predictions: for each question a dictionary of `id` and `answer`.
-references: as many dictionaries of `id`, `lang` (such as "ja"), `answers` and nothing else, in any order, such as
+predictions: for each question a dictionary with `id` and `answer`.
+references: as many dictionaries with only `id`, `lang` (such as "ja") and `answers`, in any order, such as
     `list(load_xor_tydi("retrieve", "validation").select_columns(["id", "lang", "answers"]))`.
 """
 
 
 class XorEnglishSpan(evaluate.Metric):
     r"""
-    [`xor_english_span_metrics`] as a metric of `evaluate`: takes and returns what that does.
+    [`xor_english_span_metrics`] as a metric of `evaluate`, with the same inputs and results.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk.
+    With `keep_in_memory=True` no prediction is written to the disk.
 
     Example:
     ```python

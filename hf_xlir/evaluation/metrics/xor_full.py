@@ -7,8 +7,8 @@ from hf_xlir.evaluation import xor_full_metrics
 
 
 DESCRIPTION = """
-F1, exact match and BLEU of XOR-Full: answers to questions in seven languages, in the questions' languages, in percent,
-of each language and as the mean over them: `macro` if all seven have a question, and otherwise by another name.
+F1, exact match and BLEU of XOR-Full: answers to questions in seven languages, in the language of the question. In
+percent, by language and as the mean over languages: `macro` if all seven have a question, otherwise another name.
 """
 
 CITATION = """
@@ -23,19 +23,19 @@ CITATION = """
 """
 
 INPUTS = """
-predictions: for each question a dictionary of `id` and `answer`.
-references: as many dictionaries of `id`, `lang` (such as "ja"), `answers` and nothing else, in any order, such as
+predictions: for each question a dictionary with `id` and `answer`.
+references: as many dictionaries with only `id`, `lang` (such as "ja") and `answers`, in any order, such as
     `list(load_xor_tydi("full", "validation").select_columns(["id", "lang", "answers"]))`.
-segment_japanese: nothing for MeCab with `unidic-lite`, needed if a question is Japanese; or a function that puts white
-    space between the words of a text.
+segment_japanese: by default MeCab with `unidic-lite`, which is needed if a question is Japanese; or a function that
+    puts white space between the words of a text.
 """
 
 
 class XorFull(evaluate.Metric):
     r"""
-    [`xor_full_metrics`] as a metric of `evaluate`: takes and returns what that does.
+    [`xor_full_metrics`] as a metric of `evaluate`, with the same inputs and results.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk.
+    With `keep_in_memory=True` no prediction is written to the disk.
 
     Example:
     ```python

@@ -7,8 +7,8 @@ from hf_xlir.evaluation import xor_retrieve_metrics
 
 
 DESCRIPTION = """
-R@2kt and R@5kt of XOR-Retrieve: the share of questions for which the first 2,000 or 5,000 tokens of what was retrieved
-hold an answer, in percent, of each language and as the mean over languages.
+R@2kt and R@5kt of XOR-Retrieve: the share of questions for which the first 2,000 or 5,000 tokens of the retrieved
+texts contain an answer, in percent, by language and as the mean over languages.
 """
 
 CITATION = """
@@ -23,19 +23,19 @@ CITATION = """
 """
 
 INPUTS = """
-predictions: for each question a dictionary of `id`, `lang` (such as "ja") and `ctxs`, the retrieved texts, best first.
-references: as many dictionaries of `id`, `answers` and nothing else, in any order, such as
+predictions: for each question a dictionary with `id`, `lang` (such as "ja") and `ctxs`, the retrieved texts in order.
+references: as many dictionaries with only `id` and `answers`, in any order, such as
     `list(load_xor_tydi("retrieve", "validation").select_columns(["id", "answers"]))`.
-tokenize: nothing for NLTK's `word_tokenize`, which needs `nltk.download("punkt_tab")`; "treebank" for an approximation
-    without; or a function from a text to its tokens.
+tokenize: by default NLTK's `word_tokenize`, which needs `nltk.download("punkt_tab")`; "treebank", an approximation
+    without the download; or a function from a text to its tokens.
 """
 
 
 class XorRetrieve(evaluate.Metric):
     r"""
-    [`xor_retrieve_metrics`] as a metric of `evaluate`: takes and returns what that does.
+    [`xor_retrieve_metrics`] as a metric of `evaluate`, with the same inputs and results.
 
-    Takes the arguments of [`evaluate.Metric`]; with `keep_in_memory=True` no prediction is written to the disk.
+    With `keep_in_memory=True` no prediction is written to the disk.
 
     Example:
     ```python

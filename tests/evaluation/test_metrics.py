@@ -11,7 +11,7 @@ import evaluate
 import pytest
 
 from hf_xlir import evaluation
-from hf_xlir.evaluation.metrics import metric_path
+from hf_xlir.evaluation import metric_path
 
 
 NAMES = ("answer_recall", "open_domain_qa", "retrieval_ranking", "xor_english_span", "xor_full", "xor_retrieve")
@@ -76,7 +76,7 @@ class TestValues:
         result = load(name).compute(predictions=rows, references=references)
         assert result == getattr(evaluation, f"{name}_metrics")(answers, questions)
         assert 0 < list(result["f1"].values())[-1] < 100
-        with pytest.raises(ValueError, match="Two predictions are of the question"):
+        with pytest.raises(ValueError, match="two predictions"):
             load(name).compute(predictions=[rows[0], *rows[:-1]], references=references)
 
     def test_xor_full_with_a_segmenter(self, load):
@@ -132,9 +132,9 @@ class TestValues:
 class TestFiles:
     def test_these_are_all(self):
         assert {path.stem for path in Path(metric_path("xor_full")).parent.glob("*.py")} == {*NAMES, "__init__"}
-        with pytest.raises(ValueError, match="There is no metric 'bleu'. Choose among answer_recall, open_domain_qa"):
+        with pytest.raises(ValueError, match="'answer_recall'.*got 'bleu'"):
             metric_path("bleu")
-        with pytest.raises(ValueError, match="There is no metric '__init__'"):
+        with pytest.raises(ValueError, match="got '__init__'"):
             metric_path("__init__")
 
     @pytest.mark.parametrize("name", NAMES)
