@@ -36,6 +36,7 @@ from transformers import set_seed
 from hf_xlir.data import load_reader_examples
 from hf_xlir.models.auto import load_reader
 from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments, answer_rows
+from support.answer_substitution import AnswerSubstitution
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import train_and_save
 from support.smoke import prepare_smoke
@@ -89,7 +90,8 @@ def main(argv=None):
     options = {"require_answers": True, "on_error": data_args.on_error, "cache_dir": data_args.cache_dir}
     with training_args.main_process_first(desc="reading the data"):
         records = load_reader_examples(data_args.train_file, **options)
-        rows = answer_rows(records, training_args.seed, substituted=data_args.substitute_answers)
+        augment = AnswerSubstitution(records, data_args.substitute_answers) if data_args.substitute_answers else None
+        rows = answer_rows(records, training_args.seed, augment)
         questions = None if data_args.eval_file is None else load_reader_examples(data_args.eval_file, **options)
 
     # 4. Training, then evaluation

@@ -2,6 +2,7 @@
 
 import random
 import re
+import unicodedata
 
 
 def substitute_answers(
@@ -99,6 +100,78 @@ def split_sentences(passage):
     return [{"title": passage["title"], "text": sentence} for sentence in sentences]
 
 
+class AnswerSubstitution:
+    r"""
+    Replaces the answers of reader examples, in the passages and the target, by answers of other examples of the same
+    look (a number, a name or a word). Knowledge of the world then does not help the reader, only reading does
+    (https://huggingface.co/papers/2109.05052). Examples whose passages do not contain an answer, letter for letter,
+    stay as they are.
+
+    Args:
+        records (`datasets.Dataset`):
+            Records of [`load_reader_examples`], which the replacements are drawn from.
+        share (`float`):
+            Share of examples to change, from 0 to 1.
+
+    Raises:
+        ValueError: If `share` is not from 0 to 1.
+
+    Example:
+    ```python
+    >>> from hf_xlir.training import answer_rows
+    >>> from support.answer_substitution import AnswerSubstitution
+
+    >>> rows = answer_rows(records, augment=AnswerSubstitution(records, share=0.5))  # doctest: +SKIP
+
+    ```
+    """
+
+    def __init__(self, records, share):
+        if not 0 <= share <= 1:
+            raise ValueError(f"`share` must be from 0 to 1, got {share}.")
+        self.share, substitutes = share, {}
+        for target, answers in zip(records["target"], records["answers"], strict=True):
+            for answer in [target] if target else answers:
+                if not _is_blank(answer):  # a blank one would leave passages without text
+                    substitutes.setdefault(_look(answer), {})[answer] = None  # each once, in order
+        self.substitutes = {look: list(answers) for look, answers in substitutes.items()}
+
+    def __call__(self, record, target, generator):
+        """The target and passages to train on; see [`answer_rows`]."""
+        ctxs = record["ctxs"]
+        if _is_blank(target) or generator.random() >= self.share:
+            return target, ctxs
+        new = generator.choice(self.substitutes[_look(target)])
+        answers = {each for each in (target, *record["answers"]) if not _is_blank(each)}
+        replaced = _replace(ctxs, answers, new)
+        return (target, ctxs) if replaced == ctxs else (new, replaced)
+
+
+def _is_blank(text):
+    """Whether a text shows nothing: only white space, controls and zero-width characters."""
+    return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text)
+
+
+def _look(answer):
+    """What an answer looks like: a number, a name or a word; of one word or several."""
+    look = "number" if re.search(r"\d", answer) else "name" if answer[:1].isupper() else "word"
+    return look, len(answer.split()) > 1
+
+
+def _replace(ctxs, answers, new):
+    """Passages with `new` in the place of all answers. Answers with cased letters or digits match whole words."""
+    patterns = []
+    for answer in sorted(answers, key=len, reverse=True):  # the longest match
+        whole = answer.lower() != answer.upper() or answer[-1:].isdigit()
+        pattern = re.escape(answer)
+        patterns.append(rf"(?<!\w){pattern}(?!\w)" if whole else pattern)
+    pattern = re.compile("|".join(patterns))
+    return [
+        {**ctx, **{name: pattern.sub(lambda _: new, ctx[name]) for name in ("title", "text") if ctx[name]}}
+        for ctx in ctxs
+    ]
+
+
 def _columns(passages):
     return zip(passages["id"], passages["title"], passages["text"], strict=True)
 
@@ -114,4 +187,4 @@ def _replacements(passages):
     return sorted(found | {passage["title"] for passage in passages})
 
 
-__all__ = ["split_sentences", "substitute_answers"]
+__all__ = ["AnswerSubstitution", "split_sentences", "substitute_answers"]

@@ -1,4 +1,4 @@
-"""Rows that are made when they are read: which negatives each epoch has."""
+"""Rows that are made when they are read, drawn anew each epoch."""
 
 import logging
 import pickle
@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hf_xlir.data import READER_EXAMPLE_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
 from hf_xlir.training import rows as rows_module
-from hf_xlir.training.rows import EpochRows, dpr_rows, reader_rows
+from hf_xlir.training.rows import EpochRows, answer_rows, dpr_rows, reader_rows
 
 
 def passages(*texts):
@@ -56,7 +56,7 @@ def negatives(rows, epoch):
 
 def test_a_row_of_dpr(log):
     rows = dpr_rows(EXAMPLES)
-    assert log == ["2 of 5 questions are left out, since they have no positive or less than 1 negative(s)."]
+    assert len(log) == 1 and "2 of 5" in log[0]
     found = at_epoch(rows, None).__getitems__([0, 2])
     assert [row["query"] for row in found] == ["many", "other"] and len(rows) == 3
     assert found[0]["positive"] == {"id": "p", "title": "T", "text": "p"}  # the first
@@ -118,30 +118,84 @@ def test_questions_without_a_score_are_left_out(log, monkeypatch):
         return [row["query"] for row in rows.__getitems__(range(len(rows)))]
 
     assert questions(examples) == ["a", "b", "c", "d"]
-    assert log == ["2 of 6 questions are left out, since they have no passage with a score."]
+    assert len(log) == 1 and "2 of 6" in log[0]
     assert questions(examples, 2) == ["a", "b", "d"] and questions(examples, 1) == ["b", "d"]
     assert questions(examples.select([5, 3, 4])) == ["d", "c"]
-    with pytest.raises(ValueError, match="No passage of the 2 questions has a `score`: write a reader's scores"):
+    with pytest.raises(ValueError, match="None of the 2 questions.*`score`"):
         reader_rows(examples.select([1, 3]))
 
 
-def test_what_cannot_be():
-    with pytest.raises(ValueError, match="No question has a positive and 11 negative"):
+def test_errors():
+    with pytest.raises(ValueError, match="11 negative"):
         dpr_rows(EXAMPLES, num_negatives=11)
     rows = dpr_rows(EXAMPLES)
-    with pytest.raises(ValueError, match="give them to the trainer's `callbacks`"):
+    with pytest.raises(ValueError, match="`callbacks`"):
         rows[0]
     for workers, persistent in ((0, True), (2, False)):
         args = SimpleNamespace(dataloader_num_workers=workers, dataloader_persistent_workers=persistent)
         rows.on_train_begin(args, None, None)
     args = SimpleNamespace(dataloader_num_workers=2, dataloader_persistent_workers=True)
-    with pytest.raises(ValueError, match="`dataloader_persistent_workers=True` keeps copies"):
+    with pytest.raises(ValueError, match="dataloader_persistent_workers"):
         rows.on_train_begin(args, None, None)
 
 
-def test_lists_are_counted_in_order_whatever_the_dataset(monkeypatch):
+def test_lists_are_counted_in_the_order_of_the_rows(monkeypatch):
     monkeypatch.setattr(rows_module, "RECORDS_PER_READ", 2)
     reordered = EXAMPLES.select([3, 0, 2, 4, 1])
     rows = at_epoch(dpr_rows(reordered), 0)
     assert [row["query"] for row in rows.__getitems__([0, 1, 2])] == ["other", "many", "two"]
     assert isinstance(rows, EpochRows) and len(rows) == 3
+
+
+CTXS = [{"id": "1", "title": "T", "text": "a", "score": 1.0}]
+
+
+def reader_example(place, target=None, answers=()):
+    named = {"id": str(place), "question": f"q{place}", "target": target, "answers": list(answers), "lang": ""}
+    return {**named, "ctxs": CTXS}
+
+
+def records(*rows):
+    return Dataset.from_list(list(rows), features=READER_EXAMPLE_FEATURES)
+
+
+def targets(rows, epoch):
+    rows.epoch = epoch
+    return [row["target"] for row in rows.__getitems__(range(len(rows)))]
+
+
+def test_a_row_of_answers():
+    rows = answer_rows(
+        records(reader_example(0, "t", ["a", "b"]), reader_example(1, "", ["a"]), reader_example(2, None, ["c"]))
+    )
+    rows.epoch = 0
+    assert rows[0] == {"question": "q0", "ctxs": CTXS, "target": "t"}
+    assert targets(rows, 3) == ["t", "", "c"]
+
+
+def test_answers_are_drawn_anew_each_epoch_and_again_with_a_seed():
+    examples = records(*(reader_example(place, None, "abcd") for place in range(200)))
+    rows = answer_rows(examples, seed=1)
+    drawn = [targets(rows, epoch) for epoch in range(3)]
+    assert targets(rows, 0) == drawn[0] == targets(answer_rows(examples, seed=1), 0)
+    assert targets(answer_rows(examples, seed=2), 0) != drawn[0]
+    for of_epoch in drawn:
+        assert all(30 <= of_epoch.count(answer) <= 75 for answer in "abcd")
+    same = sum(one == other for one, other in zip(drawn[0], drawn[1], strict=True))
+    assert 25 <= same <= 80  # of 200 with four answers each, 50 by chance
+
+
+def test_questions_without_answers():
+    rows = records(reader_example(0, "t"), reader_example(1), reader_example(2))
+    with pytest.raises(ValueError, match="2 of 3 questions.*`1`"):
+        answer_rows(rows)
+
+
+def test_answers_and_passages_may_be_changed():
+    def shout(record, target, generator):
+        return target.upper(), [{**ctx, "text": f"{generator.random():.6f}"} for ctx in record["ctxs"]]
+
+    rows = answer_rows(records(reader_example(0, None, ["a", "b"])), augment=shout)
+    rows.epoch = 0
+    first, again = rows[0], rows[0]
+    assert first == again and first["target"] in "AB" and first["ctxs"][0]["text"].startswith("0.")
