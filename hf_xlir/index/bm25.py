@@ -258,6 +258,14 @@ class BM25Index(BaseIndex):
         """What splits texts into words, as [`~BM25Index.build`] calls it, or `None` for a function of one's own."""
         return next((name for name, split in TOKENIZERS.items() if split is self.tokenize), None)
 
+    def check_saveable(self):
+        """A `ValueError` if texts are split by a function of the user's, which is not saved."""
+        if self.tokenizer_name is None:
+            raise ValueError(
+                "This BM25 index was built with a function as `tokenize`, which cannot be saved: build it with the "
+                "name of a tokenizer."
+            )
+
     @cached_property
     def _row_of_id(self):
         return {id: row for row, id in enumerate(self.ids)}

@@ -1,7 +1,7 @@
 """
-From a question to passages and answers. `transformers.pipeline` knows both tasks once hf_xlir is imported.
+From a question to passages and answers. `import hf_xlir` registers both tasks with `transformers.pipeline`.
 
-What is imported here imports neither datasets nor FAISS, which `import hf_xlir` should not wait for.
+Modules imported here import neither datasets nor FAISS: `import hf_xlir` stays fast.
 """
 
 from transformers import AutoConfig
@@ -10,8 +10,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from ..utils.lazy import lazy_exports
 from .configuration_system import RetrievalSystemConfig
 from .question_answering import QuestionAnsweringPipeline
-from .retrieval import RetrievalPipeline
-from .system_loader import SystemLoader
+from .retrieval import RetrievalPipeline, SystemLoader
 
 
 _LAZY = {"Retriever": ".retriever"}

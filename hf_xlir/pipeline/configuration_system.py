@@ -1,4 +1,4 @@
-"""What a folder with a whole question-answering system consists of."""
+"""The `config.json` of a folder with a whole system."""
 
 from dataclasses import fields
 
@@ -12,30 +12,28 @@ FORMAT_VERSION = 1
 @strict
 class RetrievalSystemConfig(PreTrainedConfig):
     r"""
-    The `config.json` of a folder or repository with a whole system: models, indexes and passages, each in a folder of
-    its own. [`RetrievalPipeline.save_pretrained`] and [`QuestionAnsweringPipeline.save_pretrained`] write it last, so
-    that it never names what is not there.
+    The `config.json` of a folder or repository with a whole system: models, indexes and passages, each in its own
+    folder. [`RetrievalPipeline.save_pretrained`] writes it last, so that it never names what does not exist.
 
     Args:
         format_version (`int`, *optional*, defaults to 1):
-            Version of this layout; hf_xlir reads its own and earlier ones.
+            Version of this format. hf_xlir reads its own version and earlier ones.
         task (`str`, *optional*):
             The task that the system was saved for, as `transformers.pipeline` calls it.
         passages (`str`, *optional*):
             Folder of the passages.
         retrievers (`list[dict]`, *optional*):
-            For each retriever its `name`, the `kind` of its index, the folder of the `index` and, if it has one, that
-            of its `model`.
+            Per retriever its `name`, the `kind` of its index, the folder of the `index` and, if any, of the `model`.
         fusion (`dict`, *optional*):
-            How the rankings of several retrievers become one: arguments of [`~hf_xlir.index.fusion.fuse`].
+            How rankings are fused: arguments of [`~hf_xlir.index.fusion.fuse`].
         reranker (`str`, *optional*):
-            Folder of the model that ranks anew.
+            Folder of the reranker.
         reader (`str`, *optional*):
             Folder of the reader.
         defaults (`dict`, *optional*):
-            Arguments of a call where the call does not give them.
+            Default arguments of calls.
         save_id (`str`, *optional*):
-            Another with each save, by which a reader knows that a folder is still what it was.
+            Differs with each save, so that a reader notices when a folder was saved again.
 
     Example:
     ```python
@@ -60,13 +58,13 @@ class RetrievalSystemConfig(PreTrainedConfig):
     save_id: str | None = None
 
     def folders(self):
-        """Names of the folders of all parts, each once."""
+        """Names of the folders of all parts."""
         named = [self.passages, self.reranker, self.reader]
         named += [each.get(part) for each in self.retrievers or [] for part in ("index", "model")]
         return sorted({name for name in named if name is not None})
 
     def parts(self):
-        """The fields that are not those of every configuration, and the type: what `config.json` holds."""
+        """What `config.json` holds: the type, and the fields that other configurations do not have."""
         inherited = {field.name for field in fields(PreTrainedConfig)}
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in inherited}
         return {"model_type": self.model_type, **own}

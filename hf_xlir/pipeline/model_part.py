@@ -1,39 +1,28 @@
-"""A model of a system with what prepares its inputs: given, or in a folder and read at first use."""
+"""A model of a system with what prepares its inputs: given as an object, or in a folder and read at first use."""
 
+import os
 import shutil
 import threading
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer
+from transformers.utils import CONFIG_NAME
 
-from ..models.auto import check_processor
-from ..models.modeling_fid_t5 import FiDT5ForConditionalGeneration
-from ..models.processing_fid_t5 import FiDT5Processor
-from .part_facts import facts_of, write_facts
-
-
-RETRIEVER_TYPES = ("colbert_xlmr", "biencoder")
+from ..hub.metadata import known_facts, write_facts
+from ..index import embed_passages, embed_queries
+from ..models.auto import FAMILIES, check_processor
+from ..utils.storage import MANIFEST
 
 
 class ModelPart:
-    r"""
-    A model and its processor. Of those in a folder, only the configuration is read before they are used.
+    """
+    A model and its processor or tokenizer. If they are in a folder, only the configuration is read before first use.
 
-    Attributes:
-        config (`PreTrainedConfig`):
-            The model's configuration.
-        key (`int`):
-            The same for parts with the same model.
-
-    Args:
-        config (`PreTrainedConfig`):
-            The model's configuration.
-        load (`Callable[[], tuple]`):
-            Returns the model and its processor or tokenizer. It is called once.
-        copy (`Callable[[Path], None]`, *optional*):
-            Writes both to a folder as they are, without loading them.
-        path (`str` or `os.PathLike`, *optional*):
-            Where they are read from.
+    `config` is the model's configuration, and `key` is equal for parts with the same model. `load` returns the model
+    and its processor and is called once; `copy` writes both to a folder without loading them; `path` is where they are
+    read from.
     """
 
     def __init__(self, config, load, copy=None, path=None):
@@ -42,11 +31,11 @@ class ModelPart:
         self._loaded, self._lock = None, threading.Lock()
 
     @classmethod
-    def of(cls, model, processor, what):
-        """A model and a processor as objects. `what` is what the processor is called in messages."""
+    def of(cls, model, processor, name):
+        """A model and a processor as objects. `name` is what messages call the processor."""
         if processor is None:
-            raise ValueError(f"`{type(model).__name__}` needs its processor: give `{what}`, too.")
-        if model.config.model_type in RETRIEVER_TYPES:
+            raise ValueError(f"`{type(model).__name__}` needs its processor: give `{name}`, too.")
+        if role_of(model.config) == "retriever":
             check_processor(processor, model)
         part = cls(model.config, None)
         part._loaded, part.key = (model, processor), id(model)
@@ -54,31 +43,21 @@ class ModelPart:
 
     @classmethod
     def open(cls, path, kind, dtype=None, unchanged=None, **hub_arguments):
-        r"""
-        What a folder or repository holds.
-
-        Args:
-            path (`str` or `os.PathLike`):
-                The folder, or the repository's id.
-            kind (`"retriever"`, `"reranker"` or `"reader"`):
-                What it must hold.
-            dtype (`str` or `torch.dtype`, *optional*):
-                Type of the weights; by default that of the files.
-            unchanged (`Callable[[], None]`, *optional*):
-                Raises if the folder is not any more what it was. Without it, everything is read at once.
-            hub_arguments:
-                As `from_pretrained` takes them: `revision`, `token`, `cache_dir`, `trust_remote_code` ...
         """
-        hub_arguments.setdefault("trust_remote_code", False)  # left open, transformers would ask at the terminal
+        What a folder or repository holds: a `"retriever"`, `"reranker"` or `"reader"`. `unchanged` raises if the
+        folder has changed since; without it, everything is read at once. `hub_arguments` are those of
+        `from_pretrained`: `revision`, `token`, `trust_remote_code` ...
+        """
+        hub_arguments.setdefault("trust_remote_code", False)  # by default transformers asks at the terminal
         config = AutoConfig.from_pretrained(path, **hub_arguments)
-        if kind == "retriever" and config.model_type not in RETRIEVER_TYPES:
-            raise ValueError(
-                f"`{path}` holds a model of type {config.model_type!r}, expected a retriever: one of "
-                f"{', '.join(map(repr, RETRIEVER_TYPES))}."
-            )
+        family = FAMILIES.get(config.model_type)
+        if kind == "retriever" and role_of(config) != "retriever":
+            known = sorted(name for name, each in FAMILIES.items() if each.role == "retriever")
+            raise ValueError(f"`{path}` holds a model of type {config.model_type!r}, expected a retriever: {known}.")
         if kind == "reader":
-            model_class, processor_class = FiDT5ForConditionalGeneration, FiDT5Processor
-        elif config.model_type in RETRIEVER_TYPES:
+            family = FAMILIES["fid_t5"]
+            model_class, processor_class = family.model, family.processor
+        elif role_of(config) == "retriever":
             model_class, processor_class = AutoModel, AutoProcessor
         else:
             model_class, processor_class = AutoModelForSequenceClassification, AutoTokenizer
@@ -92,7 +71,7 @@ class ModelPart:
                 if unchanged is not None:
                     unchanged()
                 raise
-            if config.model_type in RETRIEVER_TYPES:
+            if role_of(config) == "retriever":
                 check_processor(processor, model)
             if unchanged is not None:
                 unchanged()
@@ -108,6 +87,22 @@ class ModelPart:
             part.get()
         return part
 
+    @property
+    def model_type(self):
+        """The model's type."""
+        return self.config.model_type
+
+    @property
+    def vectors(self):
+        """What the model gives for a text: `"vectors"`, `"token_vectors"` or `None`."""
+        family = FAMILIES.get(self.config.model_type)
+        return None if family is None else family.vectors
+
+    @property
+    def embedding_dim(self):
+        """The size of a retriever's vectors."""
+        return self.config.embedding_dim or self.config.encoder_config.hidden_size
+
     def get(self, device=None):
         """The model, on a device and in evaluation mode, and its processor."""
         with self._lock:  # a server's threads ask at once
@@ -120,11 +115,19 @@ class ModelPart:
                 model.to(device)
         return model, processor
 
+    def embed(self, texts, device=None):
+        """Questions as [`QueryEmbeddings`]."""
+        return embed_queries(*self.get(device), texts)
+
+    def embed_passages(self, passages, **settings):
+        """Passages as [`TokenEmbeddings`] or [`DenseEmbeddings`]."""
+        return embed_passages(*self.get(), passages, **settings)
+
     def facts(self, token=None, offline=True):
-        """What is known of the model's origin, languages and licence: [`~hf_xlir.pipeline.part_facts.facts_of`]."""
+        """What is known of the model's origin, languages and license: [`~hf_xlir.hub.metadata.known_facts`]."""
         if self._facts is None or not offline:
             source = self._path or self.config._name_or_path
-            self._facts = facts_of(source, getattr(self.config, "_commit_hash", None), token, offline)
+            self._facts = known_facts(source, getattr(self.config, "_commit_hash", None), token, offline)
         return self._facts
 
     def is_within(self, folder):
@@ -132,7 +135,7 @@ class ModelPart:
         return self._loaded is None and Path(folder).resolve() in Path(self._path).resolve().parents
 
     def save(self, folder):
-        """Write both to a folder that does not exist; what was never used is copied as it is."""
+        """Write both to a folder that does not exist. A part that was never used is copied."""
         if self._loaded is None and self._copy is not None:
             self._copy(folder)
         else:
@@ -141,4 +144,88 @@ class ModelPart:
             write_facts(self.facts(), folder)
 
 
-__all__ = ["RETRIEVER_TYPES", "ModelPart"]
+class ForeignEncoder:
+    """An encoder of another library: any object with `encode_query`. It stays where it is and cannot be saved."""
+
+    config, save = None, None
+
+    def __init__(self, encoder):
+        self.encoder, self.key, self.model_type = encoder, id(encoder), type(encoder).__name__
+        self.vectors = getattr(encoder, "vectors", None)
+        self.embedding_dim = getattr(encoder, "embedding_dim", None)
+
+    def embed(self, texts, device=None):
+        """Questions as [`QueryEmbeddings`]."""
+        return embed_queries(self.encoder, texts)
+
+    def embed_passages(self, passages, **settings):
+        """Passages as [`TokenEmbeddings`] or [`DenseEmbeddings`]."""
+        return embed_passages(self.encoder, passages, **settings)
+
+    def facts(self, token=None, offline=True):
+        """Nothing is known."""
+        return {}
+
+    def is_within(self, folder):
+        """It is in memory."""
+        return False
+
+
+def encoder_part(encoder, processor=None):
+    """The part of an encoder: given as a part, path, `(model, processor)`, model with processor, or foreign object."""
+    if isinstance(encoder, ModelPart | ForeignEncoder):
+        return encoder
+    if isinstance(encoder, str | os.PathLike):
+        from ..index.encoders import load_encoder
+
+        encoder = load_encoder(encoder)
+    if isinstance(encoder, tuple):
+        encoder, processor = encoder
+    if hasattr(encoder, "encode_query"):
+        own = getattr(encoder, "model", None), getattr(encoder, "processor", None)
+        if role_of(getattr(own[0], "config", None)) != "retriever" or own[1] is None:
+            return ForeignEncoder(encoder)
+        encoder, processor = own
+    if not hasattr(encoder, "config"):
+        raise TypeError(
+            f"Got `{type(encoder).__name__}` as an encoder, expected an object with `encode_query`, a path, a model "
+            "with its processor, or `(model, processor)`."
+        )
+    return ModelPart.of(encoder, processor, "processor")
+
+
+def given_part(model, processor, kind):
+    """A model and its processor as they are, or the [`ModelPart`] of a folder or repository and `None`."""
+    if isinstance(model, str | os.PathLike):
+        check_path(model)
+        return ModelPart.open(model, kind), None
+    return model, processor
+
+
+def check_path(path):
+    """Raise for a path that is neither a repository's id nor a folder with a model or system."""
+    if not os.path.isdir(path):
+        check_is_repository(path)
+    elif not Path(path, CONFIG_NAME).is_file():
+        if Path(path, MANIFEST).is_file():
+            raise ValueError(f"`{path}` has no {CONFIG_NAME} but holds an index: give it as `index`.")
+        raise ValueError(f"`{path}` has no {CONFIG_NAME}: no system or model was saved there completely.")
+
+
+def check_is_repository(path):
+    """Raise for a path that is not a folder and cannot be a repository's id."""
+    try:
+        validate_repo_id(str(path))
+    except HFValidationError as error:
+        raise FileNotFoundError(f"There is no folder `{path}`, and no repository has such an id.") from error
+
+
+def role_of(config):
+    """What the model of a configuration is for, `"retriever"` or `"reader"`; `None` for a model of another library."""
+    family = FAMILIES.get(getattr(config, "model_type", None))
+    return None if family is None else family.role
+
+
+__all__ = [
+    *("ForeignEncoder", "ModelPart", "check_is_repository", "check_path", "encoder_part", "given_part", "role_of")
+]

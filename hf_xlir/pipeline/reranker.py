@@ -1,4 +1,4 @@
-"""A second look at the passages that were found, by a model that reads them."""
+"""Reranking: scores of the passages that were found, from a model that reads their texts."""
 
 import numpy as np
 import torch
@@ -8,54 +8,33 @@ from ..index import TokenEmbeddings, embed_queries
 from ..index.encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, embed_blocks, encoding
 from ..models.late_interaction import maxsim_scores
 from ..models.modeling_retriever import num_positions
-from .model_part import ModelPart
+from .model_part import ModelPart, role_of
 
 
 PAIRS_PER_BATCH = 32
-MOST_TOKENS = 512  # of a question and a passage together
+MOST_TOKENS = 512  # per question and passage
 
 
 class Reranker:
-    r"""
-    Scores passages for a question: a ColBERT by MaxSim over the texts, any other model as a cross-encoder that reads
-    question and passage together, with one output (its logit is the score) or two labels (the second one's log-odds).
-
-    Args:
-        model (`PreTrainedModel`):
-            A [`ColBERTXLMRModel`], or what `AutoModelForSequenceClassification` loads.
-        processor ([`ColBERTXLMRProcessor`] or `PreTrainedTokenizerBase`):
-            Its processor or tokenizer. A cross-encoder reads 512 token ids of a pair at most, or fewer if the model
-            has fewer positions or the tokenizer a lower `model_max_length`; the longer text of the two is cut.
-
-    Raises:
-        ValueError: If the model is neither.
+    """
+    Scores passages for a question. A ColBERT (with its processor) compares the texts by MaxSim. A sequence classifier
+    (with its tokenizer) reads question and passage together as a cross-encoder: the score is the logit of its one
+    output, or the log-odds of the second of two labels. It reads at most 512 token ids per pair, fewer if the model
+    has fewer positions or the tokenizer a lower `model_max_length`; the longer of the two texts is cut.
     """
 
     def __init__(self, model, processor=None):
         self.model = model if isinstance(model, ModelPart) else ModelPart.of(model, processor, "reranker_processor")
         config = self.model.config
-        self.is_colbert = config.model_type == "colbert_xlmr"
-        if not self.is_colbert and (hasattr(config, "encoder_config") or config.num_labels not in (1, 2)):
+        self.is_colbert = self.model.vectors == "token_vectors"
+        if not self.is_colbert and (role_of(config) is not None or config.num_labels not in (1, 2)):
             raise ValueError(
-                f"A reranker is a ColBERT or a sequence classifier with one or two labels, got a model of type "
-                f"{config.model_type!r} with {config.num_labels} labels."
+                "A reranker is a late-interaction model or a sequence classifier with one or two labels, got a model "
+                f"of type {config.model_type!r} with {config.num_labels} labels."
             )
 
     def score(self, texts, passages, device=None):
-        r"""
-        Score each question's passages.
-
-        Args:
-            texts (`list[str]`):
-                The questions.
-            passages (`list[list[dict]]`):
-                Each question's passages.
-            device (`torch.device`, *optional*):
-                Where the model shall be.
-
-        Returns:
-            `list[list[float]]`: Higher is better.
-        """
+        """The scores of each question's passages as lists, higher is better."""
         model, processor = self.model.get(device)
         if self.is_colbert:
             return self._by_maxsim(model, processor, texts, passages)
@@ -93,7 +72,7 @@ class Reranker:
             for passage in of_one
         ]
         longest_first = sorted(range(len(pairs)), key=lambda place: -len("".join(pairs[place])))
-        # The tokenizer's limit may be missing, which is a huge number, or above what the model can read
+        # The tokenizer's limit may be missing (a huge number) or above what the model can read
         most = min(tokenizer.model_max_length, num_positions(model) or MOST_TOKENS, MOST_TOKENS)
         scores = [0.0] * len(pairs)
         for start in range(0, len(pairs), PAIRS_PER_BATCH):

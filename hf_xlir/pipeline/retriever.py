@@ -1,57 +1,29 @@
-"""One retriever of a system: an index and, where it needs one, the model that embeds questions for it."""
-
-from typing import NamedTuple
+"""One retriever of a system: an index and, if it is searched with vectors, the encoder of its queries."""
 
 import numpy as np
 
-from ..index import BM25Index, DenseIndex, LateInteractionIndex, QueryEmbeddings, embed_queries
-from ..index.checks import check_ids_match
-from ..index.late_interaction.attached import AttachedIndex
-from .model_part import ModelPart
-
-
-# The kind of an index, its class, and the family of the models that embed questions for it
-KINDS = {
-    "late_interaction": (LateInteractionIndex, "colbert_xlmr"),
-    "dense": (DenseIndex, "biencoder"),
-    "bm25": (BM25Index, None),
-}
-# What a search may be given, by the kind that takes it
-SEARCH_OPTIONS = {"late_interaction": ("preset", "n_probe", "n_tokens", "n_rerank"), "dense": ("params",), "bm25": ()}
-
-
-class Found(NamedTuple):
-    """
-    What one retriever found.
-
-    Attributes:
-        scores (`list[list[float]]`):
-            For each question, falling.
-        rows (`list[list[int]]`):
-            The passages' rows.
-        queries ([`QueryEmbeddings`], *optional*):
-            The questions, as they were embedded; of BM25 there are none.
-    """
-
-    scores: list
-    rows: list
-    queries: QueryEmbeddings | None
+from ..index.base import bind_index, check_index, index_attribute
+from .model_part import ForeignEncoder, encoder_part
 
 
 class Retriever:
     r"""
-    An index over the passages, with the model that embeds questions for it.
+    An index over passages, with the encoder of its queries.
 
     Args:
-        index ([`LateInteractionIndex`], [`DenseIndex`] or [`BM25Index`]):
-            The index.
-        model (`RetrieverPreTrainedModel`, *optional*):
-            The model that embedded the passages, or a student that learnt to search its index. BM25 has none.
+        index ([`~hf_xlir.index.SearchIndex`]):
+            The index: ours, or any object with that protocol.
+        encoder (*optional*):
+            For an index that is searched with vectors: a retriever model with its `processor`, `(model, processor)`,
+            a path or id on the Hub, or any object with `encode_query`. It embedded the passages, or is a student that
+            learned to search their index.
         processor (`RetrieverProcessor`, *optional*):
-            Its processor.
+            The processor, if `encoder` is a model.
 
     Raises:
-        ValueError: If there is no such kind of index, or the model is of another family or size than the index.
+        ValueError: If `index` does not follow the protocol, needs an encoder and has none, or is searched with other
+            vectors than the encoder gives.
+        TypeError: If `encoder` is not an encoder.
 
     Example:
     ```python
@@ -64,86 +36,78 @@ class Retriever:
     ```
     """
 
-    def __init__(self, index, model=None, processor=None):
-        if isinstance(index, AttachedIndex):
-            index = index.index
-        self.index, self.kind = index, kind_of(index)
-        self._searched = index
-        family = KINDS[self.kind][1]
-        if (model is None) != (family is None):
-            remedy = "leave `model` out" if family is None else f"give the `model` of type {family!r} that made it"
-            raise ValueError(
-                f"`{type(index).__name__}` {'needs no' if family is None else 'needs a'} model: {remedy}."
-            )
-        self.model = (
-            model if model is None or isinstance(model, ModelPart) else ModelPart.of(model, processor, "processor")
-        )
-        if model is None:
+    def __init__(self, index, encoder=None, processor=None):
+        if not hasattr(index, "kind"):
+            index = getattr(index, "index", index)  # what `passages.get_index` returns refers to the index
+        self.index = self._searched = check_index(index)
+        self.kind, self._ids = index.kind, index.ids
+        self.search_options = tuple(name for name in index_attribute(index, "search_options") if name != "progress")
+        if (encoder is None) != (index.queries == "text"):
+            needs = "is searched with texts: leave `model` and `encoder` out"
+            if index.queries != "text":
+                needs = f"is searched with {index.queries}: give the `model` or `encoder` that embedded the passages"
+            raise ValueError(f"An index of kind {self.kind!r} {needs}.")
+        self.model = None if encoder is None else encoder_part(encoder, processor)
+        if self.model is None:
             return
-        config = self.model.config
-        if config.model_type != family:
+        if self.model.vectors not in (None, index.queries):
             raise ValueError(
-                f"`{type(index).__name__}` needs a model of type {family!r}, got one of type {config.model_type!r}."
+                f"An index of kind {self.kind!r} is searched with {index.queries}, but `{self.model.model_type}` "
+                f"gives {self.model.vectors}: use the encoder that embedded the passages."
             )
-        dim = config.embedding_dim or config.encoder_config.hidden_size
-        if dim != index.embedding_dim:
+        dims = self.model.embedding_dim, index_attribute(index, "embedding_dim")
+        if None not in dims and dims[0] != dims[1]:
             raise ValueError(
-                f"The model's embeddings have {dim} dimensions, the index has {index.embedding_dim}: use the model "
-                "that embedded the passages, or build the index again."
+                f"The encoder's vectors have {dims[0]} dimensions, the index has {dims[1]}: use the encoder that "
+                "embedded the passages, or build the index again."
             )
+
+    @property
+    def explains(self):
+        """Whether the index can say which tokens matched."""
+        is_ours = self.model is not None and not isinstance(self.model, ForeignEncoder)
+        return is_ours and self.index.queries == "token_vectors" and index_attribute(self.index, "explain") is not None
 
     def attach(self, passages):
-        """Check that the index is over these passages, a `datasets.Dataset`, and search it for their rows."""
-        if self.kind == "late_interaction":
-            self._searched = AttachedIndex(self.index, passages)
-        elif self.index.ids is not None:
-            check_ids_match(passages, self.index.ids)
-        elif len(passages) != len(self.index):
-            raise ValueError(f"The dataset has {len(passages)} rows, but the index has {len(self.index)}.")
+        """Check that the index is over these passages, a `datasets.Dataset`. Searches then return their rows."""
+        self._searched, self._ids = bind_index(self.index, passages), self.index.ids
 
     def search(self, texts, k, allowed_ids=None, device=None, **options):
-        """The best rows for each question, a [`Found`]; `options` are those of the index's search."""
-        if self.kind == "bm25":
-            queries = None
-            scores, rows = self.index.search_batch(texts, k, allowed_ids)
-        else:
-            queries = embed_queries(*self.model.get(device), texts)
-            if self.kind == "late_interaction":
-                options = {"query_mask": queries.mask, "progress": False, **options}
-            scores, rows = self._searched.search_batch(queries.embeddings, k, allowed_ids=allowed_ids, **options)
+        """
+        For each question, scores (falling) and rows of the passages as lists, and the [`QueryEmbeddings`] of the
+        questions, `None` without an encoder. `options` are those of the index's search.
+        """
+        queries, given = None, texts
+        if self.model is not None:
+            queries = self.model.embed(texts, device)
+            given = queries.embeddings
+            if self.index.queries == "token_vectors":
+                options["query_mask"] = queries.mask
+        if "progress" in index_attribute(self.index, "search_options"):
+            options["progress"] = False
+        scores, rows = self._searched.search_batch(given, k, allowed_ids=allowed_ids, **options)
         scores, rows = np.asarray(scores), np.asarray(rows)
-        there = rows >= 0  # BM25 finds what shares a word
-        return Found(
-            [of_one[mask].tolist() for of_one, mask in zip(scores, there, strict=True)],
-            [of_one[mask].tolist() for of_one, mask in zip(rows, there, strict=True)],
+        found = rows >= 0  # an index may find fewer than `k`
+        return (
+            [own[mask].tolist() for own, mask in zip(scores, found, strict=True)],
+            [own[mask].tolist() for own, mask in zip(rows, found, strict=True)],
             queries,
         )
 
     def explain(self, text, query, mask, passage):
-        r"""
-        Which token of a passage each token of a question matched.
-
-        Args:
-            text (`str`):
-                The question.
-            query (`torch.FloatTensor` of shape `(query_length, embedding_dim)`):
-                Its embeddings.
-            mask (`torch.BoolTensor` of shape `(query_length,)`):
-                `True` for tokens that count.
-            passage (`dict`):
-                The passage.
-
-        Returns:
-            `list[dict]`: One for each query token that counts: `query_token`, `passage_token`, both as the tokenizer
-            writes them, and `similarity`. Markers are `[Q]` and `[D]`. Of an index with pooled tokens, no single token
-            was matched, and `passage_token` is `None`; of a passage that was removed from the index since, nothing is.
         """
-        if passage["id"] not in self.index.contents.row_of_id:
+        Which token of a passage each token of a question matched, from the question's embeddings `query`
+        `(query_length, embedding_dim)` and their `mask`: a list of `query_token`, `passage_token` and `similarity`,
+        with markers as `[Q]` and `[D]`. With pooled tokens `passage_token` is `None`. A passage that was removed from
+        the index since has no matches.
+        """
+        ids = self.index.ids
+        if ids is not self._ids and passage["id"] not in ids:
             return []
         _, processor = self.model.get()
         asked = _tokens(processor, processor.process_queries([text], warn=False), processor.query_marker_id, "[Q]")
         read = None
-        if self.index.settings.pooling_factor == 1:
+        if getattr(getattr(self.index, "settings", None), "pooling_factor", 1) == 1:
             titles = [passage.get("title")]
             inputs = processor.process_documents([passage["text"]], titles=titles)
             tokens = _tokens(processor, inputs, processor.document_marker_id, "[D]")
@@ -151,8 +115,8 @@ class Retriever:
         matches = self.index.explain(query, passage["id"], mask)
         if read is not None and max(match.passage_token for match in matches) >= len(read):
             raise ValueError(
-                f"Passage `{passage['id']}` has {len(read)} tokens, fewer than the index has of it: its text is not "
-                "the one that was embedded, or was embedded with another processor."
+                f"Passage `{passage['id']}` has {len(read)} tokens, fewer than in the index: its text or the "
+                "processor has changed since it was embedded."
             )
         return [
             {
@@ -164,15 +128,6 @@ class Retriever:
         ]
 
 
-def kind_of(index):
-    """The name of an index's kind, or a `ValueError`."""
-    for kind, (index_class, _) in KINDS.items():
-        if isinstance(index, index_class):
-            return kind
-    names = ", ".join(f"`{index_class.__name__}`" for index_class, _ in KINDS.values())
-    raise ValueError(f"`index` must be one of {names}, got `{type(index).__name__}`.")
-
-
 def _tokens(processor, inputs, marker_id, marker):
     """The tokens of one text, as strings."""
     ids = inputs["input_ids"][0].tolist()
@@ -180,4 +135,4 @@ def _tokens(processor, inputs, marker_id, marker):
     return [tokens[0], marker if ids[1] == marker_id else tokens[1], *tokens[2:]]
 
 
-__all__ = ["KINDS", "SEARCH_OPTIONS", "Found", "Retriever"]
+__all__ = ["Retriever"]

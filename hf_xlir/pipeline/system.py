@@ -1,16 +1,23 @@
-"""A whole system: passages, what finds them, what ranks them anew, and what reads them."""
+"""A whole system: passages, what finds them, what reranks them, and what reads them."""
 
 import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 
+from ..data import load_passages
+from ..index import DenseIndex, LateInteractionIndex, TokenEmbeddings
+from ..index.base import load_index
 from ..index.checks import check_k
 from ..index.fusion import check_fusion, fuse
-from ..index.late_interaction.search_limits import search_limits
 from ..index.retrieval import RetrievedRows
-from .retriever import SEARCH_OPTIONS
+from .model_part import encoder_part, given_part
+from .reranker import Reranker
+from .retriever import Retriever
 
 
 ADDED_COLUMNS = ("score", "retrieval_score", "reader_score", "matches")
@@ -18,26 +25,10 @@ NUM_CANDIDATES = 100
 
 
 class RetrievalSystem:
-    r"""
-    The parts of a pipeline, and how they work together.
-
-    Args:
-        passages (`datasets.Dataset`):
-            Rows with `id`, `text` and optionally `title` and others, in the order of the indexes.
-        retrievers (`dict[str, Retriever]`):
-            What finds passages, by name.
-        fusion (`dict`, *optional*):
-            How the rankings of several retrievers become one: `method`, `weights` (by name) and `rank_constant` of
-            [`~hf_xlir.index.fusion.fuse`].
-        reranker ([`Reranker`], *optional*):
-            What ranks the found passages anew.
-        reader ([`Reader`], *optional*):
-            What answers from them.
-        defaults (`dict`, *optional*):
-            Arguments of a pipeline's calls that were saved with the system.
-
-    Raises:
-        ValueError: If the parts do not fit together.
+    """
+    The parts of a pipeline, and how they work together: `passages` (a `datasets.Dataset` in the order of the indexes),
+    `retrievers` by name, `fusion` (`method`, `weights` by name, `rank_constant`), a [`Reranker`] and a [`Reader`].
+    `defaults` are arguments of calls that were saved with the system.
     """
 
     def __init__(self, passages, retrievers, fusion=None, reranker=None, reader=None, defaults=None):
@@ -57,7 +48,7 @@ class RetrievalSystem:
         self.device = torch.device("cpu")
 
     def to(self, device):
-        """Use the models on a device; each is moved there when it is used next. Returns this system."""
+        """Use the models on a device. Each is moved there at its next use. Returns this system."""
         self.device = torch.device(device)
         return self
 
@@ -72,60 +63,37 @@ class RetrievalSystem:
         owners = [*self.retrievers.values(), self.reranker, self.reader]
         return [each.model for each in owners if each is not None and each.model is not None]
 
-    def check(self, k, num_candidates=None, explain=False, **options):
-        """Raise for arguments of [`~RetrievalSystem.retrieve`] that are wrong, before any work."""
+    def search_options(self):
+        """Names of the arguments that the indexes' searches take."""
+        return tuple(dict.fromkeys(name for each in self.retrievers.values() for name in each.search_options))
+
+    def check(self, k, num_candidates=None, explain=False, **_):
+        """Raise for wrong arguments of [`~RetrievalSystem.retrieve`] before any work."""
         check_k(k)
         if num_candidates is not None:
             check_k(num_candidates)
-        kinds = [each.kind for each in self.retrievers.values()]
-        for name in options:
-            takers = [kind for kind, names in SEARCH_OPTIONS.items() if name in names]
-            if not takers:
-                known = sorted(each for names in SEARCH_OPTIONS.values() for each in names)
-                raise TypeError(f"A search takes no argument `{name}`; it takes {', '.join(map(repr, known))}.")
-            if not set(takers) & set(kinds):
-                raise ValueError(f"`{name}` is for an index of kind {takers[0]!r}; this pipeline has {kinds}.")
-        limits = {name: options[name] for name in SEARCH_OPTIONS["late_interaction"] if name in options}
-        search_limits(**{"preset": "balanced", **limits})
-        if explain and "late_interaction" not in kinds:
-            raise ValueError(f"`explain=True` needs a late-interaction index; this pipeline has {kinds}.")
+        if explain and not any(each.explains for each in self.retrievers.values()):
+            kinds = [each.kind for each in self.retrievers.values()]
+            raise ValueError(
+                f"`explain=True` needs a late-interaction index with one of our models, got indexes of kind {kinds}."
+            )
 
     def retrieve(self, texts, k=10, num_candidates=None, allowed_ids=None, explain=False, **options):
-        r"""
-        The best passages for each question.
-
-        Args:
-            texts (`list[str]`):
-                The questions.
-            k (`int`, *optional*, defaults to 10):
-                Passages a question; all that are allowed if there are fewer.
-            num_candidates (`int`, *optional*, defaults to 100):
-                Passages that each retriever finds where several are fused, and that are ranked anew where there is a
-                reranker; at least `k`.
-            allowed_ids (`Iterable[str]`, *optional*):
-                Rank only these passages.
-            explain (`bool`, *optional*, defaults to `False`):
-                Whether to say which tokens matched.
-            options:
-                Of the indexes' search.
-
-        Returns:
-            `list[list[dict]]`: For each question its passages, best first.
-        """
-        self.check(k, num_candidates, explain, **options)
+        """The best passages for each question as lists of dictionaries; see [`RetrievalPipeline.__call__`]."""
+        self.check(k, num_candidates, explain)
         allowed_ids = allowed_ids if allowed_ids is None or isinstance(allowed_ids, str) else list(allowed_ids)
         depth = k
         if self.reranker is not None or len(self.retrievers) > 1:
             depth = max(k, num_candidates or NUM_CANDIDATES)
         found = {}
         for name, each in self.retrievers.items():
-            own = {key: value for key, value in options.items() if key in SEARCH_OPTIONS[each.kind]}
+            own = {key: value for key, value in options.items() if key in each.search_options}
             found[name] = each.search(texts, depth, allowed_ids, self.device, **own)
-        passages = self._read(row for each in found.values() for rows in each.rows for row in rows)
+        passages = self._read(row for _, rows_of_all, _ in found.values() for rows in rows_of_all for row in rows)
 
         results = []
         for place in range(len(texts)):
-            rankings = [(each.rows[place], each.scores[place]) for each in found.values()]
+            rankings = [(rows[place], scores[place]) for scores, rows, _ in found.values()]
             rows, scores = rankings[0] if len(rankings) == 1 else self._fused(rankings, passages)
             ranked = zip(rows[:depth], scores[:depth], strict=True)
             results.append([{**passages[row], "score": score} for row, score in ranked])
@@ -137,25 +105,7 @@ class RetrievalSystem:
         return results
 
     def answer(self, texts, n_context=None, num_answers=1, generate_kwargs=None, **search):
-        r"""
-        Answer questions from the passages that are found for them.
-
-        Args:
-            texts (`list[str]`):
-                The questions.
-            n_context (`int`, *optional*):
-                Passages to find and read. By default as many as the reader's processor says.
-            num_answers (`int`, *optional*, defaults to 1):
-                Answers a question.
-            generate_kwargs (`dict`, *optional*):
-                Arguments of the reader's `generate`.
-            search:
-                Arguments of [`~RetrievalSystem.retrieve`] other than `k`.
-
-        Returns:
-            `list[dict]`: For each question `answer`, `score`, `passages` and, if several answers were asked for,
-            `answers`.
-        """
+        """Answers from the passages that are found; see [`QuestionAnsweringPipeline.__call__`]."""
         k = self.reader.n_context() if n_context is None else n_context
         check_k(num_answers)
         passages = self.retrieve(texts, k, **search)
@@ -164,9 +114,9 @@ class RetrievalSystem:
         for of_one, own, scores in zip(answers, passages, looked, strict=True):
             for passage, score in zip(own, scores, strict=True):
                 passage["reader_score"] = score
-            result = {"answer": of_one[0].text, "score": of_one[0].score, "passages": own}
+            result = {**of_one[0], "passages": own}
             if num_answers > 1:
-                result["answers"] = [{"answer": each.text, "score": each.score} for each in of_one]
+                result["answers"] = of_one
             results.append(result)
         return results
 
@@ -189,7 +139,7 @@ class RetrievalSystem:
         return [row_of_id[id] for id in best], values
 
     def _reranked(self, texts, results):
-        """The passages by the reranker's scores; of equal ones the first stays first."""
+        """The passages by the reranker's scores; equal ones stay in order."""
         scores = self.reranker.score(texts, results, self.device)
         reranked = []
         for of_one, values in zip(results, scores, strict=True):
@@ -201,9 +151,9 @@ class RetrievalSystem:
         return reranked
 
     def _explain(self, texts, results, found):
-        """Put into each passage which tokens matched, by the first late-interaction index."""
-        name, retriever = next(item for item in self.retrievers.items() if item[1].kind == "late_interaction")
-        queries = found[name].queries
+        """Add to each passage which tokens matched, by the first index that explains its scores."""
+        name, retriever = next(item for item in self.retrievers.items() if item[1].explains)
+        _, _, queries = found[name]
         for place, text in enumerate(texts):
             for passage in results[place]:
                 passage["matches"] = retriever.explain(text, queries.embeddings[place], queries.mask[place], passage)
@@ -232,4 +182,55 @@ def checked_passages(passages):
     return passages
 
 
-__all__ = ["RetrievalSystem", "checked_passages"]
+def build_system(model, processor, index, passages, retrievers, fusion, reranker, reranker_processor, with_reader):
+    """The [`RetrievalSystem`] of a [`RetrievalPipeline`]'s arguments; `model` may also be an encoder."""
+    reranker = None if reranker is None else Reranker(*given_part(reranker, reranker_processor, "reranker"))
+    fusion = {name: value for name, value in fusion.items() if value is not None}
+    if isinstance(model, RetrievalSystem):
+        if not all(each is None for each in (processor, index, passages, retrievers)):
+            raise ValueError("A whole system has its own `processor`, `index` and `passages`: leave them out.")
+        if reranker is None and not fusion and (with_reader or not model.reader):
+            return model  # its parts were compared when it was made
+        reader = model.reader if with_reader else None
+        reranker, fusion = reranker or model.reranker, {**model.fusion, **fusion}
+        return RetrievalSystem(model.passages, model.retrievers, fusion, reranker, reader, model.defaults)
+    if passages is None:
+        raise ValueError("There are no `passages`: give those that the index was built over.")
+    if retrievers is None:
+        if index is None:
+            raise ValueError("There is no `index`: give one, or several in `retrievers`.")
+        retrievers = _retrievers(index, model, processor)
+    elif not all(each is None for each in (model, processor, index)):
+        raise ValueError("Give `retrievers`, or a model with `index`: not both.")
+    return RetrievalSystem(_loaded(passages), dict(retrievers), fusion, reranker)
+
+
+def build_index(encoder, passages, index_settings, embedding_settings):
+    """The encoder, an index over the passages in memory, and the passages as a dataset."""
+    encoder, passages = encoder_part(encoder), checked_passages(_loaded(passages))
+    embeddings = encoder.embed_passages(passages, **embedding_settings)
+    index_class = LateInteractionIndex if isinstance(embeddings, TokenEmbeddings) else DenseIndex
+    return encoder, index_class.build(embeddings, **index_settings), passages
+
+
+def _retrievers(index, model, processor):
+    """A retriever per index. Among several indexes, those that are searched with texts get no model."""
+    indexes = index if isinstance(index, Mapping) else {"retriever": index}
+    indexes = {
+        name: load_index(each) if isinstance(each, str | os.PathLike) else each for name, each in indexes.items()
+    }
+    texts = {name for name, each in indexes.items() if getattr(each, "queries", None) == "text"}
+    if len(indexes) == 1 or len(texts) == len(indexes):
+        texts = set()  # a model that no index needs is a mistake
+    return {
+        name: Retriever(each) if name in texts else Retriever(each, model, processor) for name, each in indexes.items()
+    }
+
+
+def _loaded(passages):
+    if not isinstance(passages, str | os.PathLike):
+        return passages
+    return load_from_disk(str(passages)) if Path(passages).is_dir() else load_passages(passages)
+
+
+__all__ = ["RetrievalSystem", "build_index", "build_system", "checked_passages"]

@@ -11,25 +11,23 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 
-from ..hub.card_parts import listed
-from ..hub.cards import build_model_card
-from ..hub.metadata import check_metadata
-from ..hub.upload import CARD, files_of, push_files
+from ..hub.cards import build_model_card, listed
+from ..hub.metadata import CARD, LICENSE, check_metadata
+from ..hub.upload import files_of, push_files
 from ..models.auto import hub_export
-from .training_facts import last_evaluation, measured_emissions, name_of, training_facts
-from .training_record import TrainingRecord
+from .training_facts import TrainingRecord, evaluation_facts, measured_emissions, name_of, training_facts
 
 
 logger = logging.get_logger(__name__)
 
-# Checkpoints, and arguments as a pickle, whose loading runs what it says
+# Checkpoints, and the pickled arguments: loading a pickle runs code
 UNPUBLISHED = ("_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME)
 
 
 class PublishableArguments:
     """
-    Arguments of a [`~transformers.Trainer`] whose pickles have no `hub_token`: while it trains, the Trainer uploads
-    one with each checkpoint. A copy made by `copy.deepcopy` has none, either.
+    Arguments of a [`~transformers.Trainer`] whose pickles and deep copies do not contain `hub_token`: the Trainer
+    uploads a pickle with each checkpoint.
     """
 
     def __getstate__(self):
@@ -37,7 +35,7 @@ class PublishableArguments:
 
 
 class PublishingMixin:
-    """A [`~transformers.Trainer`] whose cards say what it knows, and whose repositories carry the model's code."""
+    """A [`~transformers.Trainer`] whose cards say what it knows and whose repositories contain the model's code."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -46,12 +44,13 @@ class PublishingMixin:
         self.add_callback(TrainingRecord())
 
     def objective_facts(self):
-        """What the training's objective is, for the card: a dictionary of texts."""
+        """The training objective as rows of the card's table, `{name: text}`."""
         return {}
 
     def objective_arguments(self):
-        """The arguments of [`~hf_xlir.hub.cards.build_model_card`] that the objective decides."""
-        return {}
+        """The arguments of [`~hf_xlir.hub.build_model_card`] that the objective decides: `objective`, `papers`."""
+        objective = getattr(self, "objective", None)  # a reader's trainer has none
+        return {} if objective is None else {"objective": objective.name, "papers": objective.papers}
 
     def create_model_card(
         self,
@@ -70,40 +69,39 @@ class PublishingMixin:
         license_link=None,
     ):
         r"""
-        Write a model card to `output_dir`, from what the Trainer knows and what is given here; it invents nothing.
+        Write a model card to `output_dir`, from the Trainer's state and the arguments.
 
         Args:
             language (`str` or `list[str]`, *optional*):
                 Codes of the languages that the model was trained for.
             license (`str`, *optional*):
-                The Hub's name of the licence, such as `"apache-2.0"`.
+                The Hub's name of the license, such as `"apache-2.0"`.
             tags (`str` or `list[str]`, *optional*):
-                Tags beside the family's.
+                Tags in addition to those of the family.
             model_name (`str`, *optional*):
-                What `from_pretrained` is called with in the card's examples. By default the repository's id, or else
-                the name of `output_dir`.
+                What the card's examples call `from_pretrained` with. By default the repository's id, or the name of
+                `output_dir`.
             finetuned_from (`str` or `list[str]`, *optional*):
                 Models that it was made from. By default the repository that the model was loaded from, if any.
             tasks (`str`, *optional*):
-                The Hub's `pipeline_tag`, by default that of the family.
+                The Hub's `pipeline_tag`. By default that of the family.
             dataset_tags, dataset, dataset_args (`str` or `list[str]`, *optional*):
-                What it was trained on: ids on the Hub, names, and parts of datasets.
+                Training data: ids on the Hub, names, and parts of datasets.
             evaluations (`dict`, *optional*):
-                Results by dataset, measure and language, as for
-                [`~hf_xlir.hub.cards.build_model_card`]. The last evaluation during training is reported
-                apart, since the Trainer does not know what its data are called.
+                Results by dataset, measure and language, see [`~hf_xlir.hub.build_model_card`]. The last evaluation
+                during training is reported separately, since the Trainer does not know the name of its data.
             limitations (`list[str]`, *optional*):
-                Sentences beside those of the family.
+                Sentences in addition to those of the family.
             license_name, license_link (`str`, *optional*):
-                Of a licence that the Hub has no name for, `license="other"`: a name of its own, and where it is.
+                For `license="other"`: the license's name, and a link to its text.
 
         Raises:
-            ValueError: If a result is no finite number.
+            ValueError: If a result is not a finite number.
         """
         given = dict(locals())
         if not self.is_world_process_zero():
             return
-        # For the cards of later checkpoints, whose results are others
+        # For the cards of later checkpoints, which have other results
         self._card_arguments = {name: value for name, value in given.items() if name not in ("self", "evaluations")}
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,11 +111,6 @@ class PublishingMixin:
             finetuned_from = source
         elif finetuned_from is None and source and training:
             training = {"Started from": f"the folder `{Path(source).name}`", **training}
-        evaluation = last_evaluation(self)
-        if evaluation is not None:
-            step, measures = evaluation
-            rows = [f"{name} {_values(values)}" for name, values in measures.items()]
-            training[f"Evaluation data of the training, at step {step:,}"] = "; ".join(rows)
         card = build_model_card(
             model.config,
             model_name or self.hub_model_id or folder.absolute().name,
@@ -127,7 +120,7 @@ class PublishingMixin:
             base_model=finetuned_from,
             tags=tags,
             pipeline_tag=tasks,
-            training=training,
+            training={**training, **evaluation_facts(self)},
             evaluations=evaluations,
             limitations=limitations,
             license_name=license_name,
@@ -148,37 +141,37 @@ class PublishingMixin:
         **kwargs,
     ):
         r"""
-        Save the model, its processor, their code and a card to `output_dir`, and upload that folder, without
-        checkpoints and pickles, to `hub_model_id` in one commit: readers see the old version or the new.
+        Save the model, its processor, their code and a card to `output_dir`, and upload that folder without
+        checkpoints and pickles to `hub_model_id`. It is one commit: readers see the old version or the new one.
 
         Args:
             commit_message (`str`, *optional*, defaults to `"End of training"`):
-                Its first line.
+                First line of the commit message.
             blocking (`bool`, *optional*, defaults to `True`):
                 Whether to wait for the upload.
             token (`str`, *optional*):
-                By default `hub_token`, or else the one that is logged in.
+                By default `hub_token`, or the token of the logged-in user.
             revision (`str`, *optional*):
-                The branch, made if absent. By default `hub_revision`, or else `"main"`.
+                The branch, created if it does not exist. By default `hub_revision`, or `"main"`.
             private (`bool`, *optional*):
                 Whether a new repository is private.
             kwargs:
                 Arguments of [`~PublishingMixin.create_model_card`].
 
         Returns:
-            [`~huggingface_hub.CommitInfo`], or a `Future` of it if `blocking=False`; `None` on other processes than
+            [`~huggingface_hub.CommitInfo`], or a `Future` of it if `blocking=False`. `None` on processes other than
             the first.
 
         Raises:
             ValueError: If the card's metadata are not valid.
             huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
         """
-        checked = ("language", "license", "license_name", "license_link")
-        check_metadata({name: kwargs.get(name) for name in checked} | {"pipeline_tag": kwargs.get("tasks")})
+        given = {name: kwargs.get(name) for name in ("language", *LICENSE)}
+        check_metadata({**given, "pipeline_tag": kwargs.get("tasks")})
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = self.args.hub_token if token is None else token
         if self.hub_model_id is None:
-            if private is not None:  # an argument of the method below only from transformers 5.23 on
+            if private is not None:  # `init_hf_repo` takes it only from transformers 5.23 on
                 self.args.hub_private_repo = private
             self.init_hf_repo(token=token)
         before, self._publishing = self._publishing, True
@@ -211,31 +204,25 @@ class PublishingMixin:
         before = [] if self.push_in_progress is None else list(self.push_in_progress.jobs)
         if not self.args.hub_always_push and not all(job.done() for job in before):
             return
-        wait(before)  # `hub_always_push`: files that are being uploaded must not be written over
-        for file in Path(checkpoint_folder).glob("*.py"):  # the Trainer takes over weights and configuration alone
+        wait(before)  # with `hub_always_push`, files that are being uploaded must not be overwritten
+        for file in Path(checkpoint_folder).glob("*.py"):  # the Trainer copies only weights and configuration
             shutil.copy(file, self.args.output_dir)
-        if self._card_arguments is not None or not Path(self.args.output_dir, CARD).exists():  # none by somebody else
+        if self._card_arguments is not None or not Path(self.args.output_dir, CARD).exists():  # keep a user's card
             self.create_model_card(**(self._card_arguments or {}))
-        with hub_export():  # the Trainer saves the processor once more
+        with hub_export():  # the Trainer saves the processor again
             super()._push_from_checkpoint(checkpoint_folder)
-        told = partial(_tell_of_failure, self.hub_model_id, self.state.global_step)
         for job in self.push_in_progress.jobs:
             if job not in before:
-                job.add_done_callback(told)
+                job.add_done_callback(partial(_log_failure, self.hub_model_id, self.state.global_step))
 
 
-def _tell_of_failure(repo_id, step, job):
-    """Say that an upload in the background failed, which the Trainer does not."""
+def _log_failure(repo_id, step, job):
+    """Log that an upload in the background failed, which the Trainer does not."""
     if not job.cancelled() and (error := job.exception()) is not None:
         logger.error(
-            f"The upload of step {step} to `{repo_id}` failed ({error}). Training goes on, and readers see what they "
-            "saw before: the next checkpoint is uploaded again, and `trainer.push_to_hub()` uploads what there is."
+            f"The upload of step {step} to `{repo_id}` failed ({error}). Training continues, and readers see the "
+            "version before. The next checkpoint is uploaded again; `trainer.push_to_hub()` uploads the current state."
         )
-
-
-def _values(values):
-    shown = [f"{value:.4g}" if name == "all" else f"{name} {value:.4g}" for name, value in values.items()]
-    return ", ".join(shown)
 
 
 __all__ = ["PublishableArguments", "PublishingMixin"]

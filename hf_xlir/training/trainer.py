@@ -183,14 +183,6 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
             facts["Teacher"] = f"`{name}`" if is_on_the_hub else f"of type `{kind}`, not published"
         return facts
 
-    def objective_arguments(self):
-        """What was trained decides what to cite."""
-        settings = self.objective.settings
-        return {
-            "objective": self.objective.name,
-            "reader_distillation": getattr(settings, "reader_distillation", "kl"),
-        }
-
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The objective's loss; retrieval is evaluated over all passages instead."""
         inputs = self._prepare_inputs(inputs)

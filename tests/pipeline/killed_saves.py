@@ -1,5 +1,5 @@
 """
-Saves over a system that are killed before each step that changes the disk.
+Overwrites a saved system, killed before each step that changes the disk.
 
     python tests/pipeline/killed_saves.py FOLDER
 

@@ -1,4 +1,4 @@
-"""Whole systems on the Hub, by a server of its own. Fresh processes are in `tests/hub`."""
+"""Whole systems on a test server of the Hub. Fresh processes are in `tests/hub`."""
 
 from pathlib import Path
 
@@ -38,10 +38,10 @@ def test_a_card_that_nobody_changed_is_replaced(hub, search):
     """A system that replaces another is not described by the other's card."""
     search("dense").push_to_hub(REPO, language="ko", license="mit")
     card = ModelCard(hub.files(REPO)["README.md"].decode())
-    assert (card.data.language, card.data.license) == (["ko"], "mit") and "one vector a text" in card.text
+    assert (card.data.language, card.data.license) == (["ko"], "mit") and "one vector per text" in card.text
     search("bm25").push_to_hub(REPO)
     card = ModelCard(hub.files(REPO)["README.md"].decode())
-    assert card.data.license is None and "by BM25" in card.text
+    assert card.data.license is None and "by `bm25`" in card.text
     HfApi().upload_file(path_or_fileobj=b"---\nlicense: mit\n---\nMine.", path_in_repo="README.md", repo_id=REPO)
     search("bm25").push_to_hub(REPO, license="apache-2.0", evaluations={"XQuAD-R": {"recall@5": {"ko": 0.5}}})
     card = ModelCard.load(REPO)
@@ -66,8 +66,8 @@ def test_models_of_the_hub_are_named(hub, parts, world):
 
 def test_nothing_is_made_for_a_card_that_is_wrong(hub, search):
     for arguments, message in (
-        ({"license": "MIT License"}, "the Hub calls that one `mit`"),
-        ({"card": "---\nlicense: MIT\n---\n"}, "the Hub calls that one `mit`"),
+        ({"license": "MIT License"}, "'MIT License'"),
+        ({"card": "---\nlicense: MIT\n---\n"}, "'MIT'"),
         ({"card": "Mine.", "license": "mit"}, "not both"),
     ):
         with pytest.raises(ValueError, match=message):

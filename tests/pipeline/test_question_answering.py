@@ -105,7 +105,7 @@ def test_several_answers(ask, reader, world, beams):
 
 def test_answers_of_one_text_are_one():
     answers = distinct_answers(["b", "a", "a", "c", "c"], [0.2, 0.1, 0.3, 0.25, 0.01], 2)
-    assert answers == [("a", 0.3), ("c", 0.25)]
+    assert answers == [{"answer": "a", "score": 0.3}, {"answer": "c", "score": 0.25}]
 
 
 def test_sampling(ask, reader, world):
@@ -155,17 +155,15 @@ def test_errors(ask, search, parts, world, reader):
         ({"generate_kwargs": [1]}, TypeError, "`generate_kwargs` must be a dictionary, got list"),
         ({"k": 3}, TypeError, "has no arguments \\['k'\\]"),
         ({"num_beams": 3}, TypeError, "has no arguments \\['num_beams'\\]"),
-        ({"preset": "fast"}, ValueError, "`preset` is for an index of kind 'late_interaction'"),
+        ({"preset": "fast"}, TypeError, "preset"),
     ):
         with pytest.raises(error, match=message):
             pipe("Who?", **arguments)
-    with pytest.raises(ValueError, match="There is no `reader` to answer from what is found"):
+    with pytest.raises(ValueError, match="There is no `reader`"):
         QuestionAnsweringPipeline(search("bm25"), device="cpu")
     with pytest.raises(ValueError, match="give `reader_processor`, too"):
         QuestionAnsweringPipeline(search("bm25"), reader=model, device="cpu")
-    with pytest.raises(
-        ValueError, match="must be a `FiDT5ForConditionalGeneration`, got a model of type 'colbert_xlmr'"
-    ):
+    with pytest.raises(ValueError, match="`reader` must be .* 'colbert_xlmr'"):
         QuestionAnsweringPipeline(
             search("bm25"), reader=parts.colbert[0], reader_processor=parts.colbert[1], device="cpu"
         )
@@ -183,5 +181,5 @@ def test_parts_of_another_pipeline(ask, search, world, reader):
     other = RetrievalPipeline(pipe, fusion="reciprocal_rank", device="cpu")
     assert other(world.questions[0]) == search("bm25", "dense", num_candidates=9)(world.questions[0])
     assert other(world.questions[0]) != again(world.questions[0])
-    with pytest.raises(ValueError, match="A whole system has its own"):
+    with pytest.raises(ValueError, match="whole system"):
         RetrievalPipeline(pipe, passages=world.passages)

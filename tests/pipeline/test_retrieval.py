@@ -259,7 +259,7 @@ class TestExplain:
     def test_of_a_text_that_is_not_the_embedded_one(self, parts, world):
         passages = world.passages.map(lambda row: {"text": "No.", "title": ""})
         pipe = RetrievalPipeline(*parts.colbert, parts.late, passages, device="cpu")
-        with pytest.raises(ValueError, match="tokens, fewer than the index has of it"):
+        with pytest.raises(ValueError, match="fewer than in the index"):
             pipe(world.questions, explain=True)
 
 
@@ -309,7 +309,7 @@ class TestErrors:
             ({"top_k": 3}, TypeError, "has no arguments \\['top_k'\\]"),
             ({"preset": "slow"}, ValueError, "`preset` must be one of"),
             ({"n_probe": 0}, ValueError, "`n_probe` must be a positive integer"),
-            ({"params": 3}, ValueError, "`params` is for an index of kind 'dense'; this pipeline has"),
+            ({"params": 3}, TypeError, "params"),
             ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer"),
             ({"allowed_ids": "a"}, ValueError, "must be several ids"),
             ({"allowed_ids": ["nobody"]}, ValueError, "1 ids are not in this index"),
@@ -319,16 +319,14 @@ class TestErrors:
         pipe = search("colbert")
         with pytest.raises(error, match=message):
             pipe("Who?", **arguments)
-        if not {"batch_size", "allowed_ids"} & arguments.keys():
+        if {"k", "num_candidates", "top_k", "params"} & arguments.keys():  # known before a search
             with pytest.raises(error, match=message):
                 search("colbert", **arguments)
 
     def test_explain_needs_tokens(self, search):
-        with pytest.raises(
-            ValueError, match="needs a late-interaction index; this pipeline has \\['bm25', 'dense'\\]"
-        ):
+        with pytest.raises(ValueError, match="late-interaction index .* \\['bm25', 'dense'\\]"):
             search("bm25", "dense")("Who?", explain=True)
-        with pytest.raises(ValueError, match="`preset` is for an index of kind 'late_interaction'"):
+        with pytest.raises(TypeError, match="preset"):
             search("bm25")("Who?", preset="fast")
 
     def test_of_parts(self, parts, world, make_colbert, encoder_config, tokenizer, cross_encoder):
@@ -341,10 +339,10 @@ class TestErrors:
             ({"retrievers": {}}, "There is no retriever"),
             ({"retrievers": {"a b": Retriever(parts.bm25)}}, "must be identifiers, got \\['a b'\\]"),
             ({"retrievers": {"a": Retriever(parts.bm25)}, "index": parts.bm25}, "not both"),
-            ({"index": parts.late}, "needs a model: give the `model` of type 'colbert_xlmr'"),
-            ({"index": parts.bm25, "model": parts.colbert[0]}, "needs no model: leave `model` out"),
-            ({"index": parts.late, "model": parts.colbert[0]}, "needs its processor: give `processor`"),
-            ({"index": world.passages}, "`index` must be one of .*, got `Dataset`"),
+            ({"index": parts.late}, "give the `model` or `encoder`"),
+            ({"index": parts.bm25, "model": parts.colbert[0]}, "leave `model`"),
+            ({"index": parts.late, "model": parts.colbert[0]}, "give `processor`"),
+            ({"index": world.passages}, "got `Dataset`"),
             ({"index": parts.bm25, "passages": world.passages.select(range(9))}, "has 9 rows, but 24"),
             ({"index": parts.bm25, "passages": world.passages.select([*range(1, 24), 0])}, "Row 0 of the dataset"),
             ({"index": parts.bm25, "passages": "rows"}, "No such file|There is no|not exist"),
@@ -356,25 +354,25 @@ class TestErrors:
             ({"index": parts.bm25, "reranker": cross_encoder()}, "give `reranker_processor`, too"),
             (
                 {"index": parts.bm25, "reranker": cross_encoder(3), "reranker_processor": tokenizer},
-                "with one or two labels, got .* with 3 labels",
+                "3 labels",
             ),
             (
                 {"index": parts.bm25, "reranker": parts.biencoder[0], "reranker_processor": parts.biencoder[1]},
-                "is a ColBERT or a sequence classifier",
+                "biencoder",
             ),
         ):
             with pytest.raises((ValueError, FileNotFoundError), match=message):
                 build(**arguments)
-        with pytest.raises(ValueError, match="needs a model of type 'biencoder', got one of type 'colbert_xlmr'"):
+        with pytest.raises(ValueError, match="vectors, but `colbert_xlmr` gives token_vectors"):
             build(*parts.colbert, parts.dense)
         small = make_colbert(encoder_config=encoder_config(), embedding_dim=5)
         processor = type(parts.colbert[1]).from_config(tokenizer, small.config)
-        with pytest.raises(ValueError, match="embeddings have 5 dimensions, the index has 12"):
+        with pytest.raises(ValueError, match="5 dimensions, the index has 12"):
             build(small, processor, parts.late)
         with pytest.raises(ValueError, match="The processor has query_length"):
             build(small, parts.colbert[1], parts.late)
-        with pytest.raises(TypeError, match="load it with `from_pretrained`"):
-            build("some-folder", index=parts.bm25)
+        with pytest.raises(ValueError, match="expected one of them"):
+            build(*parts.colbert, parts.late, encoder=parts.colbert)
 
 
 def test_maxsim_of_padding_does_not_count(world, parts, monkeypatch):

@@ -1,4 +1,4 @@
-"""Whole systems in folders: what is saved, what is read when, and what a broken folder says."""
+"""Whole systems in folders: what is saved, what is read when, and what is said of a broken folder."""
 
 import json
 import os
@@ -209,8 +209,8 @@ class TestReading:
         (tmp_path / "empty").mkdir()
         given = {"index": parts.late, "passages": world.passages}
         for path, error, message in (
-            (tmp_path / "index", ValueError, "is an index, for the argument `index`: it has no config.json"),
-            (tmp_path / "empty", ValueError, "has no config.json: neither a system nor a model was saved there"),
+            (tmp_path / "index", ValueError, "holds an index: give it as `index`"),
+            (tmp_path / "empty", ValueError, "no config.json"),
             (tmp_path / "nothing", FileNotFoundError, "There is no folder `.*nothing`, and no repository"),
         ):
             with pytest.raises(error, match=message):
@@ -233,8 +233,8 @@ class TestReading:
             passage["id"] for passage in search("colbert")(world.questions[0], k=5)
         }
         for indexes, message in (
-            ({"a": parts.bm25, "b": parts.bm25}, "needs no model: leave `model` out"),
-            ({"colbert": parts.late, "dense": parts.dense}, "needs a model of type 'biencoder'"),
+            ({"a": parts.bm25, "b": parts.bm25}, "leave `model`"),
+            ({"colbert": parts.late, "dense": parts.dense}, "gives token_vectors"),
             ({}, "There is no retriever"),
         ):
             with pytest.raises(ValueError, match=message):
@@ -312,7 +312,7 @@ class TestSavingAgain:
         expected = early(world.questions)
         ask("dense").save_pretrained(tmp_path)
         assert early(world.questions) == expected  # it has read everything
-        with pytest.raises(ValueError, match="was removed or saved anew since this pipeline was loaded"):
+        with pytest.raises(ValueError, match="saved again"):
             late(world.questions)
 
     @pytest.mark.parametrize("remove", [True, False])
@@ -325,7 +325,7 @@ class TestSavingAgain:
             ask("dense").save_pretrained(tmp_path)
         ask("colbert").save_pretrained(tmp_path)
         assert "reader" in names_in(tmp_path)
-        with pytest.raises(ValueError, match="was removed or saved anew since this pipeline was loaded"):
+        with pytest.raises(ValueError, match="saved again"):
             late(world.questions)
 
     def test_one_that_fails_changes_nothing(self, search, ask, world, tmp_path, monkeypatch):
@@ -353,6 +353,7 @@ class TestSavingAgain:
         assert not {"index-aaaaaaaaaaaa", "retriever-colbert-bbbbbbbbbbbb"} & set(names)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs `fork`")
+    @pytest.mark.slow
     def test_killed_at_any_step(self, tmp_path):
         script = Path(__file__).with_name("killed_saves.py")
         environment = {**os.environ, "PYTHONPATH": str(Path(hf_xlir.__file__).parents[1])}
@@ -371,7 +372,7 @@ class TestRefused:
     def test_folders_of_something_else(self, search, parts, tmp_path):
         parts.colbert[0].save_pretrained(tmp_path)
         before = names_in(tmp_path)
-        with pytest.raises(ValueError, match="holds a model of type 'colbert_xlmr', whose config.json would be over"):
+        with pytest.raises(ValueError, match="'colbert_xlmr', whose config.json"):
             search("bm25").save_pretrained(tmp_path)
         assert names_in(tmp_path) == before
         with pytest.raises(ValueError, match="is a file: give a folder"):
@@ -380,9 +381,9 @@ class TestRefused:
     def test_what_is_not_saved(self, world, tmp_path, search):
         index = BM25Index.build(world.passages, tokenize=str.split, progress=False)
         pipe = RetrievalPipeline(index=index, passages=world.passages, device="cpu")
-        with pytest.raises(ValueError, match="`retriever` has a `tokenize` of its own, and a function is not saved"):
+        with pytest.raises(ValueError, match="tokenize"):
             pipe.save_pretrained(tmp_path / "a")
-        with pytest.raises(ValueError, match="The default of `params` is a `object`"):
+        with pytest.raises(ValueError, match="default of `params`"):
             search("dense", params=object()).save_pretrained(tmp_path / "a")
         assert names_in(tmp_path) == []
 
@@ -407,18 +408,21 @@ class TestRefused:
     @pytest.mark.parametrize(
         "fields, message",
         [
-            ({"format_version": 2}, "has version 2 of its layout, this hf_xlir reads up to 1: upgrade hf_xlir"),
-            ({"passages": "../passages"}, "names \\['../passages'\\], which are no folders in it"),
+            ({"format_version": 2}, "version 2, .* up to 1: upgrade"),
+            ({"passages": "../passages"}, "names \\['../passages'\\]"),
             ({"reader": "gone"}, "lacks \\['gone'\\], which its config.json names"),
             ({"retrievers": []}, "is damaged: it does not name the parts"),
-            ({"retrievers": [{"name": "a", "kind": "magic", "index": "index-bm25"}]}, "is damaged"),
+            ({"retrievers": [{"name": "a", "kind": "magic", "index": "index-bm25"}]}, "'bm25', .* names 'magic'"),
             ({"retrievers": ["index-bm25"]}, "is damaged: it does not name the parts"),
             ({"retrievers": [{"name": "a", "kind": "bm25", "index": 3}]}, "is damaged: it does not name the parts"),
             (
                 {"retrievers": [{"name": "a", "kind": "dense", "index": "index-bm25"}]},
-                "expected `hf_xlir.dense_index`",
+                "'bm25', .* names 'dense'",
             ),
-            ({"retrievers": [{"name": "a", "kind": "late_interaction", "index": "index-colbert"}]}, "needs a model"),
+            (
+                {"retrievers": [{"name": "a", "kind": "late_interaction", "index": "index-colbert"}]},
+                "give the `model`",
+            ),
             ({"defaults": {"generate_kwargs": {"custom_generate": "a/b"}}}, "run code from elsewhere"),
             ({"defaults": {"generate_kwargs": {"trust_remote_code": True}}}, "run code from elsewhere"),
             ({"defaults": {"n_context": -1}}, "`n_context` must be a positive integer"),
@@ -428,11 +432,11 @@ class TestRefused:
             (
                 {"fusion": {"method": "reciprocal_rank", "rank_konstant": 9}},
                 "config.json of `.*` cannot be read: its `fusion` has the key 'rank_konstant', which this hf_xlir "
-                "does not know. Known are 'method', 'weights', 'rank_constant': correct the key, or upgrade",
+                "does not know. Known keys are 'method', 'weights', 'rank_constant': correct the key, or upgrade",
             ),
             (
                 {"retrievers": [{"name": "a", "kind": "bm25", "index": "index-bm25", "modell": "x"}]},
-                "its retriever 'a' has the key 'modell', which .* Known are 'name', 'kind', 'index', 'model':",
+                "its retriever 'a' has the key 'modell', which .* Known keys are 'name', 'kind', 'index', 'model':",
             ),
             ({"rerankers": "x"}, "it has the key 'rerankers', which .* 'fusion', 'reranker', 'reader', 'defaults'"),
         ],

