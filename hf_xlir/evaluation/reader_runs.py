@@ -16,7 +16,7 @@ from ..data.building import blocks, download, resolve_file
 from ..data.collators import target_of
 from ..data.reader_examples import read_reader_rows
 from ..data.reading import BLOCK_BYTES, RowErrors
-from ..models.fid_answers import ANSWER_LENGTH, answer_limit, generate_answers, scores_read
+from ..models.processing_fid_t5 import ANSWER_LENGTH, answer_limit, generate_answers, scores_read
 from ..utils.checks import check_choice, check_integer, quoted
 from ..utils.files import flush_to_disk, folder_lock, replacing
 from ..utils.processes import Processes

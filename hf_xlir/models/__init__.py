@@ -14,6 +14,7 @@ from .auto import (
 from .late_interaction import maxsim_matches, maxsim_pair_scores, maxsim_scores
 from .modeling_fid_t5 import FiDT5Output
 from .modeling_retriever import RetrieverOutput
+from .processing_fid_t5 import generate_answers
 
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RetrieverOutput",
     "check_processor",
     "family_of",
+    "generate_answers",
     "hub_export",
     "load_reader",
     "load_retriever",

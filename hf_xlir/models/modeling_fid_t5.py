@@ -5,16 +5,14 @@ from dataclasses import dataclass
 import torch
 from transformers import EncoderDecoderCache, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.utils.generic import can_return_tuple
 
 from .configuration_fid_t5 import FiDT5Config
-from .fid_encoder import FiDT5Encoder, OwnBiasSelfAttention
-from .fid_passages import pack_tokens, passage_mask
-from .first_token_attention import FirstTokenAttention
-from .passage_attention import PassageAttention
+from .fid_attention import FirstTokenAttention, PassageAttention
+from .fid_encoder import FiDT5Encoder, OwnBiasSelfAttention, pack_tokens, passage_mask
+from .transformers_private import CACHE, EncodesForGeneration, can_return_tuple, cross_attentions, forget_renamings
 
 
-# How the FiD repository names the encoder's weights: it wraps the encoder, and each of its blocks once more.
+# The FiD repository's names of the encoder's weights: it wraps the encoder, and each of its blocks.
 RELEASED_KEY_MAPPING = {
     r"^encoder\.encoder\.block\.(\d+)\.module\.": r"encoder.block.\1.",
     r"^encoder\.encoder\.": "encoder.",
@@ -24,7 +22,7 @@ RELEASED_KEY_MAPPING = {
 @dataclass
 class FiDT5Output(Seq2SeqLMOutput):
     r"""
-    Output of [`FiDT5ForConditionalGeneration`]. `length` below is that of the longest passage.
+    Output of [`FiDT5ForConditionalGeneration`]. `length` is the length of the batch's longest passage.
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is given):
@@ -36,30 +34,30 @@ class FiDT5Output(Seq2SeqLMOutput):
             How much the first decoded token looks at each passage, see
             [`FiDT5ForConditionalGeneration.reader_scores`]. At least float32, without gradient.
         encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_passages * length, d_model)`):
-            States of the passages' tokens, passage after passage; zeros for absent passages. The decoder does not
-            look at padding: its keys and values are those of real tokens alone, unless `output_attentions` asks to
-            see all.
+            States of the passages' tokens, passage after passage, with zeros for absent passages. The decoder does not
+            see padding: it has keys and values of real tokens only, except with `output_attentions`.
         encoder_hidden_states (`tuple(torch.FloatTensor)`, *optional*):
             The same for the embeddings and each layer.
         encoder_attentions (`tuple(torch.FloatTensor)`, *optional*):
             Of shape `(num_present_passages, num_heads, length, length)`: absent passages are not encoded.
-        past_key_values, decoder_hidden_states, decoder_attentions, cross_attentions:
-            As in [`~transformers.modeling_outputs.Seq2SeqLMOutput`]; cross-attentions look at
+        cache (before transformers 5.24: `past_key_values`), decoder_hidden_states, decoder_attentions,
+        cross_attentions:
+            As in [`~transformers.modeling_outputs.Seq2SeqLMOutput`]. Cross-attentions cover
             `num_passages * length` tokens.
     """
 
     reader_scores: torch.FloatTensor | None = None
 
 
-class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
+class FiDT5ForConditionalGeneration(EncodesForGeneration, T5ForConditionalGeneration):
     r"""
-    Fusion-in-Decoder (https://huggingface.co/papers/2007.01282): T5, mT5 or umT5 whose encoder reads each passage
-    together with the question, alone, and whose decoder attends to all passages at once. Time and memory grow
-    linearly with the number of passages' tokens: padding is hardly computed and never attended to. With one passage
-    it is exactly the backbone.
+    Fusion-in-Decoder (https://huggingface.co/papers/2007.01282): a T5, mT5 or umT5 whose encoder reads each passage
+    with the question, independently of the other passages, and whose decoder attends to all passages at once. Time
+    and memory grow linearly with the number of tokens in the passages; padding is hardly computed and never attended
+    to. With one passage the model equals its backbone exactly.
 
-    `from_pretrained` loads readers saved by this class, plain T5, mT5 and umT5 checkpoints, and the readers released
-    by the FiD repository. `save_pretrained` always writes T5's names.
+    `from_pretrained` loads readers saved by this class, plain T5, mT5 and umT5 checkpoints, and the readers that the
+    FiD repository released. `save_pretrained` always writes T5's names.
 
     Args:
         config ([`FiDT5Config`]):
@@ -87,7 +85,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
     def __init__(self, config):
         if config.model_type != FiDT5Config.model_type:
             raise ValueError(
-                f"`{type(self).__name__}` needs a `FiDT5Config`, got a `{type(config).__name__}`. Make one of it with "
+                f"`{type(self).__name__}` needs a `FiDT5Config`, got a `{type(config).__name__}`. Convert it with "
                 "`FiDT5Config.from_backbone(config)`, or load a folder with `from_pretrained`."
             )
         super().__init__(config)
@@ -98,8 +96,8 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
                     block.layer[0] = OwnBiasSelfAttention(
                         stack.config, has_relative_attention_bias=True, layer_idx=index
                     )
-        for block in self.decoder.block:
-            block.layer[1].EncDecAttention.__class__ = PassageAttention  # the same weights
+        for attention in cross_attentions(self.decoder):
+            attention.__class__ = PassageAttention  # the same weights
         self.post_init()
 
     @classmethod
@@ -113,13 +111,13 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         **kwargs,
     ):
         r"""
-        Load a reader, a plain T5, mT5 or umT5 checkpoint, or a reader released by the FiD repository.
+        Load a reader, a plain T5, mT5 or umT5 checkpoint, or a reader that the FiD repository released.
 
         Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`].
 
         Raises:
-            ValueError: If the folder holds a model of another family, or weights are missing: nothing of a reader may
-                be left at random values.
+            ValueError: If the folder holds a model of another family, or weights are missing: no weight of a reader
+                may stay random.
         """
         if getattr(config, "model_type", FiDT5Config.model_type) != FiDT5Config.model_type:
             config = FiDT5Config.from_backbone(config)
@@ -134,16 +132,11 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ValueError(
-                f"`{pretrained_model_name_or_path}` lacks {len(missing)} weights of a reader that its configuration "
-                f"describes (`{model.config.backbone_model_type}`, {model.config.num_layers} + "
-                f"{model.config.num_decoder_layers} layers), such as {missing[:3]}. A complete encoder-decoder "
-                "checkpoint is needed."
+                f"`{pretrained_model_name_or_path}` lacks {len(missing)} weights, such as {missing[:3]}, of the "
+                f"reader in its configuration (`{model.config.backbone_model_type}`, {model.config.num_layers} + "
+                f"{model.config.num_decoder_layers} layers): give a complete encoder-decoder checkpoint."
             )
-        # Else `save_pretrained` would bring the FiD repository's names back
-        renamings = getattr(model, "_weight_conversions", None) or []
-        model._weight_conversions = [
-            each for each in renamings if not RELEASED_KEY_MAPPING.keys() & set(each._original_source_patterns)
-        ] or None
+        forget_renamings(model, RELEASED_KEY_MAPPING)
         return (model, info) if output_loading_info else model
 
     @can_return_tuple
@@ -154,33 +147,35 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         decoder_input_ids=None,
         decoder_attention_mask=None,
         encoder_outputs=None,
-        past_key_values=None,
+        cache=None,
         inputs_embeds=None,
         decoder_inputs_embeds=None,
         labels=None,
         use_cache=None,
         output_reader_scores=False,
+        past_key_values=None,
         **kwargs,
     ):
         r"""
-        Read the passages of each question and score the answer's tokens.
+        Read each question's passages and score the answer's tokens.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, num_passages, length)` or `(batch_size, length)`):
-                Token ids of question and passage; two axes mean one passage a question.
+                Token ids of question and passage. Two axes mean one passage per question.
             attention_mask (`torch.Tensor` of the same shape, *optional*):
-                Not 0 for real tokens. By default whatever is not the padding token. A passage without a real token is
-                absent: it is neither encoded nor attended to, and costs no time in the encoder. With
-                `encoder_outputs` its shape may be `(batch_size, num_passages * length)`.
+                Not 0 for real tokens. By default every token but the padding token is real. A passage without a real
+                token is absent: it is neither encoded nor attended to. With `encoder_outputs` the shape may be
+                `(batch_size, num_passages * length)`.
             decoder_input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`, *optional*):
                 By default `labels` shifted to the right.
             decoder_attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*):
-                0 for padding of `decoder_input_ids`, beside the causal mask.
+                0 for padding in `decoder_input_ids`, in addition to the causal mask.
             encoder_outputs (`BaseModelOutput` or `tuple`, *optional*):
-                States of shape `(batch_size, num_passages * length, d_model)`; nothing is encoded then.
-            past_key_values (`EncoderDecoderCache`, *optional*):
-                Keys and values of the tokens decoded so far, and of the passages if they were made: few tokens are
-                decoded without ([`PassageAttention`]), so that later steps are given passages or their states, too.
+                States of shape `(batch_size, num_passages * length, d_model)`. Nothing is encoded then.
+            cache (`EncoderDecoderCache`, *optional*):
+                Keys and values of the tokens decoded so far, and of the passages if they exist. The first tokens are
+                decoded without keys and values of passages ([`PassageAttention`]), so later steps need the passages
+                or their states, too. transformers before 5.24 calls it `past_key_values`; both names work.
             inputs_embeds (`torch.FloatTensor` of shape `input_ids.shape + (d_model,)`, *optional*):
                 Embeddings instead of ids.
             decoder_inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, d_model)`, *optional*):
@@ -188,9 +183,9 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             labels (`torch.LongTensor` of shape `(batch_size, target_length)`, *optional*):
                 Answer token ids, -100 where they do not count.
             use_cache (`bool`, *optional*):
-                Whether to return `past_key_values`. Defaults to the configuration's.
+                Whether to return the cache. Defaults to the configuration's.
             output_reader_scores (`bool`, *optional*, defaults to `False`):
-                Whether to return `reader_scores`. The attention implementation is not changed for it.
+                Whether to return `reader_scores`. The attention implementation stays the same.
             **kwargs:
                 As in [`~transformers.T5ForConditionalGeneration`].
 
@@ -198,7 +193,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             [`FiDT5Output`]
 
         Raises:
-            ValueError: If shapes do not fit, all passages of a question are absent, or reader scores are asked for
+            ValueError: If shapes do not match, all passages of a question are absent, or reader scores are requested
                 after the first decoding step.
         """
         mask = passage_mask(attention_mask, input_ids, inputs_embeds, self.config.pad_token_id)
@@ -208,8 +203,9 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             encoded = self.encoder(input_ids=input_ids, attention_mask=mask, inputs_embeds=inputs_embeds, **kwargs)
             encoder_outputs = encoded
         packs = encoded is not None and encoded.attentions is None
-        num_cached = _num_cached_tokens(past_key_values)
-        if num_cached is not None and mask is not None:  # keys and values lie as they did in the first step
+        cache = past_key_values if cache is None else cache
+        num_cached = _num_cached_tokens(cache)
+        if num_cached is not None and mask is not None:  # the layout of the first step
             packs = num_cached != flat_mask.shape[1]
         if packs:
             states, flat_mask = pack_tokens(encoder_outputs[0], mask)
@@ -219,7 +215,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             "decoder_input_ids": decoder_input_ids,
             "decoder_attention_mask": decoder_attention_mask,
             "encoder_outputs": encoder_outputs,
-            "past_key_values": past_key_values,
+            CACHE: cache,
             "decoder_inputs_embeds": decoder_inputs_embeds,
             "labels": labels,
             "use_cache": use_cache,
@@ -236,7 +232,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         else:
             outputs = super().forward(**inputs)
         of_encoder = {} if encoded is None else {f"encoder_{name}": value for name, value in encoded.items()}
-        return FiDT5Output(**{**outputs, **of_encoder, "reader_scores": scores})  # not packed
+        return FiDT5Output(**{**outputs, **of_encoder, "reader_scores": scores})  # the encoder's states unpacked
 
     @torch.no_grad()
     def generate(
@@ -250,7 +246,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         **kwargs,
     ):
         r"""
-        Write the answers, with any decoding that transformers offers (greedy, beams, sampling, static cache ...).
+        Write the answers, with any decoding method of transformers (greedy, beams, sampling, static cache ...).
 
         Args:
             inputs (`torch.LongTensor`, *optional*):
@@ -262,8 +258,8 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             attention_mask (`torch.Tensor` of the same shape, *optional*):
                 As in [`FiDT5ForConditionalGeneration.forward`].
             output_reader_scores (`bool`, *optional*, defaults to `False`):
-                Whether to return `reader_scores` of shape `(batch_size, num_passages)`, whatever the number of beams.
-                Needs `return_dict_in_generate=True`. They come with the answer at no further pass over the model.
+                Whether to return `reader_scores` of shape `(batch_size, num_passages)`, for any number of beams.
+                Needs `return_dict_in_generate=True`. They need no further pass over the model.
             **kwargs:
                 As in [`~transformers.GenerationMixin.generate`].
 
@@ -272,7 +268,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             `return_dict_in_generate=True` a `ModelOutput` of transformers, which also has `reader_scores`.
 
         Raises:
-            ValueError: If reader scores are asked for without `return_dict_in_generate`, or all passages of a question
+            ValueError: If reader scores are requested without `return_dict_in_generate`, or all passages of a question
                 are absent.
         """
         input_ids = inputs if input_ids is None else input_ids
@@ -292,31 +288,29 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         outputs["reader_scores"] = attention.passage_scores()
         return outputs
 
-    def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args, **kwargs):
-        """What `generate` calls to encode: packs what was encoded. Were it called no more, reading would be slower."""
-        given = model_kwargs.get("encoder_outputs") is not None
+    def encode_for_generation(self, inputs, model_kwargs, encode):
+        """Called by `generate`: encodes where nothing is encoded yet, and packs what was encoded."""
+        if model_kwargs.get("encoder_outputs") is not None:
+            return encode(model_kwargs)
         mask = model_kwargs.get("attention_mask")
-        if not given and not inputs_tensor.is_floating_point() and mask.shape[1] != inputs_tensor[0].numel():
-            # A model that assists another one is given its passages and, packed already, their mask
-            mask = passage_mask(input_ids=inputs_tensor, pad_token_id=self.config.pad_token_id).flatten(1)
+        if not inputs.is_floating_point() and mask.shape[1] != inputs[0].numel():
+            # An assistant model is given its passages, but the packed mask of the model that it assists
+            mask = passage_mask(input_ids=inputs, pad_token_id=self.config.pad_token_id).flatten(1)
             model_kwargs["attention_mask"] = mask
-        model_kwargs = super()._maybe_prepare_encoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs, *args, **kwargs
-        )
-        if not given:
-            encoded = model_kwargs["encoder_outputs"]
-            if encoded.attentions is None:
-                encoded.last_hidden_state, model_kwargs["attention_mask"] = pack_tokens(
-                    encoded.last_hidden_state, mask[:, None]
-                )
+        model_kwargs = encode(model_kwargs)
+        encoded = model_kwargs["encoder_outputs"]
+        if encoded.attentions is None:
+            encoded.last_hidden_state, model_kwargs["attention_mask"] = pack_tokens(
+                encoded.last_hidden_state, mask[:, None]
+            )
         return model_kwargs
 
     @torch.no_grad()
     def reader_scores(self, input_ids=None, attention_mask=None, encoder_outputs=None):
         r"""
-        How much the reader looks at each passage before it writes the answer: the cross-attention logits of the first
-        decoded token, before the softmax, averaged over the heads, the layers and the passage's real tokens (section
-        3.2 of https://huggingface.co/papers/2012.04584).
+        How much the reader attends to each passage before it writes the answer: the cross-attention logits of the
+        first decoded token, before the softmax, averaged over heads, layers and the passage's real tokens (section 3.2
+        of https://huggingface.co/papers/2012.04584).
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, num_passages, length)`):
@@ -324,11 +318,11 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
             attention_mask (`torch.Tensor` of the same shape, *optional*):
                 As in [`FiDT5ForConditionalGeneration.forward`].
             encoder_outputs (`BaseModelOutput`, *optional*):
-                The encoder's output, if it is known already. `attention_mask` then tells the passages apart.
+                The encoder's output, if it exists already. `attention_mask` then separates the passages.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_passages)`, higher is better. An absent passage gets `-inf`,
-            so that a softmax gives it 0.
+            which a softmax turns into 0.
         """
         first = encoder_outputs[0] if input_ids is None else input_ids
         start = torch.full((len(first), 1), self.config.decoder_start_token_id, device=first.device)
@@ -344,9 +338,9 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
 
 
 def _num_cached_tokens(cache):
-    """How many tokens of passages a cache holds, or `None` if it holds none yet."""
+    """How many tokens of passages a cache holds, or `None` if it has no keys and values of passages."""
     if isinstance(cache, EncoderDecoderCache):
-        for layer, holds_some in cache.is_updated.items():  # not all, if some have adapters
+        for layer, holds_some in cache.is_updated.items():  # layers with adapters may differ
             if holds_some:
                 return cache.cross_attention_cache.layers[layer].keys.shape[-2]
     return None

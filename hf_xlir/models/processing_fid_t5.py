@@ -12,6 +12,8 @@ from .processing_text import TextProcessor, fault_of, is_blank
 
 logger = logging.get_logger(__name__)
 
+ANSWER_LENGTH = 50  # token ids of an answer where the processor sets no limit
+
 
 class FiDT5Processor(TextProcessor):
     r"""
@@ -252,4 +254,55 @@ def _checked_texts(texts, name, length=None, may_be_empty=False):
     return list(texts)
 
 
-__all__ = ["FiDT5Processor"]
+def answer_limit(processor):
+    """The most token ids of an answer, for a [`FiDT5Processor`]."""
+    return processor.answer_maxlength or ANSWER_LENGTH
+
+
+def generate_answers(model, processor, questions, passages, **arguments):
+    r"""
+    Let a reader answer questions, each from its passages.
+
+    Args:
+        model ([`FiDT5ForConditionalGeneration`]):
+            The reader.
+        processor ([`FiDT5Processor`]):
+            Its processor.
+        questions (`list[str]`):
+            The questions.
+        passages (`list[list[dict]]`):
+            Each question's passages, best first.
+        arguments:
+            Arguments of `generate`.
+
+    Returns:
+        `tuple` of the output of `generate`; the answers (`list[str]`), `num_return_sequences` per question, without
+        white space around them; and with `output_reader_scores=True` the reader score of each passage that was read
+        (`list[list[float]]`), otherwise `None`.
+
+    Example:
+    ```python
+    >>> from hf_xlir.models import generate_answers
+
+    >>> passages = [[{"title": "Bell", "text": "He did."}]]
+    >>> _, answers, _ = generate_answers(model, processor, ["Who?"], passages)  # doctest: +SKIP
+    >>> answers  # doctest: +SKIP
+    ['Bell']
+
+    ```
+    """
+    inputs = processor(questions, passages).to(model.device)
+    output = model.generate(**inputs, **{**arguments, "return_dict_in_generate": True})
+    texts = [text.strip() for text in processor.batch_decode(output.sequences, skip_special_tokens=True)]
+    scores = None
+    if arguments.get("output_reader_scores"):
+        scores = scores_read(output.reader_scores.tolist(), passages, processor)
+    return output, texts, scores
+
+
+def scores_read(scores, passages, processor):
+    """Each question's scores of the passages that it has and the reader reads, without the padding behind them."""
+    return [of_one[: len(own[: processor.n_context])] for of_one, own in zip(scores, passages, strict=True)]
+
+
+__all__ = ["ANSWER_LENGTH", "FiDT5Processor", "answer_limit", "generate_answers", "scores_read"]

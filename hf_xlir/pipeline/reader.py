@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from ..models.fid_answers import answer_limit, generate_answers
+from ..models.processing_fid_t5 import answer_limit, generate_answers
 from .model_part import ModelPart
 
 

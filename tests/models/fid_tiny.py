@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_xlir.models.configuration_fid_t5 import FiDT5Config
 from hf_xlir.models.modeling_fid_t5 import FiDT5ForConditionalGeneration
+from hf_xlir.models.transformers_private import CACHE
 
 
 SIZES = {
@@ -72,6 +73,17 @@ def make_inputs(lengths, length=None, seed=1, vocab_size=SIZES["vocab_size"]):
             input_ids[i, j, :count] = torch.randint(3, vocab_size, (count,), generator=generator)
             attention_mask[i, j, :count] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def cache_of(output):
+    """The cache of an output, by the name that the installed transformers has."""
+    return output[CACHE]
+
+
+def checkpoint_activations(model):
+    """Switch activation checkpointing on, by the name that the installed transformers has."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def make_tokenizer():

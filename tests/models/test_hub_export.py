@@ -37,10 +37,9 @@ EXPORTED = {
         "modeling_fid_t5.py",
         "processing_fid_t5.py",
         "processing_text.py",
+        "fid_attention.py",
         "fid_encoder.py",
-        "fid_passages.py",
-        "first_token_attention.py",
-        "passage_attention.py",
+        "transformers_private.py",
     },
 }
 

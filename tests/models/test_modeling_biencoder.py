@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from fid_tiny import checkpoint_activations
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, XLMRobertaModel
@@ -564,7 +565,7 @@ class TestTraining:
         target = torch.randn(2, 2, 8)
         for checkpointing in (False, True):
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                checkpoint_activations(model)
             model.zero_grad()
             torch.manual_seed(1)
             out = [model(IDS, MASK, text_type=each).embeddings for each in ("query", "document")]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fid_tiny import checkpoint_activations
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, XLMRobertaModel
@@ -398,7 +399,7 @@ class TestTraining:
         target = torch.randn(2, 6, 12)
         for checkpointing in (False, True):
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                checkpoint_activations(model)
                 assert model.is_gradient_checkpointing and model.encoder.is_gradient_checkpointing
             model.zero_grad()
             torch.manual_seed(1)

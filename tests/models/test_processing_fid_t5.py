@@ -1,6 +1,7 @@
 """Inputs of the Fusion-in-Decoder reader against the text written out and tokenized one by one."""
 
 import logging
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -10,7 +11,7 @@ from fid_tiny import make_backbone, make_reader, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.models.processing_fid_t5 import FiDT5Processor
+from hf_xlir.models.processing_fid_t5 import ANSWER_LENGTH, FiDT5Processor, answer_limit, generate_answers
 
 
 TOKENIZER = make_tokenizer()
@@ -314,3 +315,51 @@ class TestProcessor:
         tokenizer.pad_token = None
         with pytest.raises(ValueError, match="no `pad_token`"):
             FiDT5Processor(tokenizer)
+
+
+PASSAGES = [
+    [{"title": "red", "text": "green blue"}, {"title": "", "text": "rain"}, {"title": "sea", "text": "blue"}],
+    [{"title": "sea", "text": "red"}],
+    [],
+]
+QUESTIONS = ["blue sea", "rain", "red"]
+
+
+class TestGeneratedAnswers:
+    def test_scores_without_padding(self):
+        tokenizer = make_tokenizer()
+        reader = make_reader(make_backbone(seed=2, vocab_size=len(tokenizer)))
+        for n_context, numbers in ((None, [3, 1, 0]), (2, [2, 1, 0])):
+            processor = FiDT5Processor(tokenizer, answer_maxlength=8, n_context=n_context)
+            given = (reader, processor, QUESTIONS, PASSAGES)
+            output, texts, scores = generate_answers(*given, max_new_tokens=4, output_reader_scores=True)
+            assert [len(of_one) for of_one in scores] == numbers
+            for row, of_one in zip(output.reader_scores, scores, strict=True):
+                assert row[: len(of_one)].tolist() == of_one
+            decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            assert texts == [text.strip() for text in decoded]
+            _, again, scores = generate_answers(*given, max_new_tokens=4, return_dict_in_generate=False)
+            assert again == texts and scores is None
+
+    def test_white_space_is_removed(self):
+        class Inputs(dict):
+            def to(self, device):
+                return self
+
+        class Processor:
+            n_context = None
+
+            def __call__(self, questions, passages):
+                return Inputs()
+
+            def batch_decode(self, sequences, skip_special_tokens):
+                assert skip_special_tokens
+                return [" a b\n", ""]
+
+        output = SimpleNamespace(sequences=torch.zeros(2, 1))
+        model = SimpleNamespace(device="cpu", generate=lambda **arguments: output)
+        assert generate_answers(model, Processor(), ["?", "?"], [[], []]) == (output, ["a b", ""], None)
+
+    def test_length_limit(self):
+        assert answer_limit(SimpleNamespace(answer_maxlength=7)) == 7
+        assert answer_limit(SimpleNamespace(answer_maxlength=None)) == ANSWER_LENGTH == 50

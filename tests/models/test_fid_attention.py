@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from fid_tiny import BACKBONES, make_backbone, make_inputs, make_reader
+from fid_tiny import BACKBONES, cache_of, make_backbone, make_inputs, make_reader
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import CompileConfig, T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from hf_xlir.models.passage_attention import PassageAttention, is_plain
+from hf_xlir.models.fid_attention import PassageAttention
+from hf_xlir.models.transformers_private import is_plain
 
 
 RAGGED = [[6, 4, 0], [3, 5, 9]]
@@ -114,10 +115,9 @@ class TestWhenKeysAreMade:
     def test_no_passages_are_kept(self):
         reader = make_reader(make_backbone(**SIZES))
         with torch.no_grad():
-            cache = reader(**make_inputs(RAGGED), labels=torch.tensor([[5, 1], [7, 1]]), use_cache=True)
-        cross = cache.past_key_values.cross_attention_cache
-        assert cross.get_seq_length() == 0
-        assert cache.past_key_values.self_attention_cache.get_seq_length() == 2
+            cache = cache_of(reader(**make_inputs(RAGGED), labels=torch.tensor([[5, 1], [7, 1]]), use_cache=True))
+        assert cache.cross_attention_cache.get_seq_length() == 0
+        assert cache.self_attention_cache.get_seq_length() == 2
 
 
 class TestPlainLayers:
@@ -145,10 +145,10 @@ class TestPlainLayers:
         tokens = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(0))
         expected = reader(**inputs, decoder_input_ids=tokens).logits
         out = reader(**inputs, decoder_input_ids=tokens[:, :1], use_cache=True)
-        cache, found = out.past_key_values, [out.logits]
+        cache, found = cache_of(out), [out.logits]
         given = {"encoder_outputs": (out.encoder_last_hidden_state,), "attention_mask": inputs["attention_mask"]}
         for step in range(1, 12):
-            found.append(reader(**given, decoder_input_ids=tokens[:, step, None], past_key_values=cache).logits)
+            found.append(reader(**given, decoder_input_ids=tokens[:, step, None], cache=cache).logits)
         assert torch.allclose(torch.cat(found, dim=1), expected, rtol=0, atol=1e-10)
 
     def test_what_is_plain(self):
