@@ -8,7 +8,7 @@ import datasets
 from .building import build_dataset
 from .features import JUDGED_QUESTION_FEATURES, PASSAGE_FEATURES, QUERY_FEATURES
 from .ids import unique
-from .reading import RowErrors, is_list_of_texts, read_json_objects
+from .reading import RowErrors, converted, is_list_of_texts, question_of, read_json_objects
 from .tables import Layout, load_table
 
 
@@ -191,24 +191,20 @@ def load_questions(path: str | os.PathLike, on_error: str = "raise", cache_dir: 
 
 def _read_questions(files, names, errors: RowErrors) -> Iterator[dict]:
     (path,), (name,) = files, names
-    return unique(_usable_questions(path, name, errors), name, errors)
+    return unique(converted(read_json_objects(path, name, errors), _question, name, errors), name, errors)
 
 
-def _usable_questions(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
-    for position, (number, row) in enumerate(read_json_objects(path, name, errors)):
-        question, language = row.get("question"), row.get("lang") or ""
-        answers = row.get("answers", row.get("answer"))  # NQ-open has the latter
-        lists = {"answers": answers or [], "passage_ids": row.get("passage_ids") or []}
-        wrong = [each for each, value in lists.items() if not is_list_of_texts(value)]
-        if not isinstance(question, str) or not question.strip():
-            errors.bad(name, number, "it has no question")
-        elif not isinstance(language, str):
-            errors.bad(name, number, f"`lang` is not text: {language!r:.60}")
-        elif wrong:
-            errors.bad(name, number, f"`{wrong[0]}` is not a list of texts")
-        else:
-            question_id = str(position if row.get("id") is None else row["id"])
-            yield number, {"id": question_id, "question": question, "lang": language.strip(), **lists}
+def _question(row: dict, position: int) -> dict:
+    question, language = question_of(row), row.get("lang") or ""
+    if not isinstance(language, str):
+        raise ValueError(f"`lang` is not text: {language!r:.60}")
+    answers = row.get("answers", row.get("answer"))  # NQ-open has the latter
+    lists = {"answers": answers or [], "passage_ids": row.get("passage_ids") or []}
+    for column, value in lists.items():
+        if not is_list_of_texts(value):
+            raise ValueError(f"`{column}` is not a list of texts")
+    question_id = str(position if row.get("id") is None else row["id"])
+    return {"id": question_id, "question": question, "lang": language.strip(), **lists}
 
 
 __all__ = ["PASSAGES", "load_passages", "load_queries", "load_questions"]

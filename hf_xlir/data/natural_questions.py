@@ -8,7 +8,15 @@ from pathlib import Path
 from ..utils.checks import check_choice
 from .building import SPLITS, build_dataset, official_file
 from .features import QUESTION_FEATURES, RETRIEVAL_EXAMPLE_FEATURES
-from .reading import RowErrors, is_list_of_texts, read_json_objects, read_lines, split_tsv
+from .reading import (
+    RowErrors,
+    converted,
+    is_list_of_texts,
+    question_of,
+    read_json_objects,
+    read_lines,
+    split_tsv,
+)
 
 
 OPEN_URL = "https://raw.githubusercontent.com/google-research-datasets/natural-questions/master/nq_open"
@@ -85,44 +93,36 @@ def load_natural_questions(
     else:
         name = url.rsplit("/", 1)[1]
         file = official_file(data_dir, [name, name.removesuffix(".gz")], url)
-    features, record = (
-        (QUESTION_FEATURES, _open_record) if task == "open" else (RETRIEVAL_EXAMPLE_FEATURES, _dpr_record)
-    )
+    is_open = task == "open"
     return build_dataset(
         "natural_questions",
         [file],
-        features,
+        QUESTION_FEATURES if is_open else RETRIEVAL_EXAMPLE_FEATURES,
         _read,
-        options={"record": record},
+        options={"convert": _open_record if is_open else _dpr_record},
         split=split,
         on_error=on_error,
         streaming=streaming,
         cache_dir=cache_dir,
-        batch_size=10_000 if task == "open" else 100,  # one of DPR's examples has more than a hundred passages
+        batch_size=10_000 if is_open else 100,  # one of DPR's examples has more than a hundred passages
     )
 
 
-def _read(files, names, errors: RowErrors, record: Callable[[dict], dict]) -> Iterator[dict]:
+def _read(files, names, errors: RowErrors, convert: Callable[[dict, int], dict]) -> Iterator[dict]:
     (path,), (name,) = files, names
-    rows = _read_questions_csv if name.removesuffix(".gz").endswith(".csv") else read_json_objects
-    for position, (number, row) in enumerate(rows(path, name, errors)):
-        try:
-            yield {"id": str(position), **record(row)}
-        except ValueError as error:
-            errors.bad(name, number, str(error))
+    read = _read_questions_csv if name.removesuffix(".gz").endswith(".csv") else read_json_objects
+    return (record for _, record in converted(read(path, name, errors), convert, name, errors))
 
 
-def _open_record(row: dict) -> dict:
-    question, answers = row.get("question"), row.get("answer", row.get("answers"))
-    if not isinstance(question, str) or not question.strip():
-        raise ValueError("it has no question")
+def _open_record(row: dict, position: int) -> dict:
+    question, answers = question_of(row), row.get("answer", row.get("answers"))
     if not is_list_of_texts(answers):
         raise ValueError("its answers are not a list of texts")
-    return {"question": question, "answers": answers, "lang": "en"}
+    return {"id": str(position), "question": question, "answers": answers, "lang": "en"}
 
 
-def _dpr_record(row: dict) -> dict:
-    record = _open_record(row)
+def _dpr_record(row: dict, position: int) -> dict:
+    record = _open_record(row, position)
     if "positive_ctxs" not in row and "gold_context" not in row:
         raise ValueError("it has neither `positive_ctxs` nor `gold_context`")
     return {

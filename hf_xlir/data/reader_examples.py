@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ..utils.files import replacing
 from .building import build_dataset
 from .features import READER_EXAMPLE_FEATURES
 from .ids import unique
-from .reading import RowErrors, is_list_of_texts, read_json_objects
+from .reading import RowErrors, converted, is_list_of_texts, question_of, read_json_objects
 
 
 EXAMPLES_PER_BATCH = 100  # of a hundred passages each
@@ -85,9 +86,9 @@ def read_reader_rows(
     path: str, name: str, errors: RowErrors, require_answers: bool = False
 ) -> Iterator[tuple[dict, dict]]:
     """`(object, example)` of each row: the JSON object with all its fields, and the example made of it."""
-    rows = _usable(path, name, errors, require_answers)
-    keyed = ((number, {"id": example["id"], "both": (row, example)}) for number, row, example in rows)
-    return (each["both"] for each in unique(keyed, name, errors, EXAMPLES_PER_BATCH))
+    convert = partial(_row_and_example, require_answers=require_answers)
+    rows = converted(read_json_objects(path, name, errors), convert, name, errors)
+    return (each["both"] for each in unique(rows, name, errors, EXAMPLES_PER_BATCH))
 
 
 def _read_examples(files, names, errors: RowErrors, require_answers: bool) -> Iterator[dict]:
@@ -95,36 +96,24 @@ def _read_examples(files, names, errors: RowErrors, require_answers: bool) -> It
     return (example for _, example in read_reader_rows(path, name, errors, require_answers))
 
 
-def _usable(path, name, errors: RowErrors, require_answers: bool) -> Iterator[tuple[int, dict, dict]]:
-    for position, (number, row) in enumerate(read_json_objects(path, name, errors)):
-        try:
-            example = _example(row, position)
-            if require_answers and example["target"] is None and not example["answers"]:
-                raise ValueError("it has neither `target` nor `answers`")
-        except ValueError as error:
-            errors.bad(name, number, str(error))
-        else:
-            yield number, row, example
-
-
-def _example(row: dict, position: int) -> dict:
-    question, target = row.get("question"), row.get("target")
+def _row_and_example(row: dict, position: int, require_answers: bool) -> dict:
     answers = row.get("answers") if row.get("answers") is not None else []
     contexts = row.get("ctxs") if row.get("ctxs") is not None else []
-    language, row_id = row.get("lang") or row.get("language") or "", row.get("id")
-    if not isinstance(question, str) or is_blank(question):
+    language, row_id, target = row.get("lang") or row.get("language") or "", row.get("id"), row.get("target")
+    question = question_of(row)
+    if is_blank(question):
         raise ValueError("it has no question")
     if not isinstance(language, str):
         raise ValueError(f"`lang` is not text: {language!r:.60}")
     if not isinstance(row_id, str | int | None) or isinstance(row_id, bool):
-        raise ValueError(f"`id` is neither a text nor a whole number: {row_id!r:.60}")
-    if target is not None and not isinstance(target, str):
-        raise ValueError(f"`target` is not a text: {target!r:.60}")
+        raise ValueError(f"`id` is neither text nor an integer: {row_id!r:.60}")
+    if not isinstance(target, str | None):
+        raise ValueError(f"`target` is not text: {target!r:.60}")
     if not is_list_of_texts(answers):
         raise ValueError(f"`answers` is not a list of texts: {answers!r:.60}")
     if not isinstance(contexts, list):
         raise ValueError(f"`ctxs` is not a list of passages: {contexts!r:.60}")
-    return {
+    example = {
         "id": str(position if row_id is None else row_id),
         "question": question,
         "target": target,
@@ -132,6 +121,9 @@ def _example(row: dict, position: int) -> dict:
         "lang": language.strip(),
         "ctxs": [_context(context, rank) for rank, context in enumerate(contexts, start=1)],
     }
+    if require_answers and target is None and not answers:
+        raise ValueError("it has neither `target` nor `answers`")
+    return {"id": example["id"], "both": (row, example)}
 
 
 def _context(context, rank: int) -> dict:

@@ -119,6 +119,25 @@ def read_lines(path: str, name: str, errors: RowErrors) -> Iterator[tuple[int, s
             yield number, text
 
 
+def converted(rows, convert, name: str, errors: RowErrors) -> Iterator[tuple[int, dict]]:
+    """`(line number, convert(row, position))` per row; a `ValueError` of `convert` is the reason of a bad row."""
+    for position, (number, row) in enumerate(rows):
+        try:
+            record = convert(row, position)
+        except (ValueError, OverflowError) as error:
+            errors.bad(name, number, str(error))
+        else:
+            yield number, record
+
+
+def question_of(row: dict) -> str:
+    """The `question` of a row."""
+    question = row.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("it has no question")
+    return question
+
+
 def is_list_of_texts(value) -> bool:
     """Whether a JSON value is a list of strings."""
     return isinstance(value, list) and all(isinstance(each, str) for each in value)

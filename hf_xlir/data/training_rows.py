@@ -12,7 +12,7 @@ from .building import blocks, build_dataset, resolve_file
 from .collection import load_passages, load_queries
 from .features import RANKED_EXAMPLE_FEATURES, TRAINING_ROW_FEATURES, TRIPLE_FEATURES
 from .ids import RecordsById
-from .reading import RowErrors, peek, read_json_lists, read_json_objects, read_lines
+from .reading import RowErrors, converted, peek, read_json_lists, read_json_objects, read_lines
 from .tables import Layout, load_table, read_table
 
 
@@ -99,20 +99,21 @@ def _columns_of_first_row(path: str, name: str) -> list[str]:
 def _read_rows(files, names, errors: RowErrors, columns: list[str], num_negatives: int | None) -> Iterator[dict]:
     (path,), (name,) = files, names
     expected = num_negatives
-    for number, row in read_json_objects(path, name, errors):
-        try:
-            record = _record(row, columns, num_negatives)
-            found = len(record["negatives"])
-            if found != (found if expected is None else expected):
-                raise ValueError(
-                    f"it has {found} negative(s) instead of {expected}, but all rows of a batch need the same "
-                    "number; `num_negatives` keeps the first ones"
-                )
-        except (ValueError, OverflowError) as error:
-            errors.bad(name, number, str(error))
-        else:
-            expected = found
-            yield record
+
+    def convert(row: dict, position: int) -> dict:
+        nonlocal expected
+        record = _record(row, columns, num_negatives)
+        found = len(record["negatives"])
+        if expected not in (None, found):
+            raise ValueError(
+                f"it has {found} negative(s) instead of {expected}, but all rows of a batch need the same number; "
+                "`num_negatives` keeps the first ones"
+            )
+        expected = found
+        return record
+
+    rows = converted(read_json_objects(path, name, errors), convert, name, errors)
+    return (record for _, record in rows)
 
 
 def _record(row: dict, columns: list[str], num_negatives: int | None) -> dict:
@@ -333,37 +334,33 @@ def _read_ids(path, name: str, errors: RowErrors, num_negatives: int | None) -> 
     expected = None if num_negatives is None else num_negatives + 1
     has_scores = None
     is_json = peek(path, name).lstrip()[:1] in (b"[", b"{")
-    read = _read_id_lists if is_json else _read_id_lines
-    for number, query, entries in read(path, name, errors):
-        try:
-            passage_ids, scores = _split_scores(entries)
-            if num_negatives is not None:
-                passage_ids, scores = passage_ids[:expected], scores and scores[:expected]
-            example = _IdExample(number, _checked_id(query), passage_ids, scores)
-            if len(passage_ids) < 2:
-                raise ValueError("it has no negative")
-            if len(set(passage_ids)) < len(passage_ids):
-                raise ValueError("it has a passage twice")
-            if len(passage_ids) != (expected or len(passage_ids)):
-                raise ValueError(f"expected {expected - 1} negative(s), got {len(passage_ids) - 1}")
-            if (scores is not None) != (has_scores if has_scores is not None else scores is not None):
-                raise ValueError(f"it has {'no ' * has_scores}scores, unlike the first row")
-        except (ValueError, OverflowError) as error:
-            errors.bad(name, number, str(error))
-            continue
+
+    def convert(query_and_passages: list, position: int) -> tuple:
+        nonlocal expected, has_scores
+        query, *entries = query_and_passages or [None]
+        passage_ids, scores = _split_scores(entries)
+        if num_negatives is not None:
+            passage_ids, scores = passage_ids[:expected], scores and scores[:expected]
+        query = _checked_id(query)
+        if len(passage_ids) < 2:
+            raise ValueError("it has no negative")
+        if len(set(passage_ids)) < len(passage_ids):
+            raise ValueError("it has a passage twice")
+        if expected not in (None, len(passage_ids)):
+            raise ValueError(f"expected {expected - 1} negative(s), got {len(passage_ids) - 1}")
+        if has_scores not in (None, scores is not None):
+            raise ValueError(f"it has {'no ' * has_scores}scores, unlike the first row")
         expected, has_scores = len(passage_ids), scores is not None
-        yield example
+        return query, passage_ids, scores
+
+    rows = read_json_lists(path, name, errors) if is_json else _read_id_lines(path, name, errors)
+    for number, example in converted(rows, convert, name, errors):
+        yield _IdExample(number, *example)
 
 
-def _read_id_lines(path, name, errors: RowErrors) -> Iterator[tuple[int, str, list[str]]]:
+def _read_id_lines(path, name, errors: RowErrors) -> Iterator[tuple[int, list[str]]]:
     for number, line in read_lines(path, name, errors):
-        query, *passage_ids = (field.strip() for field in line.split("\t"))
-        yield number, query, passage_ids
-
-
-def _read_id_lists(path, name, errors: RowErrors) -> Iterator[tuple[int, object, list]]:
-    for number, row in read_json_lists(path, name, errors):
-        yield number, (row[0] if row else None), row[1:]
+        yield number, [field.strip() for field in line.split("\t")]
 
 
 def _split_scores(entries: list) -> tuple[list[str], list[float] | None]:

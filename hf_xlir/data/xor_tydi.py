@@ -11,7 +11,7 @@ from .building import SPLITS, build_dataset, download, official_file
 from .features import QUESTION_FEATURES
 from .ids import unique
 from .parallel import load_parallel
-from .reading import RowErrors, is_list_of_texts, read_json_objects
+from .reading import RowErrors, converted, is_list_of_texts, question_of, read_json_objects
 
 
 XOR_TYDI_LANGUAGES = ("ar", "bn", "fi", "ja", "ko", "ru", "te")
@@ -102,25 +102,20 @@ def load_xor_tydi(
 
 def _read_questions(files, names, errors: RowErrors, languages: list[str]) -> Iterator[dict]:
     (path,), (name,) = files, names
-    for question in unique(_usable(path, name, errors), name, errors):
-        if question["lang"] in languages:
-            yield question
+    questions = converted(read_json_objects(path, name, errors), _question, name, errors)
+    return (question for question in unique(questions, name, errors) if question["lang"] in languages)
 
 
-def _usable(path, name, errors: RowErrors) -> Iterator[tuple[int, dict]]:
-    for number, row in read_json_objects(path, name, errors):
-        question_id, text, answers = row.get("id"), row.get("question"), row.get("answers") or []
-        language = str(row.get("lang", "")).strip()
-        if question_id is None or question_id == "":
-            errors.bad(name, number, "it has no id")
-        elif not isinstance(text, str) or not text.strip():
-            errors.bad(name, number, "it has no question")
-        elif not is_list_of_texts(answers):
-            errors.bad(name, number, "`answers` is not a list of texts")
-        elif language not in XOR_TYDI_LANGUAGES:
-            errors.bad(name, number, f"`lang` is {language!r}, not one of {', '.join(XOR_TYDI_LANGUAGES)}")
-        else:
-            yield number, {"id": str(question_id), "question": text, "answers": answers, "lang": language}
+def _question(row: dict, position: int) -> dict:
+    answers, language = row.get("answers") or [], str(row.get("lang", "")).strip()
+    if row.get("id") in (None, ""):
+        raise ValueError("it has no id")
+    question = question_of(row)
+    if not is_list_of_texts(answers):
+        raise ValueError("`answers` is not a list of texts")
+    if language not in XOR_TYDI_LANGUAGES:
+        raise ValueError(f"`lang` is {language!r}, not one of {', '.join(XOR_TYDI_LANGUAGES)}")
+    return {"id": str(row["id"]), "question": question, "answers": answers, "lang": language}
 
 
 def load_xor_translations(
