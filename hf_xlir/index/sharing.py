@@ -11,7 +11,7 @@ from datasets import Dataset
 from huggingface_hub import DatasetCardData, snapshot_download
 
 from ..hub.cards import UNKNOWN, license_text, listed, render_card
-from ..hub.metadata import check_metadata
+from ..hub.metadata import LICENSE, check_metadata
 from ..hub.papers import find_papers
 from ..hub.upload import files_of, push_files
 from ..utils.storage import MANIFEST, read_folder
@@ -124,9 +124,8 @@ def push_index_to_hub(
             index_files = {name: file for name, file in files_of(folder).items() if name != MANIFEST}
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         num_bytes = sum(file.stat().st_size for name, file in index_files.items() if name != "ids.json")
-        model = {"model_id": model_id, "model_revision": model_revision}
-        card = _card(index, manifest, num_bytes, passages.column_names, repo_id, source=source, **model, **facts)
-        card.save(staging / "README.md")
+        facts |= {"model_id": model_id, "model_revision": model_revision, "source": source, "repo_id": repo_id}
+        _card(index, manifest, num_bytes, passages.column_names, facts).save(staging / "README.md")
         _write_passages(passages, staging / PASSAGES)
         files = {
             "README.md": staging / "README.md",
@@ -226,40 +225,27 @@ def _has_checksums(folder):
     return file.is_file() and "files" in json.loads(file.read_text("utf-8"))
 
 
-def _card(
-    index,
-    manifest,
-    num_bytes,
-    columns,
-    repo_id,
-    model_id=None,
-    model_revision=None,
-    language=None,
-    license=None,
-    source=None,
-    license_name=None,
-    license_link=None,
-):
-    """The card of an index and its passages; `manifest` is that of the index's folder."""
-    languages, count = listed(language), manifest.get("num_passages", len(index.ids))
+def _card(index, manifest, num_bytes, columns, facts):
+    """The card of an index and its passages. `manifest` is that of the index's folder, `facts` are the user's."""
+    languages, count = listed(facts["language"]), manifest.get("num_passages", len(index.ids))
+    license = {name: facts[name] for name in LICENSE}
     tag, papers = METHODS.get(index.queries, (index.kind, ()))
     bits = sorted({str(codec["nbits"]) for codec in manifest.get("codecs", ())})
     if any(segment["codec"] is None for segment in manifest.get("segments", ())):
         bits.append("not compressed")
+    metadata = DatasetCardData(
+        language=languages or None,
+        **license,
+        size_categories=[_size_category(count)],
+        task_categories=["text-retrieval"],
+        tags=["hf_xlir", "retrieval-index", tag],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "passages/*.parquet"}]}],
+        **({} if facts["model_id"] is None else {"base_model": facts["model_id"]}),
+    )
     facts = {
-        "metadata": DatasetCardData(
-            language=languages or None,
-            license=license,
-            license_name=license_name,
-            license_link=license_link,
-            size_categories=[_size_category(count)],
-            task_categories=["text-retrieval"],
-            tags=["hf_xlir", "retrieval-index", tag],
-            configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "passages/*.parquet"}]}],
-            **({} if model_id is None else {"base_model": model_id}),
-        ),
-        "name": repo_id.rpartition("/")[-1],
-        "repo_id": repo_id,
+        **facts,
+        "metadata": metadata,
+        "name": facts["repo_id"].rpartition("/")[-1],
         "kind": index.kind,
         "queries": index.queries,
         "num_passages": count,
@@ -268,11 +254,8 @@ def _card(
         "num_tokens": manifest.get("num_tokens"),
         "bits": ", ".join(bits) or None,
         "dimensions": index_attribute(index, "embedding_dim"),
-        "model_id": model_id,
-        "model_revision": model_revision,
         "languages": ", ".join(languages) or UNKNOWN,
-        "source": source,
-        "license": license_text(license, license_name, license_link),
+        "license": license_text(**license),
         "papers": find_papers(papers),
     }
     return render_card("index.md.jinja", facts)

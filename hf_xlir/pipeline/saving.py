@@ -59,25 +59,11 @@ def check_saveable(system, defaults):
 
 
 def save_system(system, path, task, defaults):
-    r"""
+    """
     Write a system to a folder at once: until the end, readers of a system that was there see the old one.
 
     Each part gets a folder with a new name, and `config.json` names these folders. Replacing that file is the one step
     that publishes everything. Then the old parts are removed.
-
-    Args:
-        system ([`RetrievalSystem`]):
-            The system.
-        path (`str` or `os.PathLike`):
-            The folder, created if it does not exist. Other files in it stay.
-        task (`str`):
-            The task of `transformers.pipeline`.
-        defaults (`dict`):
-            Arguments of calls.
-
-    Raises:
-        ValueError: If the folder holds a model or something else with a `config.json`, or a part cannot be saved.
-        OSError: If the folder cannot be written to, or is full. What it held is unchanged.
     """
     path, tag = Path(path), uuid.uuid4().hex[:12]
     if path.exists() and not path.is_dir():
@@ -130,27 +116,9 @@ def save_system(system, path, task, defaults):
 
 
 def open_system(path, with_reader=True, dtype=None, revision=None, token=None, cache_dir=None, local_files_only=False):
-    r"""
-    Open a system that [`save_system`] wrote. Indexes and passages are memory-mapped. Models' configurations are
-    read now, their weights at first use.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            Folder, or id of a repository. A repository's parts are downloaded now.
-        with_reader (`bool`, *optional*, defaults to `True`):
-            Whether to include the reader if there is one.
-        dtype (`str` or `torch.dtype`, *optional*):
-            Type of all models' weights. By default that of the files.
-        revision, token, cache_dir, local_files_only (*optional*):
-            As for `from_pretrained`.
-
-    Returns:
-        [`RetrievalSystem`].
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no system or one of a later version, a part is missing or damaged, or parts do not fit
-            together.
+    """
+    Open a system that [`save_system`] wrote, from a folder or repository, whose parts are downloaded now. Indexes and
+    passages are memory-mapped. Models' configurations are read now, their weights at first use.
     """
     hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     if os.path.isdir(path):

@@ -38,38 +38,9 @@ def build_system_card(
     evaluations=None,
     limitations=None,
 ):
-    r"""
-    The card of a whole system. What is not given here comes from the cards of its models, if these are known.
-
-    Args:
-        pipeline ([`RetrievalPipeline`] or [`QuestionAnsweringPipeline`]):
-            The system.
-        name (`str`):
-            What `transformers.pipeline` is called with: `"user/name"`, or a folder.
-        language (`str` or `list[str]`, *optional*):
-            Codes of its languages. By default those of all its models.
-        license (`str`, *optional*):
-            The Hub's name of the license of the whole. By default the license that all models and the passages
-            (`passages.info.license`) have. If they differ, or one is unknown, the card states none.
-        license_name, license_link (`str`, *optional*):
-            For `license="other"`: the license's name, and a link to its text.
-        datasets (`str` or `list[str]`, *optional*):
-            Training data of the models and sources of the passages. By default what the models' cards say.
-        base_model (`str` or `list[str]`, *optional*):
-            The models in the system. By default the repositories that they were loaded from or, for models in
-            folders, the base models that their cards name.
-        tags (`str` or `list[str]`, *optional*):
-            Tags in addition to those of the task.
-        evaluations (`dict[str, dict[str, dict[str, float]]]`, *optional*):
-            Results by dataset, measure and language, such as `{"XOR-TyDi dev": {"recall@2kt": {"ja": 61.2}}}`.
-        limitations (`list[str]`, *optional*):
-            Sentences in addition to those of the task.
-
-    Returns:
-        `str`: The card.
-
-    Raises:
-        ValueError: If the metadata are not well-formed, or a result is not a finite number.
+    """
+    The card of a whole system as text; `name` is what `transformers.pipeline` is called with. What is not given comes
+    from the cards of the models and from `passages.info.license`. A license is stated only if all parts have it.
     """
     system, reads = pipeline.model, pipeline.with_reader
     parts = _known_parts(system)
