@@ -173,7 +173,7 @@ processor = AutoProcessor.from_pretrained({REPO!r})
         assert "README.md" in hub.files(REPO) and "training_args.bin" not in hub.files(REPO)
 
     @pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
-    def test_uploads_that_fail_while_training(self, hub, tmp_path, own_hub_export, caplog, monkeypatch, strategy):
+    def test_failed_uploads_while_training(self, hub, tmp_path, own_hub_export, caplog, monkeypatch, strategy):
         """Training continues unchanged, the failure is logged, and the next upload contains everything."""
         monkeypatch.setattr(logging.get_logger("hf_xlir"), "propagate", True)
         saving = {"push_to_hub": True, "save_strategy": "steps", "save_steps": 1, "hub_always_push": True}
@@ -194,7 +194,7 @@ processor = AutoProcessor.from_pretrained({REPO!r})
         trainer.push_to_hub()
         assert "model.safetensors" in hub.files(REPO)
 
-    def test_a_card_of_the_user_stays_while_training(self, hub, tmp_path, own_hub_export):
+    def test_user_card_stays_while_training(self, hub, tmp_path, own_hub_export):
         (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nMine.")
         trainer = make_trainer(tmp_path, push_to_hub=True, save_strategy="steps", save_steps=2)
         trainer.train()
@@ -236,7 +236,7 @@ class TestUsageAsPrinted:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["colbert", "biencoder"])
-    def test_of_an_index_and_its_model(self, hub, in_fresh_process, tmp_path, kind, own_hub_export):
+    def test_index_and_model(self, hub, in_fresh_process, tmp_path, kind, own_hub_export):
         model, processor = make_retriever(kind, make_tokenizer())
         args = make_arguments(tmp_path, objective="in_batch_nce", hub_model_id=REPO)
         commit = RetrieverTrainer(model, args, processor, train_dataset=make_rows()).push_to_hub()
@@ -302,7 +302,7 @@ for name, revision in (("main", None), ("commit", {commit.oid!r})):
                 assert [each["id"] for each in one["passages"]] == [each["id"] for each in own["passages"]]
 
 
-def test_passages_as_datasets_pushes_them(hub, in_fresh_process):
+def test_passages_pushed_by_datasets(hub, in_fresh_process):
     passages = Dataset.from_dict({"id": ["1"], "title": ["Helsinki"], "text": ["Helsinki is a capital."]})
     passages.push_to_hub("tester/passages")
     answer = in_fresh_process(

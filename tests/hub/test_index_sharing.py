@@ -104,7 +104,7 @@ class TestRoundTrip:
             assert line in card.splitlines(), line
         assert 'from_pretrained("tester/my-colbert", revision="0123abc")' in card
 
-    def test_dense_and_words(self, hub, tmp_path):
+    def test_dense_and_bm25(self, hub, tmp_path):
         passages = make_passages()
         dense = make_dense(passages)  # which is attached to the passages
         push_index_to_hub(dense, passages, REPO)
@@ -161,7 +161,7 @@ class TestRoundTrip:
         with pytest.raises(RevisionNotFoundError, match="nowhere"):
             load_index_from_hub(REPO, revision="nowhere")
 
-    def test_what_did_not_change_is_not_sent(self, hub):
+    def test_unchanged_files_are_not_sent(self, hub):
         passages = make_passages()
         index = make_late(passages)
         commit = push_index_to_hub(index, passages, REPO)
@@ -172,7 +172,7 @@ class TestRoundTrip:
 
 
 class TestFailures:
-    def test_a_lost_connection_is_tried_again(self, hub):
+    def test_lost_connections_are_retried(self, hub):
         passages = make_passages()
         faults = [
             Fault("POST", "repos/create", "status", status=503),
@@ -188,7 +188,7 @@ class TestFailures:
         assert load_index_from_hub(REPO)[0].ids == passages["id"][:]
         assert len(hub.repository(REPO, "datasets").commits) == 2  # that of the creation, and this
 
-    def test_after_the_client_has_given_up(self, hub, tmp_path):
+    def test_retries_after_the_client_gave_up(self, hub, tmp_path):
         """It tries a large file six times, and then raises an error of its own."""
         np.save(tmp_path / "large.npy", np.arange(4))
         fault = Fault("PUT", OID, "drop", times=7)
@@ -196,7 +196,7 @@ class TestFailures:
             push_files({"large.npy": tmp_path / "large.npy"}, REPO)
         assert fault.times == 0 and "large.npy" in hub.files(REPO)
 
-    def test_an_answer_that_is_lost_is_no_second_commit(self, hub):
+    def test_lost_answer_makes_no_second_commit(self, hub):
         passages = make_passages()
         with hub.failing(Fault("POST", "/commit/", "lost")):
             commit = push_index_to_hub(make_late(passages), passages, REPO)
@@ -248,7 +248,7 @@ push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
         assert hub.count("PUT", OID) == sent
         assert load_index_from_hub(REPO)[0].ids == passages["id"][:]
 
-    def test_refusals_are_not_tried_again(self, hub):
+    def test_refusals_are_not_retried(self, hub):
         passages = make_passages()
         with hub.failing(Fault("POST", "/commit/", "status", times=100, status=403)):
             with pytest.raises(HfHubHTTPError, match="403"):
@@ -256,7 +256,7 @@ push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
         asked = [path for method, path, _ in hub.requests if method == "POST" and "/commit/" in path]
         assert len(asked) == 1
 
-    def test_a_commit_by_somebody_else_meanwhile(self, hub, monkeypatch):
+    def test_concurrent_commit(self, hub, monkeypatch):
         passages, other = make_passages(), make_passages(4, first=100)
         push_index_to_hub(make_late(passages), passages, REPO)
         create_commit, intruding = HfApi.create_commit, [True]
@@ -272,7 +272,7 @@ push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
         assert "passages/more.parquet" not in shown(hub)  # it was listed the second time
         assert load_index_from_hub(REPO)[0].ids == other["id"][:]
 
-    def test_a_download_that_is_interrupted(self, hub):
+    def test_interrupted_download(self, hub):
         passages = make_passages()
         push_index_to_hub(make_late(passages), passages, REPO)
         with hub.failing(Fault("GET", "/resolve/", "truncate", times=2)):
@@ -296,7 +296,7 @@ push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
             load_index_from_hub(REPO)
         assert load_index_from_hub(REPO, verify=False)[0].ids == passages["id"][:]
 
-    def test_passages_of_another_index(self, hub):
+    def test_foreign_passages(self, hub):
         push_index_to_hub(make_late(make_passages()), make_passages(), REPO)
         repository = hub.repository(REPO, "datasets")
         files = repository.commits[repository.branches["main"]]
@@ -330,7 +330,7 @@ class TestRights:
         with pytest.raises(GatedRepoError, match="restricted"):
             load_index_from_hub(REPO, token=False)
 
-    def test_nobody_writes_without_a_token(self, hub):
+    def test_writing_needs_a_token(self, hub):
         passages = make_passages()
         with pytest.raises(HfHubHTTPError, match="401"):
             push_index_to_hub(make_late(passages), passages, REPO, token=False)
@@ -396,11 +396,11 @@ class TestChecks:
         (10**12, "n>1T"),
     ],
 )
-def test_sizes_as_the_hub_names_them(count, size):
+def test_size_categories(count, size):
     assert _size_category(count) == size
 
 
-def test_the_passages_alone(in_fresh_process, server, hub):
+def test_passages_alone(in_fresh_process, server, hub):
     """As the card says, and from a fresh process."""
     passages = make_passages()
     push_index_to_hub(make_late(passages), passages, REPO)

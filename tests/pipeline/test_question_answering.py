@@ -47,7 +47,7 @@ def test_equals_retrieval_then_reading(ask, search, world, reader, kinds):
         assert 0 < result["score"] < 1
 
 
-def test_the_end_counts_and_nothing_behind_it(ask, world, reader):
+def test_score_includes_the_end_token_and_nothing_after(ask, world, reader):
     """Answers of one batch that end at different places, since some token is made an end."""
     model, processor = reader
     end = processor.tokenizer.eos_token_id
@@ -103,7 +103,7 @@ def test_several_answers(ask, reader, world, beams):
         assert (result["answer"], result["score"]) == tuple(result["answers"][0].values())
 
 
-def test_answers_of_one_text_are_one():
+def test_equal_answers_are_merged():
     answers = distinct_answers(["b", "a", "a", "c", "c"], [0.2, 0.1, 0.3, 0.25, 0.01], 2)
     assert answers == [{"answer": "a", "score": 0.3}, {"answer": "c", "score": 0.25}]
 
@@ -120,7 +120,7 @@ def test_sampling(ask, reader, world):
     assert max(scores) == pytest.approx(result["score"], rel=1e-3)
 
 
-def test_a_batch_is_as_its_questions(ask, world):
+def test_batch_equals_single_questions(ask, world):
     pipe = ask("colbert", "bm25", num_answers=2)
     batch = pipe(world.questions, batch_size=5)
     for question, of_batch in zip(world.questions, batch, strict=True):
@@ -131,7 +131,7 @@ def test_a_batch_is_as_its_questions(ask, world):
     assert [result["answer"] for result in pipe(iter(world.questions))] == [result["answer"] for result in batch]
 
 
-def test_without_a_passage_the_question_is_read_alone(ask, reader):
+def test_question_without_passages(ask, reader):
     model, processor = reader
     result = ask("bm25")("Xyzzy?")
     [expected] = read_answers(model, processor, [{"question": "Xyzzy?", "ctxs": []}])
@@ -169,7 +169,7 @@ def test_errors(ask, search, parts, world, reader):
         )
 
 
-def test_parts_of_another_pipeline(ask, search, world, reader):
+def test_made_from_another_pipeline(ask, search, world, reader):
     model, processor = reader
     retrieval = search("bm25", "dense", fusion="weighted_sum", k=3, num_candidates=9)
     pipe = QuestionAnsweringPipeline(retrieval, reader=model, reader_processor=processor, device="cpu")

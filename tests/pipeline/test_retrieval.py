@@ -44,7 +44,7 @@ def by_hand(parts, kind, questions, k):
 
 class TestOneRetriever:
     @pytest.mark.parametrize("kind", ["colbert", "dense", "bm25"])
-    def test_finds_what_its_parts_find(self, search, parts, world, kind):
+    def test_equals_its_parts(self, search, parts, world, kind):
         results = search(kind)(world.questions, k=5)
         expected = by_hand(parts, kind, world.questions, 5)
         assert ids(results) == expected[0]
@@ -63,7 +63,7 @@ class TestOneRetriever:
         ranking = rank_by_bm25([{"id": "q", "question": world.questions[0]}], world.passages, progress=False)
         assert [passage["id"] for passage in pipe(world.questions[0], k=24)] == ranking.rankings["q"]
 
-    def test_the_vectors_column_is_not_shown(self, parts, world):
+    def test_hides_the_column_of_vectors(self, parts, world):
         from hf_xlir.index import add_dense_index
 
         vectors = embed_passages(*parts.biencoder, world.passages, progress=False)
@@ -85,7 +85,7 @@ class TestOneRetriever:
             ).total_indices
             assert ids(pipe(world.questions, k=6, **limits)) == [[index.ids[row] for row in own] for own in rows]
 
-    def test_what_became_of_the_index_since_is_seen(self, parts, world):
+    def test_sees_removed_passages(self, parts, world):
         index = LateInteractionIndex.build(embed_passages(*parts.colbert, world.passages, progress=False))
         pipe = RetrievalPipeline(*parts.colbert, index, world.passages, device="cpu")
         first, second, third = (passage["id"] for passage in pipe(world.questions[0], k=3))
@@ -95,7 +95,7 @@ class TestOneRetriever:
         with pytest.raises(ValueError, match="has 24 rows, but 23"):
             RetrievalPipeline(retrievers=retrievers, passages=world.passages)
 
-    def test_what_one_index_lost_another_may_find(self, parts, world):
+    def test_removed_from_one_of_two_indexes(self, parts, world):
         index = LateInteractionIndex.build(embed_passages(*parts.colbert, world.passages, progress=False))
         retrievers = {"colbert": Retriever(index, *parts.colbert), "bm25": Retriever(parts.bm25)}
         pipe = RetrievalPipeline(retrievers=retrievers, passages=world.passages, device="cpu")
@@ -108,7 +108,7 @@ class TestOneRetriever:
 
 class TestInputs:
     @pytest.mark.parametrize("kinds", [("colbert",), ("colbert", "bm25", "dense")])
-    def test_a_batch_is_as_its_questions(self, search, world, kinds):
+    def test_batch_equals_single_questions(self, search, world, kinds):
         pipe = search(*kinds, k=4)
         single = [pipe(question) for question in world.questions]
         assert [len(of_one) for of_one in single] == [4] * len(world.questions)
@@ -117,7 +117,7 @@ class TestInputs:
             assert ids(batch) == ids(single)
             assert np.concatenate(scores(batch)) == pytest.approx(np.concatenate(scores(single)), rel=1e-5)
 
-    def test_what_holds_questions(self, search, world):
+    def test_containers_of_questions(self, search, world):
         pipe = search("bm25", k=2)
         expected = pipe(world.questions)
         dataset = Dataset.from_dict({"question": world.questions})
@@ -129,7 +129,7 @@ class TestInputs:
         assert pipe(dict.fromkeys(world.questions).keys()) == expected
         assert pipe(dataset.to_dict()["question"]) == expected
 
-    def test_a_generator_is_read_batch_by_batch(self, search, world):
+    def test_generator_is_read_batch_by_batch(self, search, world):
         read = []
 
         def questions():
@@ -148,7 +148,7 @@ class TestInputs:
 class TestSeveralRetrievers:
     @pytest.mark.parametrize("method", ["reciprocal_rank", "weighted_sum"])
     @pytest.mark.parametrize("weights", [None, {"bm25": 0.5, "dense": 2.0, "colbert": 1.0}])
-    def test_are_fused(self, search, parts, world, method, weights):
+    def test_fusion(self, search, parts, world, method, weights):
         names = ("colbert", "dense", "bm25")
         pipe = search(*names, fusion=method, weights=weights, num_candidates=6)
         results = pipe(world.questions, k=5)
@@ -173,7 +173,7 @@ class TestSeveralRetrievers:
 
 
 class TestReranking:
-    def test_by_a_cross_encoder(self, search, world, tokenizer, cross_encoder):
+    def test_cross_encoder(self, search, world, tokenizer, cross_encoder):
         model = cross_encoder()
         results = search("bm25", reranker=model, reranker_processor=tokenizer, num_candidates=8)(world.questions, k=8)
         first = search("bm25")(world.questions, k=8)
@@ -190,7 +190,7 @@ class TestReranking:
             values = [passage["score"] for passage in of_one]
             assert values == sorted(values, reverse=True)
 
-    def test_only_candidates_are_ranked_anew(self, search, world, tokenizer, cross_encoder):
+    def test_only_candidates_are_reranked(self, search, world, tokenizer, cross_encoder):
         rerank = {"reranker": cross_encoder(), "reranker_processor": tokenizer}
         few = search("colbert", num_candidates=3, **rerank)(world.questions[0], k=2)
         candidates = [passage["id"] for passage in search("colbert")(world.questions[0], k=3)]
@@ -203,13 +203,13 @@ class TestReranking:
         no, yes = model(**pair).logits.softmax(dim=-1)[0].tolist()
         assert best["score"] == pytest.approx(np.log(yes / no), abs=1e-5)
 
-    def test_pairs_are_cut(self, search, world, tokenizer, cross_encoder):
+    def test_long_pairs_are_cut(self, search, world, tokenizer, cross_encoder):
         """The model has 128 positions, question and passage together more token ids."""
         pipe = search("bm25", reranker=cross_encoder(), reranker_processor=tokenizer)
         question = " ".join([world.questions[0]] * 20)
         assert len(pipe(question, k=3)) == 3
 
-    def test_by_colbert(self, search, world, parts):
+    def test_colbert_reranker(self, search, world, parts):
         model, processor = parts.colbert
         results = search("bm25", reranker=model, reranker_processor=processor)(world.questions, k=5)
         for question, of_one in zip(world.questions, results, strict=True):
@@ -220,7 +220,7 @@ class TestReranking:
                     assert passage["score"] == pytest.approx(processor.score(query, document).item(), abs=1e-4)
             assert of_one == sorted(of_one, key=lambda passage: -passage["score"])
 
-    def test_nothing_to_rank(self, search, parts, tokenizer, cross_encoder):
+    def test_nothing_to_rerank(self, search, parts, tokenizer, cross_encoder):
         for rerank in ((cross_encoder(), tokenizer), parts.colbert):
             pipe = search("bm25", reranker=rerank[0], reranker_processor=rerank[1])
             assert pipe("Xyzzy?") == [] and pipe(["Xyzzy?", "!?"]) == [[], []]
@@ -249,14 +249,14 @@ class TestExplain:
         [best, *_] = search("colbert")(world.questions[0], explain=True)
         assert sum(match["similarity"] for match in best["matches"]) == pytest.approx(best["score"], abs=1e-4)
 
-    def test_pooled_tokens_are_no_tokens(self, parts, world):
+    def test_pooled_tokens_have_no_text(self, parts, world):
         embeddings = embed_passages(*parts.colbert, world.passages, progress=False)
         index = LateInteractionIndex.build(embeddings, pooling_factor=2)
         pipe = RetrievalPipeline(*parts.colbert, index, world.passages, device="cpu")
         matches = pipe(world.questions[0], k=1, explain=True)[0]["matches"]
         assert {match["passage_token"] for match in matches} == {None}
 
-    def test_of_a_text_that_is_not_the_embedded_one(self, parts, world):
+    def test_text_differs_from_the_embedded_one(self, parts, world):
         passages = world.passages.map(lambda row: {"text": "No.", "title": ""})
         pipe = RetrievalPipeline(*parts.colbert, parts.late, passages, device="cpu")
         with pytest.raises(ValueError, match="fewer than in the index"):
@@ -265,7 +265,7 @@ class TestExplain:
 
 class TestAllowed:
     @pytest.mark.parametrize("kinds", [("colbert",), ("dense",), ("bm25",), ("colbert", "dense", "bm25")])
-    def test_passages(self, search, world, kinds):
+    def test_allowed_ids(self, search, world, kinds):
         allowed = world.passages["id"][3:20:4]
         pipe = search(*kinds)
         everything = pipe(world.questions, k=24)
@@ -276,7 +276,7 @@ class TestAllowed:
             assert ids(found) == expected
         assert pipe(world.questions[0], allowed_ids=[]) == []
 
-    def test_more_than_there_are(self, search, world):
+    def test_k_above_the_number_of_passages(self, search, world):
         assert len(search("colbert")(world.questions[0], k=1000)) == 24
         assert len(search("dense", "colbert")(world.questions[0], k=1000)) == 24
 
@@ -297,7 +297,7 @@ class TestErrors:
             (np.array([["a"]]), TypeError, "Expected a question or several, got ndarray"),
         ],
     )
-    def test_of_questions(self, search, inputs, error, message):
+    def test_questions(self, search, inputs, error, message):
         with pytest.raises(error, match=message):
             search("bm25")(inputs)
 
@@ -315,7 +315,7 @@ class TestErrors:
             ({"allowed_ids": ["nobody"]}, ValueError, "1 ids are not in this index"),
         ],
     )
-    def test_of_arguments(self, search, arguments, error, message):
+    def test_arguments(self, search, arguments, error, message):
         pipe = search("colbert")
         with pytest.raises(error, match=message):
             pipe("Who?", **arguments)
@@ -323,13 +323,13 @@ class TestErrors:
             with pytest.raises(error, match=message):
                 search("colbert", **arguments)
 
-    def test_explain_needs_tokens(self, search):
+    def test_options_of_other_indexes(self, search):
         with pytest.raises(ValueError, match="late-interaction index .* \\['bm25', 'dense'\\]"):
             search("bm25", "dense")("Who?", explain=True)
         with pytest.raises(TypeError, match="preset"):
             search("bm25")("Who?", preset="fast")
 
-    def test_of_parts(self, parts, world, make_colbert, encoder_config, tokenizer, cross_encoder):
+    def test_parts(self, parts, world, make_colbert, encoder_config, tokenizer, cross_encoder):
         def build(*args, **arguments):
             return RetrievalPipeline(*args, **{"device": "cpu", "passages": world.passages, **arguments})
 

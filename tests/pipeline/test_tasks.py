@@ -12,7 +12,7 @@ import hf_xlir
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
 
 
-def test_are_known():
+def test_registered():
     for task, kind in (
         ("xlir-retrieval", RetrievalPipeline),
         ("xlir-question-answering", QuestionAnsweringPipeline),
@@ -22,7 +22,7 @@ def test_are_known():
         assert issubclass(kind, Pipeline)
 
 
-def test_of_a_folder(ask, search, world, tmp_path):
+def test_folder(ask, search, world, tmp_path):
     pipe = ask("colbert", "bm25", n_context=2)
     pipe.save_pretrained(tmp_path)
     answer = pipeline("xlir-question-answering", model=str(tmp_path), device="cpu")
@@ -33,7 +33,7 @@ def test_of_a_folder(ask, search, world, tmp_path):
     assert retrieve(world.questions) == search("colbert", "bm25", k=3)(world.questions)
 
 
-def test_of_a_pipeline(ask, search, world):
+def test_pipeline(ask, search, world):
     pipe = ask("bm25", n_context=2)
     assert pipeline("xlir-question-answering", model=pipe, device="cpu")(world.questions[0]) == pipe(
         world.questions[0]
@@ -42,7 +42,7 @@ def test_of_a_pipeline(ask, search, world):
     assert retrieve(world.questions) == search("bm25")(world.questions, k=2)
 
 
-def test_of_a_retriever(parts, world, reader, tmp_path):
+def test_retriever(parts, world, reader, tmp_path):
     for each in parts.colbert:
         each.save_pretrained(tmp_path)
     given = {"index": parts.late, "passages": world.passages, "device": "cpu"}
@@ -69,7 +69,7 @@ def test_errors(search, world, tmp_path):
         pipeline("xlir-retrieval", model=str(tmp_path), device="cpu")
 
 
-def test_in_a_fresh_process(ask, world, tmp_path):
+def test_fresh_process(ask, world, tmp_path):
     pipe = ask("colbert")
     pipe.save_pretrained(tmp_path)
     code = (

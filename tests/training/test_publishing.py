@@ -45,7 +45,7 @@ def row(card, name):
 
 
 class TestCard:
-    def test_of_a_training(self, tmp_path):
+    def test_retriever(self, tmp_path):
         trainer = make_trainer(tmp_path / "my-colbert", in_batch_weight=0.5, score_scale=1.0)
         trainer.train()
         trainer.create_model_card(
@@ -73,7 +73,7 @@ class TestCard:
         assert 'from_pretrained("my-colbert")' in card.text and "trust_remote_code" not in card.text
         assert re.findall(r"eprint = {(.*)}", card.text) == ["2004.12832", "2112.01488"]
 
-    def test_before_training(self, tmp_path):
+    def test_untrained(self, tmp_path):
         make_trainer(tmp_path).create_model_card(model_name="user/fresh")
         card = read(tmp_path)
         assert (
@@ -105,7 +105,7 @@ class TestCard:
         assert card.data.base_model is None and row(card, "Started from") == "the folder `english`"
         assert str(tmp_path) not in str(card)
 
-    def test_evaluations_of_the_training(self, tmp_path):
+    def test_last_evaluation(self, tmp_path):
         model, processor = make_retriever("colbert", make_tokenizer())
         trainer = RetrieverTrainer(
             model,
@@ -125,7 +125,7 @@ class TestCard:
         assert "runtime" not in shown and "per_second" not in shown
         assert read(tmp_path).data.eval_results is None  # of data without a name
 
-    def test_the_best_checkpoint_is_what_is_evaluated(self, tmp_path):
+    def test_evaluation_of_the_best_checkpoint(self, tmp_path):
         trainer = make_trainer(tmp_path)
         trainer.state.global_step = 6
         trainer.state.log_history = [
@@ -140,7 +140,7 @@ class TestCard:
         trainer.create_model_card()
         assert row(read(tmp_path), "Evaluation data of the training, at step 2") == "recall@5 0.9, ko 0.8; more 1"
 
-    def test_of_a_reader(self, tmp_path):
+    def test_reader(self, tmp_path):
         trainer = make_reader_trainer(tmp_path)
         trainer.train()
         trainer.create_model_card()
@@ -210,7 +210,7 @@ class TestRecord:
         trainer.create_model_card()
         assert row(read(tmp_path / "out"), "Duration").endswith("from step 5 on; earlier steps were not timed")
 
-    def test_is_in_the_checkpoints(self, tmp_path):
+    def test_saved_in_checkpoints(self, tmp_path):
         trainer = make_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=2)
         trainer.train()
         again = make_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=4)
@@ -222,7 +222,7 @@ class TestRecord:
 
 
 class TestSaving:
-    def test_code_is_saved_only_where_it_is_published(self, tmp_path, own_hub_export):
+    def test_code_is_saved_only_for_publishing(self, tmp_path, own_hub_export):
         make_trainer(tmp_path / "own").save_model()
         assert not list((tmp_path / "own").glob("*.py"))
         trainer = make_trainer(tmp_path / "shared")
@@ -246,7 +246,7 @@ def test_hardware():
     assert hardware(torch.device("mps")) == "mps"
 
 
-def test_time_is_real(tmp_path):
+def test_record_measures_time(tmp_path):
     record = TrainingRecord()
     record.on_train_begin(make_arguments(tmp_path), SimpleNamespace(global_step=0), None)
     time.sleep(0.02)

@@ -49,7 +49,7 @@ def names_in(folder):
 
 
 class TestRoundTrip:
-    def test_of_everything(self, whole, world, tmp_path):
+    def test_all_parts(self, whole, world, tmp_path):
         whole.save_pretrained(tmp_path)
         assert names_in(tmp_path) == [
             *("README.md", "config.json"),
@@ -67,7 +67,7 @@ class TestRoundTrip:
             read = [{**passage, "reader_score": None} for passage in result["passages"]]
             assert [{**passage, "reader_score": None} for passage in of_one] == read
 
-    def test_of_one_retriever(self, parts, world, tmp_path):
+    def test_one_retriever(self, parts, world, tmp_path):
         pipe = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu", k=2)
         pipe.save_pretrained(tmp_path / "new" / "folder")
         folder = tmp_path / "new" / "folder"
@@ -91,7 +91,7 @@ class TestRoundTrip:
         assert isinstance(AutoProcessor.from_pretrained(folder, subfolder="retriever"), type(parts.colbert[1]))
         assert AutoConfig.from_pretrained(folder).folders() == ["index", "passages", "retriever"]
 
-    def test_a_model_with_two_parts_is_saved_once(self, search, parts, world, tmp_path):
+    def test_shared_model_is_saved_once(self, search, parts, world, tmp_path):
         model, processor = parts.colbert
         pipe = search("colbert", "bm25", reranker=model, reranker_processor=processor)
         pipe.save_pretrained(tmp_path)
@@ -101,13 +101,13 @@ class TestRoundTrip:
         assert loaded(world.questions) == pipe(world.questions)
         assert loaded.model.reranker.model is loaded.model.retrievers["colbert"].model
 
-    def test_bm25_of_a_language_without_spaces(self, tmp_path):
+    def test_bm25_without_spaces(self, tmp_path):
         passages = [{"id": "a", "text": "尼罗河向北流"}, {"id": "b", "text": "伏尔加河向南流"}]
         index = BM25Index.build(passages, tokenize="bigrams", progress=False)
         RetrievalPipeline(index=index, passages=passages, device="cpu").save_pretrained(tmp_path)
         assert [each["id"] for each in load(tmp_path)("伏尔加河在哪里?")] == ["b"]
 
-    def test_vectors_are_in_the_index_alone(self, parts, world, tmp_path):
+    def test_vectors_are_saved_only_in_the_index(self, parts, world, tmp_path):
         vectors = embed_passages(*parts.biencoder, world.passages, progress=False)
         passages = add_dense_index(world.passages.add_column("vector", list(vectors.values)), "vector")
         pipe = RetrievalPipeline(*parts.biencoder, passages.get_index("dense"), passages, device="cpu")
@@ -183,7 +183,7 @@ class TestReading:
         model, _ = load(tmp_path / "b").model.retrievers["retriever"].model.get()
         assert str(model.dtype) == "torch.bfloat16"
 
-    def test_a_retriever_with_its_index_and_passages(self, parts, world, tmp_path):
+    def test_retriever_with_index_and_passages(self, parts, world, tmp_path):
         for each in parts.colbert:
             each.save_pretrained(tmp_path / "model")
         parts.late.save(tmp_path / "index")
@@ -204,7 +204,7 @@ class TestReading:
         with pytest.raises(FileNotFoundError, match="load_index_from_hub"):
             load(tmp_path / "model", index="me/my-index", passages=world.passages)
 
-    def test_folders_of_something_else(self, parts, world, reader, tmp_path):
+    def test_folders_without_a_system(self, parts, world, reader, tmp_path):
         parts.late.save(tmp_path / "index")
         (tmp_path / "empty").mkdir()
         given = {"index": parts.late, "passages": world.passages}
@@ -240,7 +240,7 @@ class TestReading:
             with pytest.raises(ValueError, match=message):
                 RetrievalPipeline.from_pretrained(tmp_path / "model", indexes, world.passages, device="cpu")
 
-    def test_wherever_the_process_is_by_then(self, ask, world, tmp_path, monkeypatch):
+    def test_working_directory_may_change(self, ask, world, tmp_path, monkeypatch):
         expected = ask("colbert")(world.questions)
         ask("colbert").save_pretrained(tmp_path / "here" / "my system é")
         (tmp_path / "there").mkdir()
@@ -249,7 +249,7 @@ class TestReading:
         monkeypatch.chdir(tmp_path / "there")
         assert said(loaded(world.questions)) == said(expected)
 
-    def test_a_folder_that_was_moved_and_may_not_be_written_to(self, ask, world, tmp_path):
+    def test_moved_read_only_folder(self, ask, world, tmp_path):
         expected = ask("colbert", "dense", "bm25")(world.questions)
         ask("colbert", "dense", "bm25").save_pretrained(tmp_path / "a")
         (tmp_path / "a").rename(tmp_path / "b")
@@ -265,7 +265,7 @@ class TestReading:
         # nor was it, where the tests are run by somebody who may
         assert {path: path.stat().st_mtime_ns for path in [tmp_path / "b", *(tmp_path / "b").rglob("*")]} == before
 
-    def test_threads_ask_at_once(self, ask, world, tmp_path):
+    def test_concurrent_threads(self, ask, world, tmp_path):
         ask("colbert", "dense", "bm25").save_pretrained(tmp_path)
         expected = [ask("colbert", "dense", "bm25")(question) for question in world.questions]
         loaded = load(tmp_path, QuestionAnsweringPipeline)  # nothing is read yet
@@ -278,7 +278,7 @@ class TestReading:
 
 
 class TestSavingAgain:
-    def test_replaces_all_of_it(self, search, ask, world, tmp_path):
+    def test_replaces_the_whole_system(self, search, ask, world, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         ask("colbert", "bm25").save_pretrained(tmp_path)
         search("dense").save_pretrained(tmp_path)
@@ -287,7 +287,7 @@ class TestSavingAgain:
         assert [name.split("-")[0] for name in names if "." not in name] == ["index", "passages", "retriever"]
         assert load(tmp_path)(world.questions) == search("dense")(world.questions)
 
-    def test_to_where_it_was_loaded_from(self, ask, world, tmp_path):
+    def test_saves_over_its_source(self, ask, world, tmp_path):
         expected = ask("colbert", "bm25")(world.questions)
         ask("colbert", "bm25").save_pretrained(tmp_path)
         loaded = load(tmp_path, QuestionAnsweringPipeline)
@@ -300,13 +300,13 @@ class TestSavingAgain:
         loaded.save_pretrained(tmp_path)
         assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
 
-    def test_a_copy_of_what_was_never_read(self, ask, world, tmp_path):
+    def test_unread_parts_are_copied(self, ask, world, tmp_path):
         ask("colbert").save_pretrained(tmp_path / "a")
         load(tmp_path / "a", QuestionAnsweringPipeline).save_pretrained(tmp_path / "b")
         weights = [(tmp_path / name / "reader" / "model.safetensors").read_bytes() for name in "ab"]
         assert weights[0] == weights[1]
 
-    def test_readers_of_the_old_are_not_given_the_new(self, search, ask, world, tmp_path):
+    def test_open_pipelines_refuse_new_parts(self, search, ask, world, tmp_path):
         ask("colbert").save_pretrained(tmp_path)
         early, late = (load(tmp_path, QuestionAnsweringPipeline) for _ in range(2))
         expected = early(world.questions)
@@ -316,7 +316,7 @@ class TestSavingAgain:
             late(world.questions)
 
     @pytest.mark.parametrize("remove", [True, False])
-    def test_nor_what_has_the_same_names(self, ask, world, tmp_path, remove):
+    def test_open_pipelines_refuse_parts_with_equal_names(self, ask, world, tmp_path, remove):
         ask("colbert").save_pretrained(tmp_path)
         late = load(tmp_path, QuestionAnsweringPipeline)
         if remove:
@@ -328,7 +328,7 @@ class TestSavingAgain:
         with pytest.raises(ValueError, match="saved again"):
             late(world.questions)
 
-    def test_one_that_fails_changes_nothing(self, search, ask, world, tmp_path, monkeypatch):
+    def test_failed_save_changes_nothing(self, search, ask, world, tmp_path, monkeypatch):
         ask("colbert", "bm25").save_pretrained(tmp_path)
         before = names_in(tmp_path)
 
@@ -341,7 +341,7 @@ class TestSavingAgain:
         assert names_in(tmp_path) == before
         assert load(tmp_path)(world.questions) == search("colbert", "bm25")(world.questions)
 
-    def test_what_a_killed_one_left_goes_a_day_later(self, search, tmp_path):
+    def test_parts_of_killed_saves_are_removed_a_day_later(self, search, tmp_path):
         search("bm25").save_pretrained(tmp_path)
         for name in ("index-aaaaaaaaaaaa", "retriever-colbert-bbbbbbbbbbbb", "index-mine"):
             (tmp_path / name).mkdir()
@@ -354,7 +354,7 @@ class TestSavingAgain:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs `fork`")
     @pytest.mark.slow
-    def test_killed_at_any_step(self, tmp_path):
+    def test_kill_at_every_step(self, tmp_path):
         script = Path(__file__).with_name("killed_saves.py")
         environment = {**os.environ, "PYTHONPATH": str(Path(hf_xlir.__file__).parents[1])}
         process = subprocess.run(
@@ -369,7 +369,7 @@ class TestSavingAgain:
 
 
 class TestRefused:
-    def test_folders_of_something_else(self, search, parts, tmp_path):
+    def test_folders_without_a_system(self, search, parts, tmp_path):
         parts.colbert[0].save_pretrained(tmp_path)
         before = names_in(tmp_path)
         with pytest.raises(ValueError, match="'colbert_xlmr', whose config.json"):
@@ -378,7 +378,7 @@ class TestRefused:
         with pytest.raises(ValueError, match="is a file: give a folder"):
             search("bm25").save_pretrained(tmp_path / "config.json")
 
-    def test_what_is_not_saved(self, world, tmp_path, search):
+    def test_parts_that_cannot_be_saved(self, world, tmp_path, search):
         index = BM25Index.build(world.passages, tokenize=str.split, progress=False)
         pipe = RetrievalPipeline(index=index, passages=world.passages, device="cpu")
         with pytest.raises(ValueError, match="tokenize"):
@@ -387,7 +387,7 @@ class TestRefused:
             search("dense", params=object()).save_pretrained(tmp_path / "a")
         assert names_in(tmp_path) == []
 
-    def test_no_folder(self, tmp_path):
+    def test_missing_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="There is no folder"):
             load(tmp_path / "nowhere")
         (tmp_path / "empty").mkdir()
@@ -441,11 +441,11 @@ class TestRefused:
             ({"rerankers": "x"}, "it has the key 'rerankers', which .* 'fusion', 'reranker', 'reader', 'defaults'"),
         ],
     )
-    def test_configurations(self, edit, fields, message):
+    def test_invalid_configurations(self, edit, fields, message):
         with pytest.raises(ValueError, match=message):
             load(edit(**fields), QuestionAnsweringPipeline)
 
-    def test_parts_that_are_damaged_or_of_another_system(self, edit, parts, world, tmp_path):
+    def test_missing_or_foreign_parts(self, edit, parts, world, tmp_path):
         folder = edit()
         with pytest.raises(ValueError, match="There is no `reader`"):
             load(edit(reader=None), QuestionAnsweringPipeline)
@@ -461,7 +461,7 @@ class TestRefused:
         with pytest.raises(ValueError, match="has 24 rows, but 5"):
             load(folder)
 
-    def test_passages_that_are_not_whole(self, edit):
+    def test_damaged_passages(self, edit):
         folder = edit()
         [file] = (folder / "passages").glob("*.arrow")
         file.write_bytes(file.read_bytes()[:-5])
@@ -472,7 +472,7 @@ class TestRefused:
         with pytest.raises(ValueError, match="passages` is damaged .*: copy or download it again"):
             load(folder)
 
-    def test_a_model_is_not_made_of_a_system(self, edit):
+    def test_auto_model_refuses_a_system(self, edit):
         folder = edit()
         with pytest.raises(ValueError, match="holds a model of type `xlir_system`"):
             ColBERTXLMRModel.from_pretrained(folder)

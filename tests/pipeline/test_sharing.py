@@ -1,11 +1,14 @@
-"""The cards of whole systems: what they say of their models, and when they are written."""
+"""Cards of whole systems, and systems on a test server of the Hub. Fresh processes are in `tests/hub`."""
 
 import io
 import shutil
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from hub_api import TOKEN
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from transformers import pipeline
 
 from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
 from hf_xlir.hub.metadata import faults_of
@@ -13,6 +16,7 @@ from hf_xlir.index import BM25Index
 from hf_xlir.pipeline.sharing import build_system_card, is_replaceable
 
 
+REPO = "tester/system"
 RESULTS = {"XQuAD-R": {"recall@5": {"ar": 47.9, "mean": 48.0}}}
 
 
@@ -53,7 +57,7 @@ def known(ask, parts, reader, world, tmp_path):
     return make
 
 
-def test_what_the_cards_of_its_models_say(known, tmp_path):
+def test_card_takes_over_facts_of_the_models_cards(known, tmp_path):
     pipe = known(
         "base_model: user/encoder\nlanguage: [ko, fi]\nlicense: mit\ndatasets: user/triples",
         "base_model: [google/mt5-small]\nlanguage: [fi, en]\nlicense: mit\ndatasets: [user/answers, user/triples]",
@@ -117,7 +121,7 @@ def test_what_the_cards_of_its_models_say(known, tmp_path):
         ),
     ],
 )
-def test_a_licence_is_stated_where_all_parts_have_it(known, retriever, answerer, passages, shown):
+def test_license_is_stated_only_if_all_parts_share_it(known, retriever, answerer, passages, shown):
     pipe = known(retriever, answerer, passages)
     card = ModelCard(build_system_card(pipe, "me/my-system"))
     assert card.data.license is None and row(card, "License") == f"of the whole not stated; {shown}"
@@ -126,7 +130,7 @@ def test_a_licence_is_stated_where_all_parts_have_it(known, retriever, answerer,
     assert {name: card.data[name] for name in own} == own and row(card, "License") == "[mine-1.0](LICENSE)"
 
 
-def test_damaged_cards_of_models(known):
+def test_damaged_model_cards_are_ignored(known):
     """What others wrote never stops a system from being saved, and is not passed on."""
     metadata = "language: Korean\nlicense: My own\nbase_model: /x/y/z"
     card = ModelCard(build_system_card(known(metadata, None), "me/my-system"))
@@ -134,7 +138,7 @@ def test_damaged_cards_of_models(known):
     assert row(card, "Retriever") == "`colbert_xlmr`; origin not stated"
 
 
-def test_nothing_is_made_up(ask, search, world):
+def test_card_without_facts(ask, search, world):
     card = build_system_card(ask("colbert", "bm25"), "me/my-system")
     data = ModelCard(card).data
     assert data.to_dict() == {
@@ -152,7 +156,7 @@ def test_nothing_is_made_up(ask, search, world):
     assert "## Citation" not in card and "writes an answer" not in card and "Retriever" not in card
 
 
-def test_arguments_that_are_wrong(search, tmp_path):
+def test_wrong_card_arguments(search, tmp_path):
     for arguments, message in (
         ({"license": "Apache 2.0"}, "`apache-2.0`"),
         ({"language": "Korean"}, "ISO 639"),
@@ -177,7 +181,7 @@ def test_usage_runs_as_printed(ask, search, tmp_path, monkeypatch):
         assert printed.getvalue().strip()
 
 
-def test_usage_is_one_line_for_any_title():
+def test_usage_compiles_for_any_title():
     passages = [{"id": "1", "title": 'The "Nile",\n a\\river', "text": "It flows north."}]
     search = RetrievalPipeline(index=BM25Index.build(passages, progress=False), passages=passages, device="cpu")
     code = code_of(build_system_card(search, "me/my-system"))
@@ -185,7 +189,7 @@ def test_usage_is_one_line_for_any_title():
     assert 'ask("The Nile, ariver?", k=3)' in code
 
 
-def test_when_a_card_is_replaced(ask, search, tmp_path):
+def test_only_unchanged_cards_are_replaced(ask, search, tmp_path):
     file = tmp_path / "README.md"
     ask("bm25").save_pretrained(tmp_path, language="ko")
     first = file.read_text(encoding="utf-8")
@@ -200,3 +204,112 @@ def test_when_a_card_is_replaced(ask, search, tmp_path):
     assert file.read_text(encoding="utf-8") == edited
     search("bm25").save_pretrained(tmp_path, license="mit")
     assert "license: mit" in file.read_text(encoding="utf-8")
+
+
+def parts_in(hub):
+    return {name.split("/")[0] for name in hub.files(REPO) if "/" in name}
+
+
+def test_push_replaces_the_old_system(hub, ask, search, world):
+    pipe = ask("colbert", "bm25", n_context=2)
+    pipe.push_to_hub(REPO)
+    assert parts_in(hub) == {"passages", "index-colbert", "index-bm25", "retriever-colbert", "reader"}
+    expected = pipe(world.questions)
+    assert QuestionAnsweringPipeline.from_pretrained(REPO, device="cpu")(world.questions) == expected
+    HfApi().upload_file(path_or_fileobj=b"---\nlicense: mit\n---\nMine.", path_in_repo="README.md", repo_id=REPO)
+    num_commits = len(hub.repository(REPO).commits)
+    search("bm25").push_to_hub(REPO, commit_message="Words alone")
+    assert len(hub.repository(REPO).commits) == num_commits + 1
+    assert parts_in(hub) == {"passages", "index"} and hub.files(REPO)["README.md"].endswith(b"Mine.")
+    search("bm25").push_to_hub(REPO, card="---\nlicense: mit\n---\nNew.")
+    assert hub.files(REPO)["README.md"].endswith(b"New.")
+    found = RetrievalPipeline.from_pretrained(REPO, device="cpu")(world.questions)
+    assert found == search("bm25")(world.questions)
+
+
+def test_push_replaces_an_unchanged_card(hub, search):
+    """A system that replaces another is not described by the other's card."""
+    search("dense").push_to_hub(REPO, language="ko", license="mit")
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert (card.data.language, card.data.license) == (["ko"], "mit") and "one vector per text" in card.text
+    search("bm25").push_to_hub(REPO)
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert card.data.license is None and "by `bm25`" in card.text
+    HfApi().upload_file(path_or_fileobj=b"---\nlicense: mit\n---\nMine.", path_in_repo="README.md", repo_id=REPO)
+    search("bm25").push_to_hub(REPO, license="apache-2.0", evaluations={"XQuAD-R": {"recall@5": {"ko": 0.5}}})
+    card = ModelCard.load(REPO)
+    assert card.data.license == "apache-2.0" and card.data.eval_results[0].metric_value == 0.5
+
+
+def test_card_names_models_on_the_hub(hub, parts, world):
+    """With what their cards say, which nobody has downloaded yet."""
+    for each in parts.colbert:
+        each.push_to_hub("tester/retriever")
+    card = b"---\nlicense: cc-by-4.0\nlanguage: [ko]\nbase_model: user/other\n---\nIts card."
+    HfApi().upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="tester/retriever")
+    passages = world.passages.select(range(24))
+    passages.info.license = "cc-by-4.0"
+    pipe = RetrievalPipeline.from_pretrained("tester/retriever", index=parts.late, passages=passages, device="cpu")
+    pipe.push_to_hub(REPO)
+    data = ModelCard.load(REPO).data
+    assert (data.base_model, data.license, data.language) == (["tester/retriever"], "cc-by-4.0", ["ko"])
+    RetrievalPipeline.from_pretrained(REPO, device="cpu").push_to_hub("tester/copy")  # and from there on
+    assert ModelCard.load("tester/copy").data.to_dict() == data.to_dict()
+
+
+def test_no_repository_for_a_wrong_card(hub, search):
+    for arguments, message in (
+        ({"license": "MIT License"}, "'MIT License'"),
+        ({"card": "---\nlicense: MIT\n---\n"}, "'MIT'"),
+        ({"card": "Mine.", "license": "mit"}, "not both"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search("bm25").push_to_hub(REPO, **arguments)
+    assert not hub.repositories
+
+
+def test_revisions(hub, ask, search, world):
+    first = ask("bm25", n_context=2)
+    commit = first.push_to_hub(REPO)
+    ask("dense").push_to_hub(REPO, revision="next")
+    ask("bm25", n_context=3).push_to_hub(REPO)
+    for revision, expected in (
+        (None, ask("bm25", n_context=3)),
+        ("next", ask("dense")),
+        (commit.oid, first),
+    ):
+        loaded = QuestionAnsweringPipeline.from_pretrained(REPO, revision=revision, device="cpu")
+        assert loaded(world.questions) == expected(world.questions)
+        loaded = pipeline("xlir-question-answering", model=REPO, revision=revision, device="cpu")
+        assert loaded(world.questions) == expected(world.questions)
+
+
+def test_downloads_only_the_needed_parts(hub, ask, world):
+    ask("bm25").push_to_hub(REPO)
+    retrieve = RetrievalPipeline.from_pretrained(REPO, device="cpu")
+    expected = retrieve(world.questions)
+    folder = Path(hf_hub_download(REPO, "config.json", local_files_only=True)).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "index", "passages"]
+    again = RetrievalPipeline.from_pretrained(REPO, local_files_only=True, device="cpu")
+    assert again(world.questions) == expected
+    with pytest.raises((OSError, ValueError), match="reader"):
+        QuestionAnsweringPipeline.from_pretrained(REPO, local_files_only=True, device="cpu")
+
+
+def test_private_repository_needs_a_token(hub, search, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search("bm25").push_to_hub(REPO, private=True)
+    assert RetrievalPipeline.from_pretrained(REPO, device="cpu")
+    for load in (
+        lambda: RetrievalPipeline.from_pretrained(REPO, token=False, cache_dir="empty", device="cpu"),
+        lambda: pipeline("xlir-retrieval", model=REPO, token=False, model_kwargs={"cache_dir": "empty"}),
+    ):
+        with pytest.raises(OSError, match="private repository"):
+            load()
+    monkeypatch.delenv("HF_TOKEN")
+    expected = search("bm25")(world.questions)
+    commit = hub.repository(REPO).branches["main"]
+    given = {"token": TOKEN, "revision": commit}
+    assert RetrievalPipeline.from_pretrained(REPO, cache_dir="a", device="cpu", **given)(world.questions) == expected
+    arguments = {"model_kwargs": {"cache_dir": "b"}, "device": "cpu"}
+    assert pipeline("xlir-retrieval", model=REPO, **given, **arguments)(world.questions) == expected
