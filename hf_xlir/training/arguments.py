@@ -124,8 +124,8 @@ class RetrieverTrainingArguments(PublishableArguments, TrainingArguments):
         super().__post_init__()
         if self.gradient_cache_chunk_size is not None and ("lomo" in self.optim or self.deepspeed_plugin):
             raise ValueError(
-                "`gradient_cache_chunk_size` does not work with DeepSpeed or LOMO, which take every backward pass for "
-                "that of a whole batch: leave one of them out."
+                "`gradient_cache_chunk_size` does not work with DeepSpeed or LOMO, which expect one backward pass per "
+                "batch: leave one of them out."
             )
         if self.accelerator_config.dispatch_batches:
             raise ValueError(

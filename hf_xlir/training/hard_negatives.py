@@ -15,6 +15,7 @@ from transformers.utils import logging
 from ..data.ids import RecordsById
 from ..evaluation import RankedPassages
 from ..evaluation.answers import has_answer
+from ..utils.checks import check_choice, check_integer
 from ..utils.progress import progress_bar
 from .checkpoints import CheckpointedCallback
 from .retrieval_evaluation import rank_passages_together
@@ -43,53 +44,52 @@ def mine_hard_negatives(
     progress=True,
 ):
     r"""
-    Training rows for [`RetrieverCollator`] whose negatives come from a ranking: that of the model in training
-    (https://huggingface.co/papers/2007.00808) by [`rank_passages`], of BM25 (DPR,
-    https://huggingface.co/papers/2004.04906) by [`rank_by_bm25`], or of any system by [`load_ranking`].
+    Training rows for [`RetrieverCollator`] with negatives from a ranking. It may come from the model in training by
+    [`rank_passages`] (https://huggingface.co/papers/2007.00808), from BM25 by [`rank_by_bm25`] (DPR,
+    https://huggingface.co/papers/2004.04906), or from any system by [`load_ranking`].
 
-    A question's negatives are its best-ranked passages that are wrong: not one of its gold passages, no copy of one,
-    and, with `exclude_answers`, without any of its answers. By default that is one: the first passage if it is wrong,
-    else the next one that is. Where `depth` holds too few, random wrong passages of lower rank fill up, so that all
-    rows have equally many; a log line says how many.
+    The negatives of a question are its best-ranked wrong passages. A passage is wrong if it is neither a gold passage
+    nor a copy of one and, with `exclude_answers`, contains none of the answers. If `depth` has too few, random wrong
+    passages of lower rank are added, so that all rows have equally many. A log line states their number.
 
     Args:
         questions (`datasets.Dataset`):
-            Columns `id`, `question`, `passage_ids` (the gold passages; the first one is the row's positive) and, for
+            Columns `id`, `question`, `passage_ids` (gold passages; the first is the row's positive) and, for
             `exclude_answers`, `answers`.
         passages (`datasets.Dataset`):
             Columns `id`, `text` and optionally `title`.
         rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
-            For each question's id, passages' ids best first; or each passage's score, higher is better, of equal
-            scores the first one first.
+            By question id, the ids of passages with the best first; or the score of each passage, higher is better.
+            Passages with equal scores keep their order.
         num_negatives (`int`, *optional*, defaults to 1):
-            Negatives a question.
+            Number of negatives per question.
         depth (`tuple[int, int]`, *optional*, defaults to `(0, 100)`):
-            First rank to look at, from 0, and the one to stop before. Starting deeper avoids passages that are
-            relevant but not known to be.
+            First rank to use, from 0, and the rank to stop before. A higher first rank avoids passages that are
+            relevant but not marked as such.
         absolute_margin (`float`, *optional*):
-            How far a negative's score must at least be below the positive's. Where the positive is not ranked, no
-            ranked passage is below it.
+            Minimum difference between the positive's score and a negative's. If the positive is not ranked, no ranked
+            passage is used.
         relative_margin (`float`, *optional*):
-            The same as a share of the positive's score: with 0.05 a negative has at most 95 % of it
-            (https://huggingface.co/papers/2407.15831). If that is negative, a share of its absolute value.
+            The same as a share of the absolute value of the positive's score: with 0.05, a negative has at most 95 %
+            of it (https://huggingface.co/papers/2407.15831).
         sampling (`"top"` or `"random"`, *optional*, defaults to `"top"`):
-            Whether to take the first wrong passages within `depth`, or random ones of them, as ANCE does.
+            Whether to use the first wrong passages within `depth` or random ones, as ANCE does.
         exclude_answers (`bool`, *optional*, defaults to `True`):
-            Whether a passage that holds one of the answers, by [`has_answer`], is no negative.
+            Whether to exclude passages that contain an answer by [`has_answer`].
         seed (`int`, *optional*, defaults to 0):
-            Of whatever is random. What a question gets does not depend on the other questions.
+            Seed of random choices. Those for a question do not depend on other questions.
         progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar, unless the bars of Transformers are switched off.
+            Whether to show a progress bar, unless those of transformers are disabled.
 
     Returns:
-        `datasets.Dataset`: In the order of `questions`, with columns `query`, `positive` (`{"title", "text"}`) and
-        `negatives` (a list of the same), and `id`, `lang` and `teacher_query` where `questions` has them.
+        `datasets.Dataset`: In the order of `questions`, with columns `query`, `positive` (`{"title", "text"}`),
+        `negatives` (a list of the same), and `id`, `lang` and `teacher_query` if `questions` has them.
 
     Raises:
         ValueError: If there are no questions or passages, a column is missing, two passages have the same id, a
-            question has no gold passage, no ranking, none with scores (for a margin) or (with `exclude_answers`) no
-            answer, a ranking names a passage twice, an id is unknown, too few passages are wrong, or an argument is
-            out of range.
+        question
+            has no gold passage, no ranking, no scores (for a margin) or no answer (with `exclude_answers`), a ranking
+            names a passage twice, an id is unknown, too few passages are wrong, or an argument is out of range.
 
     Example:
     ```python
@@ -105,33 +105,16 @@ def mine_hard_negatives(
 
     ```
     """
-    choice = NegativeChoice(num_negatives, depth, absolute_margin, relative_margin, sampling, exclude_answers, seed)
-    negatives = choose_hard_negatives(questions, passages, rankings, choice, progress)
-    return hard_negative_rows(questions, passages, negatives)
+    choice = _Choice(num_negatives, depth, absolute_margin, relative_margin, sampling, exclude_answers, seed)
+    negatives = _choose_negatives(questions, passages, rankings, choice, progress)
+    return _rows(questions, passages, negatives)
 
 
-def choose_hard_negatives(questions, passages, rankings, choice, progress=True):
-    r"""
-    The negatives of [`mine_hard_negatives`], as ids.
-
-    Args:
-        questions (`datasets.Dataset`):
-            As for [`mine_hard_negatives`].
-        passages (`datasets.Dataset`):
-            As for [`mine_hard_negatives`].
-        rankings ([`RankedPassages`] or `dict`):
-            As for [`mine_hard_negatives`].
-        choice ([`NegativeChoice`]):
-            The rest of its arguments.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
-
-    Returns:
-        `list[list[str]]`: For each question the ids of its negatives, best first, then those drawn at random.
-    """
-    check_questions_and_passages(questions, passages, choice.exclude_answers)
+def _choose_negatives(questions, passages, rankings, choice, progress=True):
+    """The ids of each question's negatives, best first, then those drawn at random."""
+    _check_inputs(questions, passages, choice.exclude_answers)
     asked = questions.select_columns(["id", "passage_ids"] + ["answers"] * choice.exclude_answers).to_list()
-    ranked = {row["id"]: ranking_of(row["id"], rankings, choice.has_margin) for row in asked}
+    ranked = {row["id"]: _ranking_of(row["id"], rankings, choice.has_margin) for row in asked}
     looked_up = {id for row in asked for id in (*row["passage_ids"], *ranked[row["id"]][0])}
     row_of_id = _rows_of_ids(passages, looked_up)
 
@@ -153,34 +136,21 @@ def choose_hard_negatives(questions, passages, rankings, choice, progress=True):
             num_random += missing
         if len(chosen) < choice.num_negatives:
             raise ValueError(
-                f"The question `{row['id']}` has {len(chosen)} wrong passages from rank {choice.depth[0]} on, but "
-                f"`num_negatives` is {choice.num_negatives}: ask for fewer, or give more passages."
+                f"The question `{row['id']}` has {len(chosen)} wrong passages from rank {choice.depth[0]} on, fewer "
+                f"than `num_negatives={choice.num_negatives}`: ask for fewer negatives, or give more passages."
             )
         negatives.append([read.ids[row] for row in chosen])
     if num_random:
         start, stop = choice.depth
         logger.warning(
-            f"{num_random} of {choice.num_negatives * len(asked)} negatives are random passages, since ranks {start} "
-            f"to {stop} held too few wrong ones. Rank more passages or widen `depth` if that is a large share."
+            f"{num_random} of {choice.num_negatives * len(asked)} negatives are random passages, because ranks "
+            f"{start} to {stop} have too few wrong ones. If these are many, rank more passages or widen `depth`."
         )
     return negatives
 
 
-def hard_negative_rows(questions, passages, negatives):
-    r"""
-    Training rows from the ids of their negatives.
-
-    Args:
-        questions (`datasets.Dataset`):
-            As for [`mine_hard_negatives`].
-        passages (`datasets.Dataset`):
-            As for [`mine_hard_negatives`].
-        negatives (`list[list[str]]`):
-            Of each question, equally many.
-
-    Returns:
-        `datasets.Dataset`: What [`mine_hard_negatives`] returns.
-    """
+def _rows(questions, passages, negatives):
+    """The training rows, from the ids of each question's negatives."""
     positives = [of_row[0] for of_row in questions["passage_ids"]]
     row_of_id = _rows_of_ids(passages, {*positives, *(id for of_row in negatives for id in of_row)})
     read = _PassageReader(passages)
@@ -197,7 +167,7 @@ def hard_negative_rows(questions, passages, negatives):
 
 
 class _PassageReader:
-    """Passages as `{"title", "text"}` by row, each read once; whether one holds an answer is looked up once, too."""
+    """Passages as `{"title", "text"}` by row. Each is read once and searched for the same answers once."""
 
     def __init__(self, passages):
         names = [name for name in ("id", "title", "text") if name in passages.column_names]
@@ -214,21 +184,21 @@ class _PassageReader:
         return self.seen[row]
 
     def holds_answer(self, row, answers):
-        key = (row, *answers)  # one fact is asked in many languages
+        key = (row, *answers)  # questions in several languages have the same answers
         if key not in self.holds:
             self.holds[key] = has_answer(self(row)["text"], answers)
         return self.holds[key]
 
 
 def _wrong(rows, gold, answers, read):
-    """Those rows, in their order, whose passages are neither gold nor hold one of the answers (`None`: whatever)."""
+    """The rows whose passages are not gold and contain none of the answers; `answers=None` allows them."""
     for row in rows:
         if read(row) not in gold and (answers is None or not read.holds_answer(row, answers)):
             yield row
 
 
 def _draw(number, generator):
-    """Yield every number below `number` once, in random order, without listing them."""
+    """Each number below `number` once, in random order, without a list of them."""
     seen = set()
     while len(seen) < number:
         drawn = generator.randrange(number)
@@ -243,14 +213,14 @@ def _rows_of_ids(passages, wanted):
     unknown = sorted(str(id) for id in wanted - row_of_id.keys())
     if unknown:
         raise ValueError(
-            f"{len(unknown)} ids of gold or ranked passages are not in `passages`, such as {unknown[:5]}: rank the "
-            "passages that are given here."
+            f"{len(unknown)} ids of gold or ranked passages are not in `passages`, such as {unknown[:5]}: rank these "
+            "passages instead."
         )
     return row_of_id
 
 
-def check_questions_and_passages(questions, passages, exclude_answers):
-    """Raise unless they can be mined."""
+def _check_inputs(questions, passages, exclude_answers):
+    """Raise unless questions and passages can be mined."""
     columns = {"questions": ["id", "question", "passage_ids"] + ["answers"] * exclude_answers}
     columns["passages"] = ["id", "text"]
     for (name, needed), dataset in zip(columns.items(), (questions, passages), strict=True):
@@ -270,29 +240,8 @@ def check_questions_and_passages(questions, passages, exclude_answers):
 
 
 @dataclass(frozen=True)
-class NegativeChoice:
-    r"""
-    How negatives are chosen from a ranking. [`mine_hard_negatives`] says what the fields mean, and has their defaults.
-
-    Args:
-        num_negatives (`int`):
-            Negatives a question.
-        depth (`tuple[int, int]`):
-            First rank to look at, from 0, and the one to stop before.
-        absolute_margin (`float`, *optional*):
-            How far a negative's score must at least be below the positive's.
-        relative_margin (`float`, *optional*):
-            The same as a share of the positive's score.
-        sampling (`"top"` or `"random"`):
-            Whether to take the first, or random ones.
-        exclude_answers (`bool`):
-            Whether a passage that holds an answer is no negative.
-        seed (`int`):
-            Of whatever is random.
-
-    Raises:
-        ValueError: If a field is out of range.
-    """
+class _Choice:
+    """Which passages of a ranking may be negatives: arguments of [`mine_hard_negatives`], which explains them."""
 
     num_negatives: int = 1
     depth: tuple[int, int] = (0, 100)
@@ -303,69 +252,42 @@ class NegativeChoice:
     seed: int = 0
 
     def __post_init__(self):
-        if self.num_negatives < 1:
-            raise ValueError(f"`num_negatives` must be at least 1, got {self.num_negatives}.")
+        check_integer("num_negatives", self.num_negatives)
         if len(self.depth) != 2 or not 0 <= self.depth[0] < self.depth[1]:
-            raise ValueError(f"`depth` must be a rank from 0 and a higher one to stop before, got {self.depth}.")
+            raise ValueError(
+                f"`depth` must be a first rank from 0 and a higher rank to stop before, got {self.depth}."
+            )
         for name in ("absolute_margin", "relative_margin"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must be a number from 0, got {getattr(self, name)}.")
-        if self.sampling not in SAMPLING:
-            raise ValueError(f"`sampling` must be one of {SAMPLING}, got {self.sampling!r}.")
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+        check_choice("sampling", self.sampling, SAMPLING)
 
     @property
     def has_margin(self):
-        """Whether scores matter."""
+        """Whether scores are needed."""
         return self.absolute_margin is not None or self.relative_margin is not None
 
     def highest_score(self, positive):
-        """The highest score that a negative may have, from the positive's."""
+        """The highest score that a negative may have, given the positive's."""
         absolute, relative = self.absolute_margin or 0.0, self.relative_margin or 0.0
         return positive - max(absolute, relative * abs(positive))
 
     def candidates(self, ids, scores, positive):
-        r"""
-        What rank and score allow.
-
-        Args:
-            ids (`list[str]`):
-                A question's passages, best first.
-            scores (`list[float]`, *optional*):
-                Their scores; needed for a margin.
-            positive (`str`):
-                The id of the question's positive.
-
-        Returns:
-            `tuple[list[str], set[str]]`: Passages that may be negatives, best first; and those that may not even be
-            drawn at random, since they rank above the depth's end or are too close to the positive.
+        """
+        The ids that may be negatives, best first, and those that may not even be drawn at random, because they rank
+        above the end of `depth` or score too close to the positive.
         """
         start, stop = self.depth
         close = set()
         if self.has_margin:
-            # an unranked positive is below all ranked passages, so that none of them is below it
+            # an unranked positive is below all ranked passages
             highest = self.highest_score(scores[ids.index(positive)]) if positive in ids else -math.inf
             close = {id for id, score in zip(ids, scores, strict=True) if score > highest}
         return [id for id in ids[start:stop] if id not in close], close.union(ids[:stop])
 
 
-def ranking_of(question, rankings, needs_scores):
-    r"""
-    The ranking of one question, whatever holds it.
-
-    Args:
-        question (`str`):
-            The question's id.
-        rankings ([`RankedPassages`], `dict[str, list[str]]` or `dict[str, dict[str, float]]`):
-            Rankings of questions.
-        needs_scores (`bool`):
-            Whether one without scores is an error.
-
-    Returns:
-        `tuple[list[str], list[float] | None]`: Passages' ids, best first, and their scores, falling.
-
-    Raises:
-        ValueError: If there is none, it has no scores or a score that is NaN, or names a passage twice.
-    """
+def _ranking_of(question, rankings, needs_scores):
+    """The passage ids of a question's ranking, best first, and their scores, which may be `None` unless needed."""
     ranked, scores = rankings, None
     if isinstance(rankings, RankedPassages):
         ranked, scores = rankings.rankings, rankings.scores.get(question)
@@ -374,52 +296,52 @@ def ranking_of(question, rankings, needs_scores):
     ids = ranked[question]
     if isinstance(ids, dict):
         if any(math.isnan(score) for score in ids.values()):
-            raise ValueError(f"The ranking of question `{question}` has a score that is NaN.")
+            raise ValueError(f"The ranking of the question `{question}` has a score that is NaN.")
         pairs = sorted(ids.items(), key=lambda pair: -pair[1])
         return [id for id, _ in pairs], [score for _, score in pairs]
     if not isinstance(ids, list | tuple):
         raise ValueError(
-            f"The ranking of question `{question}` must be a list of ids, or scores by id, got {type(ids).__name__}."
+            f"The ranking of the question `{question}` must be a list of ids or scores by id, got "
+            f"{type(ids).__name__}."
         )
     if len(set(ids)) < len(ids):
         twice = next(id for place, id in enumerate(ids) if id in ids[:place])
-        raise ValueError(f"The ranking of question `{question}` names the passage `{twice}` twice.")
+        raise ValueError(f"The ranking of the question `{question}` names the passage `{twice}` twice.")
     if needs_scores and (scores is None or len(scores) != len(ids)):
-        raise ValueError(f"The ranking of question `{question}` has no scores, which a margin needs.")
+        raise ValueError(f"The ranking of the question `{question}` has no scores, which a margin needs.")
     return list(ids), scores
 
 
 class HardNegativeRefresh(CheckpointedCallback):
     r"""
-    Mines the hard negatives of [`RetrieverTrainer`] anew before an epoch, with the model as it is then
-    (https://huggingface.co/papers/2007.00808). All processes share the work, and train on the same rows.
+    A callback that mines the hard negatives of [`RetrieverTrainer`] again before an epoch, with the model as it is
+    then (https://huggingface.co/papers/2007.00808). All processes share the work and train on the same rows.
 
-    The trainer takes `rows` as its training dataset, which stays one object while what it holds changes. Checkpoints
-    have the negatives in use, so that a run which is resumed within an epoch goes on with them.
+    The trainer gets `rows` as its training dataset, whose content changes. Checkpoints contain the current negatives,
+    so a run that is resumed within an epoch continues with them.
 
     Args:
         questions (`datasets.Dataset`):
-            As for [`mine_hard_negatives`]: each one is a row of every epoch.
+            As for [`mine_hard_negatives`]. Each question is one row of every epoch.
         passages (`datasets.Dataset`):
-            As for [`mine_hard_negatives`]; all of them are encoded each time.
+            As for [`mine_hard_negatives`]. All of them are encoded each time.
         every (`int`, *optional*, defaults to 1):
-            Epochs between two refreshes.
+            Number of epochs between two refreshes.
         first_rows (`datasets.Dataset`, *optional*):
-            Rows for the epochs before the second mining, such as those mined with BM25, as many as questions. By
-            default the first epoch is mined with the model, too.
+            Rows to train on until the second mining, such as rows mined with BM25, one per question. By default the
+            first epoch is mined with the model as well.
         batch_size (`int`, *optional*, defaults to 64):
-            How many texts to encode at once.
+            Number of texts to encode at once.
         choice:
-            Arguments of [`mine_hard_negatives`] that say which passages are negatives. `depth` ends where the
-            ranking does; what is random differs from epoch to epoch.
+            `num_negatives`, `depth`, `absolute_margin`, `relative_margin`, `sampling`, `exclude_answers` and `seed` of
+            [`mine_hard_negatives`]. Passages are ranked to the end of `depth`. Random choices differ between epochs.
 
     Raises:
-        ValueError: As [`mine_hard_negatives`] raises, or if `first_rows` are not as many as the questions.
+        ValueError: As [`mine_hard_negatives`] raises, or if the number of `first_rows` is not that of the questions.
 
     Example:
     ```python
-    >>> from hf_xlir import RetrieverTrainer
-    >>> from hf_xlir.training import HardNegativeRefresh
+    >>> from hf_xlir.training import HardNegativeRefresh, RetrieverTrainer
 
     >>> negatives = HardNegativeRefresh(questions, passages, depth=(0, 50))  # doctest: +SKIP
     >>> trainer = RetrieverTrainer(  # doctest: +SKIP
@@ -430,29 +352,27 @@ class HardNegativeRefresh(CheckpointedCallback):
     """
 
     def __init__(self, questions, passages, *, every=1, first_rows=None, batch_size=64, **choice):
-        self.choice = NegativeChoice(**choice)
-        check_questions_and_passages(questions, passages, self.choice.exclude_answers)
-        if every < 1:
-            raise ValueError(f"`every` must be a number of epochs from 1, got {every}.")
+        self.choice = _Choice(**choice)
+        _check_inputs(questions, passages, self.choice.exclude_answers)
+        check_integer("every", every)
         if first_rows is not None and len(first_rows) != len(questions):
             raise ValueError(
-                f"`first_rows` must be as many as `questions`, {len(questions)}, since an epoch has a fixed length; "
-                f"got {len(first_rows)}."
+                f"`first_rows` must have one row per question, {len(questions)} in all, got {len(first_rows)}."
             )
         self.questions, self.passages = questions, passages
         self.every, self.first_rows, self.batch_size = every, first_rows, batch_size
-        self.rows = MinedRows(len(questions))
+        self.rows = _MinedRows(len(questions))
         self.load_state(None)
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        """Check that the trainer trains on the rows."""
+        """Check that the trainer uses the rows."""
         if train_dataloader.dataset is not self.rows:
             raise ValueError("The trainer's `train_dataset` must be the `rows` of its `HardNegativeRefresh`.")
         if args.dataloader_persistent_workers and args.dataloader_num_workers:
             raise ValueError("`dataloader_persistent_workers=True` keeps copies of old rows: leave it out.")
 
     def on_epoch_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
-        """Mine, if the epoch wants other negatives than there are."""
+        """Mine if the epoch needs new negatives."""
         epoch = int(state.epoch or 0)
         epoch -= epoch % self.every
         if epoch == self.epoch:
@@ -468,36 +388,36 @@ class HardNegativeRefresh(CheckpointedCallback):
             progress=args.process_index == 0 and not args.disable_tqdm,
         )
         choice = replace(self.choice, seed=self.choice.seed + epoch)
-        self._use(epoch, choose_hard_negatives(self.questions, self.passages, rankings, choice, progress=False))
+        self._use(epoch, _choose_negatives(self.questions, self.passages, rankings, choice, progress=False))
         logger.info(f"Mined the hard negatives of {len(self.questions)} questions for epoch {epoch}.")
 
     def save_state(self, folder):
-        """Write the negatives in use."""
+        """Write the current negatives."""
         state = {"epoch": self.epoch, "questions": self.questions["id"][:], "negatives": self.negatives}
         (folder / STATE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
 
     def load_state(self, folder):
-        """Take the negatives of a checkpoint, or begin anew."""
+        """Read the negatives of a checkpoint, or begin anew."""
         if folder is None:
             self._use(None if self.first_rows is None else 0, None)
             return
         if not (folder / STATE).exists():
-            raise ValueError(f"The checkpoint `{folder}` is of a training without `HardNegativeRefresh`.")
+            raise ValueError(f"The checkpoint `{folder}` was written without `HardNegativeRefresh`: begin anew.")
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         if state["questions"] != self.questions["id"][:]:
-            raise ValueError(f"The checkpoint `{folder}` has the hard negatives of other questions.")
+            raise ValueError(f"The checkpoint `{folder}` has negatives for other questions: begin anew.")
         self._use(state["epoch"], state["negatives"])
 
     def _use(self, epoch, negatives):
-        """Train on these negatives, mined for that epoch; `None` stands for the first rows."""
+        """Train on the negatives of an epoch; `None` stands for the first rows."""
         self.epoch, self.negatives = epoch, negatives
         self.rows.current = self.first_rows
         if negatives is not None:
-            self.rows.current = hard_negative_rows(self.questions, self.passages, negatives)
+            self.rows.current = _rows(self.questions, self.passages, negatives)
 
 
-class MinedRows(torch.utils.data.Dataset):
-    """The rows of the present epoch, as many in each."""
+class _MinedRows(torch.utils.data.Dataset):
+    """The rows of the current epoch."""
 
     def __init__(self, number):
         self.number = number
@@ -510,12 +430,12 @@ class MinedRows(torch.utils.data.Dataset):
         return self._mined()[place]
 
     def __getitems__(self, places):
-        """The rows at several places, read at once."""
+        """The rows at several positions, read at once."""
         return self._mined().__getitems__(places)
 
     def _mined(self):
         if self.current is None:
-            raise ValueError("Hard negatives are mined when the epoch begins: add the `HardNegativeRefresh` callback.")
+            raise ValueError("The rows are mined when an epoch begins: pass the `HardNegativeRefresh` to `callbacks`.")
         return self.current
 
 

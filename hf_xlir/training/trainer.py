@@ -1,4 +1,4 @@
-"""The Trainer for retrievers: contrastive learning and distillation."""
+"""The trainer of retrievers, for contrastive learning and distillation."""
 
 import time
 from contextlib import nullcontext
@@ -9,7 +9,7 @@ from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback
 
 from ..data.collators import RetrieverCollator
-from ..models.auto import check_processor
+from ..models.auto import check_processor, family_of
 from .arguments import RetrieverTrainingArguments
 from .checkpoints import WholeCheckpointsMixin
 from .distributed import sum_over_processes, world_size
@@ -25,47 +25,46 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
     r"""
     Trains a [`ColBERTXLMRModel`], a [`BiEncoderModel`] or a retriever of another registered family.
 
-    A step's loss is the mean over all rows, or in token distillation over all tokens, of all its processes and
-    accumulated batches, so that neither changes the gradient. What spans a batch, negatives and contrasts, spans all
-    processes, but not the batches that are accumulated: use `gradient_cache_chunk_size` for that.
+    The loss of a step is the mean over the rows (in token distillation, the tokens) of all processes and accumulated
+    batches, so the number of processes and batches does not change the gradient. In-batch negatives come from all
+    processes, but not from accumulated batches: for larger batches use `gradient_cache_chunk_size`.
 
-    Beside the loss and the learning rate it logs `samples_per_second`, `loss_<name>` for each part of a loss with
-    several, which add up to it, and `margin`: how far positives score above their best negative.
+    In addition to the loss and the learning rate, the trainer logs `samples_per_second`, `margin` (the mean difference
+    between the score of the positive and that of the best negative) and, if the loss has several terms, each of them
+    as `loss_<name>`.
 
-    [`~RetrieverTrainer.create_model_card`] writes what it knows of the training, and
-    [`~RetrieverTrainer.push_to_hub`] shares the model with its code, in one commit.
+    [`~RetrieverTrainer.create_model_card`] writes a model card with the setup of the training, and
+    [`~RetrieverTrainer.push_to_hub`] uploads the model with its code in one commit.
 
     Args:
         model (`RetrieverPreTrainedModel`):
-            The model to train; with a teacher, the student.
+            The model to train, which is the student if there is a teacher.
         args (`RetrieverTrainingArguments`):
             Arguments.
         processing_class (`RetrieverProcessor`):
             The model's processor. Its settings are written to the model's configuration.
-        objective ([`Objective`], its class or its registered name, *optional*):
-            What to learn. By default the `objective` of `args`. A class or name gets the settings of `args`; an object
-            has its own.
         teacher (`RetrieverPreTrainedModel`, *optional*):
-            The model to distil from, which is neither trained nor saved. Its encoder and tokenizer may be others: in
-            token distillation documents' tokens are then aligned like queries', since their positions do not
-            correspond.
+            The model to distil from, which is neither trained nor saved. It may have another encoder and tokenizer.
         teacher_processor (`RetrieverProcessor`, *optional*):
             The teacher's processor. Defaults to `processing_class`.
         data_collator (`Callable`, *optional*):
-            Defaults to [`RetrieverCollator`], which says what columns the data needs.
+            Defaults to [`RetrieverCollator`], which lists the columns of the data.
         eval_dataset (`datasets.Dataset` or `dict[str, datasets.Dataset]`, *optional*):
             Questions to find passages for (columns `id`, `question`, and `passage_ids` or `answers`), such as one
-            dataset a language; or rows as for training, whose loss is computed.
+            dataset per language. Or rows as for training, whose loss is computed.
         eval_passages (`datasets.Dataset`, *optional*):
-            The passages (columns `id`, `text` and optionally `title`) that are ranked for each evaluation question.
-            Metrics are those of [`retrieval_metrics`], `eval_recall@5` for instance, or what `compute_metrics` makes
-            of a [`RetrievalPrediction`].
+            The passages to rank for each evaluation question (columns `id`, `text` and optionally `title`). Metrics
+            are those of [`retrieval_metrics`], such as `eval_recall@5`, or what `compute_metrics` returns for a
+            [`RetrievalPrediction`].
+        objective ([`Objective`], its class or its registered name, *optional*):
+            What to learn. By default the `objective` of `args`. A class or a name gets the settings in `args`, an
+            object has its own.
         kwargs:
             Other arguments of [`~transformers.Trainer`].
 
     Raises:
-        ValueError: If a processor does not fit its model, the objective needs a teacher, or a dataset lacks a column
-            that it needs.
+        ValueError: If a processor does not fit its model, or the objective needs a teacher, a column or another model
+            type.
 
     Example:
     ```python
@@ -78,7 +77,7 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
     ```
     """
 
-    # Every objective is a mean over its batch, so that gradient accumulation has to average, too.
+    # Each objective is a mean over its batch, so gradient accumulation must average
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -138,11 +137,11 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         return (loss, {"documents": None, **outputs}) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Gradients of one batch, which `gradient_cache_chunk_size` encodes chunk by chunk. Returns its loss."""
+        """Compute the gradients of a batch, in chunks with `gradient_cache_chunk_size`, and return its loss."""
         if self.args.gradient_cache_chunk_size is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        if callable(getattr(self.optimizer, "train", None)):  # as schedule-free optimizers have it
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             self.optimizer.train()
         inputs = self._prepare_inputs(inputs)
 
@@ -159,7 +158,7 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         )
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """A step's batches, and how many rows or tokens they and those of the other processes have."""
+        """The batches of a step, and the number of rows or tokens in those of all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -168,13 +167,13 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         return batches, dict(zip(counts[0], sum_over_processes(totals.to(device)), strict=True))
 
     def log(self, logs, start_time=None):
-        """Add the means since the last time to what the Trainer logs about training."""
+        """Log the means since the last call along with the loss."""
         if "loss" in logs:
             logs.update(self.training_log.pop())
         super().log(logs, start_time)
 
     def objective_facts(self):
-        """The objective, what of its settings is not the default, and the teacher."""
+        """The objective, its changed settings and the teacher, for the model card."""
         changed = [f"`{name}={value!r}`" for name, value in self.objective.changed.items()]
         facts = {"Objective": ", ".join([f"`{self.objective.name}`", *changed])}
         if self.teacher is not None:
@@ -184,17 +183,17 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         return facts
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """The objective's loss; retrieval is evaluated over all passages instead."""
+        """The loss of the objective."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             return self.compute_loss(model, inputs).detach(), None, None
 
     def _loss(self, outputs, inputs, num_items=None):
-        """The loss of a batch's embeddings, as a part of a step with `num_items` rows or tokens of each kind."""
+        """The loss of a batch, as a share of a step with `num_items` rows or tokens."""
         _check_batch(self.objective, inputs)
         terms = _check_terms(self.objective, self.objective({**outputs, **self._teach(inputs)}, inputs))
         if num_items is not None:
-            # A mean of this batch; the Trainer averages over batches, DistributedDataParallel over processes
+            # The Trainer averages over batches, DistributedDataParallel over processes
             num_parts = self.current_gradient_accumulation_steps * world_size()
             counts = self.objective.count_items(inputs)
             for name, term in terms.items():
@@ -209,7 +208,7 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
         return sum(terms.values())
 
     def _teach(self, inputs):
-        """The teacher's outputs that the objective compares with, as `teacher_queries` and `teacher_documents`."""
+        """The teacher's outputs for the texts that the objective names."""
         kinds = self.objective.teacher_texts(inputs)
         if kinds and self.teacher is None:
             stored = " or ".join(f"`{column}`" for column in self.objective.stored_columns)
@@ -227,38 +226,22 @@ class RetrieverTrainer(RetrievalEvaluationMixin, WholeCheckpointsMixin, Publishi
 
 class TrainingLog(TrainerCallback):
     """
-    Sums up what [`RetrieverTrainer`] logs: the loss's terms, the scores' margin, and samples a second.
-
-    Sums stay on the device until the Trainer logs; no step waits for a number. The clock stands still while the
-    Trainer evaluates or saves.
+    Sums up the terms, the margin and the samples per second of [`RetrieverTrainer`]. Sums stay on the device until the
+    trainer logs. Evaluation and saving are not timed.
     """
 
     def __init__(self):
         self._clear()
 
     def add(self, values, num_samples):
-        """
-        Add a batch.
-
-        Args:
-            values (`dict[str, torch.FloatTensor]`):
-                Scalars, under the same names in each batch.
-            num_samples (`int`):
-                Rows of this process.
-        """
+        """Add a batch: scalars by name, the same names in each batch, and the number of rows of this process."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
         self._batches += 1
         self._samples += num_samples
 
     def pop(self):
-        """
-        The means since the last call, over batches and processes, which all have to call this, and
-        `samples_per_second` of all processes.
-
-        Returns:
-            `dict[str, float]`: Empty if there was no batch.
-        """
+        """Means over batches and processes since the last call, empty without a batch. All processes must call it."""
         if self._batches == 0:
             return {}
         names = sorted(self._sums)
@@ -275,13 +258,13 @@ class TrainingLog(TrainerCallback):
         self._mark = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Count the time since the last step's end, waiting for data included."""
+        """Count the time since the last step, which includes waiting for data."""
         now = time.perf_counter()
         self._seconds += now - self._mark
         self._mark = now
 
     def on_evaluate(self, args, state, control, **kwargs):
-        """Leave out the time since the last step's end."""
+        """Leave out the time since the last step."""
         self._mark = time.perf_counter()
 
     on_save = on_evaluate
@@ -291,16 +274,15 @@ class TrainingLog(TrainerCallback):
 
 
 def _check_models(objective, model, teacher):
-    """Raise unless the models are what the objective needs."""
+    """Raise unless the models fit the objective."""
     if teacher is None and objective.needs_teacher:
         raise ValueError(f"`objective={objective!r}` needs a `teacher`.")
     if teacher is model:
         raise ValueError("`teacher` and `model` are one object: give the teacher weights of its own.")
-    kind, vectors = model.config.model_type, _vectors_of(model)
-    if objective.vectors not in (None, vectors):
+    if objective.vectors is not None and objective.vectors != family_of(model).vectors:
         raise ValueError(
-            f"`objective={objective!r}` needs a model that returns {objective.vectors!r}, got {kind!r}, which returns "
-            f"{vectors!r}."
+            f"`objective={objective!r}` needs a model that returns {objective.vectors!r}, got "
+            f"{model.config.model_type!r}, which returns {family_of(model).vectors!r}."
         )
     if teacher is None or not objective.compares_vectors:
         return
@@ -316,7 +298,7 @@ def _check_models(objective, model, teacher):
 
 
 def _check_columns(dataset, name, objective, teacher):
-    """Raise if a dataset lacks a column that the objective declares, as far as it tells its columns."""
+    """Raise if a dataset whose columns are known lacks one that the objective declares."""
     row = dataset[0] if isinstance(dataset, list | Dataset) and len(dataset) else None
     if row is not None:
         columns = [column for column, value in row.items() if value is not None and value != []]
@@ -337,7 +319,7 @@ def _check_columns(dataset, name, objective, teacher):
 
 
 def _check_batch(objective, batch):
-    """Raise if an objective of negatives gets a batch without."""
+    """Raise if a batch has no negatives although the objective declares them."""
     keys = batch.get("document_keys")
     if "negatives" in objective.columns and keys is not None and len(keys) == len(batch["queries"]["input_ids"]):
         raise ValueError(
@@ -346,7 +328,7 @@ def _check_batch(objective, batch):
 
 
 def _check_terms(objective, terms):
-    """A copy of an objective's terms, which must be scalars by name."""
+    """A copy of the terms of an objective, after a check that they are scalars by name."""
     if not isinstance(terms, dict) or not terms or any(torch.numel(term) != 1 for term in terms.values()):
         shapes = terms
         if isinstance(terms, dict):
@@ -355,16 +337,12 @@ def _check_terms(objective, terms):
     return dict(terms)
 
 
-def _vectors_of(model):
-    return "token_vectors" if model.config.model_type == "colbert_xlmr" else "vectors"
-
-
 def _settle_unused_parameters(args, objective):
     """DistributedDataParallel cannot look for unused parameters through two forward passes."""
     if objective.encodes_documents and args.ddp_find_unused_parameters:
         raise ValueError(
-            "`ddp_find_unused_parameters=True` does not work with two forward passes before the gradient: freeze the "
-            "parameters that have no part in the loss with `requires_grad_(False)`."
+            "`ddp_find_unused_parameters=True` does not work with two forward passes per step. Freeze parameters that "
+            "the loss does not use with `requires_grad_(False)` instead."
         )
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = not objective.encodes_documents

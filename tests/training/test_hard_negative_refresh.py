@@ -123,7 +123,7 @@ def test_a_second_training_begins_anew(tokenizer, tmp_path):
     run = Run(tokenizer, tmp_path, save_strategy="no", max_steps=6)
     run.refresh.load_state(None)
     assert run.refresh.epoch is None
-    with pytest.raises(ValueError, match="add the `HardNegativeRefresh` callback"):
+    with pytest.raises(ValueError, match="`HardNegativeRefresh` to `callbacks`"):
         run.refresh.rows[0]
     assert len(run.refresh.rows) == 12
 
@@ -136,22 +136,22 @@ def test_errors(tokenizer, tmp_path):
     assert state["questions"] == make_questions()["id"][:]
 
     others = HardNegativeRefresh(make_questions().select(range(9)), make_passages())
-    with pytest.raises(ValueError, match="has the hard negatives of other questions"):
+    with pytest.raises(ValueError, match="other questions"):
         others.load_state(tmp_path / "checkpoint-2")
     (tmp_path / "checkpoint-2" / STATE).unlink()
     (tmp_path / "checkpoint-2" / "checkpoint_files.json").unlink()
-    with pytest.raises(ValueError, match="training without `HardNegativeRefresh`"):
+    with pytest.raises(ValueError, match="without `HardNegativeRefresh`"):
         Run(tokenizer, tmp_path, checkpoint)
-    with pytest.raises(ValueError, match="`dataloader_persistent_workers=True` keeps copies"):
+    with pytest.raises(ValueError, match="dataloader_persistent_workers"):
         Run(tokenizer, tmp_path, dataloader_persistent_workers=True, dataloader_num_workers=1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every": 0}, "`every` must be a number of epochs from 1, got 0"),
-        ({"first_rows": Dataset.from_dict({"query": ["?"]})}, "as many as `questions`, 12, .* got 1"),
-        ({"num_negatives": 0}, "`num_negatives` must be at least 1"),
+        ({"every": 0}, "`every`.*got 0"),
+        ({"first_rows": Dataset.from_dict({"query": ["?"]})}, "`first_rows`.*12 .*got 1"),
+        ({"num_negatives": 0}, "`num_negatives`"),
         ({"questions": make_questions().remove_columns("answers")}, r"lacks the columns \['answers'\]"),
     ],
 )

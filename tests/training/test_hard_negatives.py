@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hf_xlir.data import RetrieverCollator
 from hf_xlir.evaluation import RankedPassages
 from hf_xlir.training import hard_negatives
-from hf_xlir.training.hard_negatives import NegativeChoice, choose_hard_negatives, mine_hard_negatives
+from hf_xlir.training.hard_negatives import _Choice, _choose_negatives, mine_hard_negatives
 
 
 TEXTS = {
@@ -89,7 +89,7 @@ def test_random_passages_fill_up(log):
     first, second = texts(mined[0]["negatives"])
     assert first == TEXTS["tiber"]
     assert second in expected("rhone", "spree")  # not the gold, its copy, the answer, or the one that it has
-    assert len(log) == 1 and log[0].startswith("1 of 4 negatives are random passages, since ranks 0 to 4 held")
+    assert len(log) == 1 and log[0].startswith("1 of 4 negatives")
     assert texts(mined[1]["negatives"]) == expected("rhone", "flow")
 
 
@@ -196,12 +196,12 @@ def test_negatives_are_what_a_plain_loop_finds(ranking, gold, start, length, num
     wanted = [id for id in ranking[start : start + length] if is_wrong(id) and is_far(id)][:number]
     low = [id for id in IDS if id not in ranking[: start + length] and is_wrong(id)]
     low = [id for id in low if id not in scores or is_far(id)]
-    choice = NegativeChoice(number, (start, start + length), absolute_margin=margin, exclude_answers=exclude)
+    choice = _Choice(number, (start, start + length), absolute_margin=margin, exclude_answers=exclude)
     if len(wanted) + len(low) < number:
         with pytest.raises(ValueError, match=f"has {len(wanted) + len(low)} wrong passages"):
-            choose_hard_negatives(questions, passages, {"q": scores}, choice, progress=False)
+            _choose_negatives(questions, passages, {"q": scores}, choice, progress=False)
         return
-    (found,) = choose_hard_negatives(questions, passages, {"q": scores}, choice, progress=False)
+    (found,) = _choose_negatives(questions, passages, {"q": scores}, choice, progress=False)
     assert found[: len(wanted)] == wanted and len(found) == number == len(set(found))
     assert set(found[len(wanted) :]) <= set(low)
 
@@ -249,16 +249,16 @@ def change(**values):
         ({"passages": PASSAGES.select([0, 1, 0])}, "Two records have the id `seine`"),
         ({"rankings": {"q1": ["seine"]}}, "`q2` has no ranking"),
         ({"rankings": {**RANKINGS, "q2": ["mars"]}}, r"such as \['mars'\]"),
-        ({"rankings": {**RANKINGS, "q2": "rhone"}}, "`q2` must be a list of ids, or scores by id, got str"),
+        ({"rankings": {**RANKINGS, "q2": "rhone"}}, "`q2`.*got str"),
         ({"rankings": {**RANKINGS, "q2": {"rhone": float("nan")}}}, "`q2` has a score that is NaN"),
         ({"rankings": {**RANKINGS, "q2": ["flow", "tiber", "flow"]}}, "`q2` names the passage `flow` twice"),
         ({"absolute_margin": 0.1}, "`q1` has no scores, which a margin needs"),
         ({"rankings": RankedPassages(RANKINGS, {}), "relative_margin": 0.1}, "`q1` has no scores"),
-        ({"absolute_margin": -1.0}, "`absolute_margin` must be a number from 0, got -1.0"),
-        ({"relative_margin": float("nan")}, "`relative_margin` must be a number from 0, got nan"),
-        ({"sampling": "first"}, r"`sampling` must be one of \('top', 'random'\), got 'first'"),
-        ({"num_negatives": 0}, "`num_negatives` must be at least 1, got 0"),
-        ({"num_negatives": 4}, "`q1` has 3 wrong passages from rank 0 on, but `num_negatives` is 4"),
+        ({"absolute_margin": -1.0}, "`absolute_margin`.*got -1.0"),
+        ({"relative_margin": float("nan")}, "`relative_margin`.*got nan"),
+        ({"sampling": "first"}, "`sampling`.*got 'first'"),
+        ({"num_negatives": 0}, "`num_negatives`.*got 0"),
+        ({"num_negatives": 4}, "`q1` has 3 wrong passages.*num_negatives=4"),
         ({"depth": (5, 5)}, "`depth` must be"),
         ({"depth": (-1, 5)}, "`depth` must be"),
     ],
