@@ -1,4 +1,4 @@
-"""Rankings from files, tidy and untidy."""
+"""Rankings and relevance judgements from files, tidy and untidy."""
 
 import gzip
 import json
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_xlir.evaluation import RankedPassages, load_ranking, ranking_files, save_ranking
+from hf_xlir.evaluation import (
+    check_ranking_ids,
+    load_qrels,
+    load_ranking,
+    ndcg_at_k,
+    ranking_files,
+    save_ranking,
+)
 
 
 TREC = "q1 Q0 c 1 9.5 run\nq2\tQ0\tb\t1\t0.5\trun\nq1 Q0 a 3 9.5 run\nq1 q0 b 2 10 run\n"
@@ -60,18 +67,14 @@ def test_json_without_scores(write):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"ctxs": []}, "it has no `id`, or no list `ctxs` of objects"),
-        ({"id": "q"}, "it has no `id`, or no list `ctxs` of objects"),
-        ({"id": "q", "ctxs": ["a"]}, "it has no `id`, or no list `ctxs` of objects"),
-        ({"id": " ", "ctxs": []}, "it has no `id`, or no list `ctxs` of objects"),
+        ({"id": "q", "ctxs": ["a"]}, "it has no `id`"),
+        ({"id": " ", "ctxs": []}, "it has no `id`"),
         ({"id": "q", "ctxs": [{"score": 1}]}, "one of `ctxs` has no `id`"),
         ({"id": "q", "ctxs": [{"id": "a", "score": 2}, {"id": "a", "score": 1}]}, "the passage `a` occurs twice"),
         ({"id": "q1", "ctxs": []}, "the query `q1` occurred before"),
         ({"id": "q", "ctxs": [{"id": "a"}]}, "some passages in the file have a `score`, others"),
         ({"id": "q", "ctxs": [{"id": "a", "score": float("nan")}]}, "the score is NaN"),
-        ({"id": "q", "ctxs": [{"id": "a", "score": "x"}]}, "the score 'x' is not a number"),
         ({"id": "q", "ctxs": [{"id": "a", "score": [1]}]}, r"the score \[1\] is not a number"),
-        ({"id": "q", "ctxs": [{"id": "a", "score": True}]}, "the score True is not a number"),
         ({"id": "q", "ctxs": [{"id": "a", "score": 10**400}]}, "is not a number"),
         ([], "expected a JSON object"),
     ],
@@ -142,20 +145,14 @@ def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
     [
         ({"q": ["a"]}, "csv", "`format` must be one of 'trec', 'colbert', 'jsonl', got 'csv'"),
         ({}, "jsonl", "'jsonl' can hold"),
-        ({"q": []}, "trec", "'trec' can hold"),
         ({"q": ["a b"]}, "trec", "query 'q' has the id 'a b', with white space"),
         ({"q 1": ["a"]}, "trec", "query 'q 1' has the id 'q 1', with white space"),
         ({"q": ["a\tb"]}, "colbert", "with a tab or a new line"),
-        ({"q\n": ["a"]}, "colbert", "with a tab or a new line"),
         ({"\ufeffq": ["a"]}, "colbert", "a byte order mark"),
-        ({"\ufeffq": ["a"]}, "trec", "a byte order mark"),
         ({"q": [7]}, "jsonl", "has the id 7: ids are strings"),
         ({"q": [" "]}, "colbert", "has the id ' '"),
         ({"q": {"a": float("inf")}}, "trec", "has an infinite score"),
         ({"q": {"a": float("nan")}}, "trec", "has a score that is NaN"),
-        ({"q": ["a", "a"]}, "trec", "names the passage `a` twice"),
-        ({"q": ["a"], "p": {"a": 1.0}}, "trec", "The query `p` has scores, but `q` has none"),
-        (RankedPassages({"q": ["a", "b"]}, {"q": [1.0]}), "trec", "has 2 passages, but 1 scores"),
     ],
 )
 def test_what_cannot_be_written(tmp_path, ranked, format, message):
@@ -210,3 +207,76 @@ def test_errors(write, tmp_path):
         load_ranking(tmp_path / "absent.tsv")
     with pytest.raises(ValueError, match="`on_error` must be one of .*got 'ignore'"):
         load_ranking(write(TREC), on_error="ignore")
+
+
+def test_ids_are_checked_before_long_work():
+    check_ranking_ids(["q1", "New York"], "colbert")
+    with pytest.raises(ValueError, match="`passages` has the id 'New York', with white space"):
+        check_ranking_ids(["q1", "New York"], "trec", "`passages` has the id")
+
+
+# Relevance judgements
+
+
+TREC_QRELS = "q1 0 a 0\nq1\t0\tb\t2\nq2 0 a 1\n"
+BEIR_QRELS = "query-id\tcorpus-id\tscore\nq1\ta b\t0\nq1\tb\t2\nq2\ta b\t1\n"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_qrels_of_trec(write, pack):
+    judged = load_qrels(write(pack(TREC_QRELS.encode())))
+    assert judged == {"q1": {"a": 0, "b": 2}, "q2": {"a": 1}}
+    assert ndcg_at_k({"q1": ["b"], "q2": []}, judged, 10) == 0.5
+
+
+@pytest.mark.parametrize(
+    "content", [BEIR_QRELS, BEIR_QRELS.partition("\n")[2], BEIR_QRELS.replace("query-id", "Query-ID")]
+)
+def test_qrels_of_beir_with_and_without_header(write, content):
+    assert load_qrels(write(content)) == {"q1": {"a b": 0, "b": 2}, "q2": {"a b": 1}}
+
+
+def test_tabs_part_ids_with_spaces(write):
+    assert load_qrels(write("q 1\t0\ta b\t1\nq 1\tQ0\tc\t-2\n")) == {"q 1": {"a b": 1, "c": -2}}
+
+
+def test_queries_without_relevant_passages_are_left_out(write, monkeypatch):
+    logged = []
+    monkeypatch.setattr(ranking_files.logger, "warning", logged.append)
+    path = write(TREC_QRELS + "q3 0 a 0\nq4 0 b -1\n")
+    assert list(load_qrels(path)) == ["q1", "q2"]
+    assert logged == [f"`{path}`: left out 2 queries without a relevant passage, such as ['q3', 'q4']."]
+    with pytest.raises(ValueError, match="has no relevant passage"):
+        load_qrels(write("q3 0 a 0\n"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("q1 0 b\n", "its columns differ from the first line's: 'q1 0 b'"),
+        ("q1 0 b 1.5\n", "the grade '1.5' is not a whole number"),
+        ("q1\t0\t\t1\n", "it has no query, or no passage"),
+        ("q1 0 a 1\n", "the passage `a` was judged before for the query `q1`"),
+    ],
+)
+def test_bad_rows_of_qrels(write, monkeypatch, row, message):
+    logged = []
+    monkeypatch.setattr(ranking_files.logger, "warning", logged.append)
+    row = row if isinstance(row, bytes) else row.encode()
+    path = write(b"q1 0 a 1\n" + row + b"q2 0 a 1\n")
+    with pytest.raises(ValueError, match=f"ranking.tsv`, line 2: .*{message}"):
+        load_qrels(path)
+    assert load_qrels(path, on_error="skip") == {"q1": {"a": 1}, "q2": {"a": 1}}
+    assert len(logged) == 1 and logged[0].startswith(f"Skipped 1 row(s) that cannot be read: `{path}`, line 2: ")
+
+
+def test_errors_of_qrels(write, tmp_path):
+    for content in ("q1 a\n", "query-id\tscore\n", "a\tb\tc\td\te\n"):
+        with pytest.raises(ValueError, match="line 1: expected TREC's query"):
+            load_qrels(write(content))
+    with pytest.raises(ValueError, match="line 1: the grade 'score' is not a whole number"):
+        load_qrels(write("query-id\tdoc\tscore\nq\ta\t1\n"))  # a header of other names is none
+    with pytest.raises(ValueError, match="has no relevant passage"):
+        load_qrels(write(""))
+    with pytest.raises(FileNotFoundError):
+        load_qrels(tmp_path / "absent.tsv")

@@ -1,12 +1,24 @@
-"""Systems beside each other, against the metrics one by one and literal tables."""
+"""Reports and pipelines against single metrics and literal tables; tests of significance by hand."""
 
 import json
+import math
+from itertools import product
 
 import pytest
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hf_xlir.evaluation import Benchmark, compare_runs, evaluate_systems, recall_at_k, reciprocal_rank
-from hf_xlir.evaluation.report import EvaluationReport
+from hf_xlir.evaluation import (
+    Benchmark,
+    EvaluationReport,
+    compare_runs,
+    evaluate_pipeline,
+    evaluate_systems,
+    load_benchmark,
+    recall_at_k,
+    reciprocal_rank,
+)
 
 
 PASSAGES = Dataset.from_list([{"id": id, "title": "", "text": f"Text {id}."} for id in "abcd"])
@@ -117,13 +129,6 @@ A note.
 """
 
 
-def test_questions_without_languages_are_counted_alone():
-    report = EvaluationReport("nfcorpus", {"all": 1323}, 3633, {"bm25": {"R@1": {"mean": 0.5}}})
-    assert report.to_markdown().splitlines()[0] == (
-        "`nfcorpus`: 1,323 questions on 3,633 passages; values in percent."
-    )
-
-
 def test_one_language_stands_for_itself():
     """A task's own measures have no mean over questions."""
     values = {"R@2kt": {"ko": 0.5, "macro": 0.5}, "R@1": {"ko": 0.25, "macro": 0.25, "mean": 0.25}}
@@ -176,3 +181,140 @@ def test_errors():
         evaluate_systems(JUDGED, {"model": MODEL}, baseline="bm25")
     with pytest.raises(ValueError, match="'P@5' is not a measure"):
         evaluate_systems(JUDGED, {"model": MODEL}, ["P@5"])
+
+
+# Pipelines
+
+
+def pipeline_of(found, calls):
+    """A pipeline that returns `found[text]`, and notes how it was called."""
+
+    def pipeline(texts, k):
+        calls.append((list(texts), k))
+        return [[{"id": id, "text": "?"} for id in found[text][:k]] for text in texts]
+
+    return pipeline
+
+
+def test_a_pipeline_gets_the_values_of_its_rankings():
+    questions = Dataset.from_dict({"id": list(MODEL), "question": [f"{id}?" for id in MODEL]})
+    benchmark, calls = JUDGED._replace(questions=questions), []
+    pipeline = pipeline_of({f"{id}?": ids for id, ids in MODEL.items()}, calls)
+    report = evaluate_pipeline(pipeline, benchmark, ["RR", "R@2"], k=2, batch_size=4, name="model", progress=False)
+    assert [(len(texts), k) for texts, k in calls] == [(4, 2), (2, 2)]
+    expected = evaluate_systems(benchmark, {"model": {id: ids[:2] for id, ids in MODEL.items()}}, ["RR", "R@2"])
+    assert report == expected
+    assert list(evaluate_pipeline(pipeline, benchmark, progress=False).systems["pipeline"])[0] == "R@1"  # the defaults
+
+
+def test_the_question_s_own_passage_is_left_out_unless_it_is_judged():
+    questions = Dataset.from_dict({"id": ["a", "b"], "question": ["A?", "B?"]})
+    benchmark = Benchmark("own", questions, PASSAGES, {"a": ["a"], "b": ["c"]}, without_own_id=True)
+    calls = []
+    pipeline = pipeline_of({"A?": ["a", "b", "c"], "B?": ["b", "c", "a"]}, calls)
+    report = evaluate_pipeline(pipeline, benchmark, ["R@1"], k=1, progress=False)
+    assert report.systems["pipeline"] == {"R@1": {"mean": 1.0}} and calls[0][1] == 2  # no place is lost
+
+
+def test_answers_are_measured_without_judgements():
+    benchmark = load_benchmark("mini-world", languages=["fi"])._replace(relevance=None)
+    ids = benchmark.passages["id"][:5]
+    report = evaluate_pipeline(
+        lambda texts, k: [[{"id": id} for id in ids]] * len(texts), benchmark, ["Answer@5"], k=5, progress=False
+    )
+    expected = evaluate_systems(benchmark, {"pipeline": dict.fromkeys(benchmark.answers, ids)}, ["Answer@5"])
+    assert report.systems == expected.systems
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "options", "message"),
+    [
+        (None, {"measures": ["R@10"], "k": 5}, "`R@10` looks at more passages than `k`, which is 5"),
+        (None, {"measures": ["P@5"]}, "'P@5' is not a measure"),
+        (None, {"k": 0}, "`k` must be a positive integer, got 0"),
+        (lambda texts, k: [], {}, "one entry for each of 6 questions"),
+        (lambda texts, k: [["a"]] * len(texts), {}, r"passages with `id` for each question"),
+        (lambda texts, k: [[{"text": "x"}]] * len(texts), {}, "passages with `id`"),
+        (lambda texts, k: [[{"id": "a"}] * 2] * len(texts), {}, "names the passage `a` twice"),
+    ],
+)
+def test_errors_of_pipelines(pipeline, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_pipeline(pipeline, JUDGED, progress=False, **options)
+
+
+# Tests of significance
+
+
+def runs(*differences):
+    first = {f"q{i}": 0.25 + difference for i, difference in enumerate(differences)}
+    return first, dict.fromkeys(reversed(first), 0.25)  # in another order of the same queries
+
+
+EIGHTHS = st.lists(st.integers(-4, 4).map(lambda value: value / 8), min_size=2, max_size=8)  # exact in binary
+
+
+@settings(max_examples=30)
+@given(EIGHTHS)
+def test_all_exchanges_are_tried_where_they_are_few(differences):
+    result = compare_runs(*runs(*differences))
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in product((1, -1), repeat=len(differences))
+    ]
+    below = sum(each <= sum(differences) for each in sums) / len(sums)
+    above = sum(each >= sum(differences) for each in sums) / len(sums)
+    assert result.num_queries == len(differences)
+    assert result.difference == pytest.approx(sum(differences) / len(differences))
+    assert result.p_value == pytest.approx(min(1.0, 2 * min(below, above)))
+
+
+def test_p_values_by_hand():
+    assert compare_runs(*runs(1.0, 1.0, 0.5, 1.0)) == (4, 0.875, 2 / 16)
+    assert compare_runs(*runs(-1.0, -1.0, -0.5, -1.0)) == (4, -0.875, 2 / 16)
+
+
+def test_drawn_exchanges_repeat_and_come_near_all():
+    differences = [((7 * i) % 11 - 4) / 8 for i in range(15)]
+    drawn = compare_runs(*runs(*differences), num_permutations=9999, seed=1)
+    exact = compare_runs(*runs(*differences), num_permutations=2**15)
+    assert drawn == compare_runs(*runs(*differences), num_permutations=9999, seed=1)
+    assert drawn.p_value != exact.p_value and drawn.p_value == pytest.approx(exact.p_value, abs=0.02)
+    assert drawn != compare_runs(*runs(*differences), num_permutations=9999, seed=2)
+
+
+def test_what_is_beyond_chance_has_the_least_p_value():
+    assert compare_runs(*runs(*[0.5] * 200), num_permutations=499).p_value == pytest.approx(2 / 500)
+
+
+def test_t_by_its_formula():
+    differences = (0.5, 0.25, 0.0, 0.75)
+    result = compare_runs(*runs(*differences), method="t")
+    # t = mean / (s / sqrt(n)), and for 3 degrees of freedom its distribution has a closed form
+    mean = sum(differences) / 4
+    t = mean / math.sqrt(sum((each - mean) ** 2 for each in differences) / 3 / 4)
+    tail = 0.5 - (t / math.sqrt(3) / (1 + t * t / 3) + math.atan(t / math.sqrt(3))) / math.pi
+    assert result == (4, 0.375, pytest.approx(2 * tail))
+    assert compare_runs(*runs(0.5, 0.5), method="t").p_value == 0
+
+
+@pytest.mark.parametrize("method", ["permutation", "t"])
+def test_equal_runs(method):
+    assert compare_runs(*runs(0.0, 0.0, 0.0), method=method) == (3, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "message"),
+    [
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0}, {}, r"2 are in one run only, such as \['b', 'c'\]"),
+        ({"a": 1.0, 1: 1.0}, {"b": 1.0}, {}, r"3 are in one run only, such as \[1, 'a', 'b'\]"),
+        ({"a": "1", "b": "1"}, {"a": 1.0, "b": 1.0}, {}, "The runs have values that are not numbers"),
+        ({"a": 1.0}, {"a": 0.0}, {}, "At least two queries are needed, got 1"),
+        ({"a": 1.0, "b": math.nan}, {"a": 1.0, "b": 1.0}, {}, "not finite"),
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"method": "wilcoxon"}, "`method` must be one of .*'wilcoxon'"),
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"num_permutations": 0}, "`num_permutations` must be a positive"),
+    ],
+)
+def test_errors_of_runs(first, second, options, message):
+    with pytest.raises(ValueError, match=message):
+        compare_runs(first, second, **options)

@@ -254,7 +254,7 @@ def test_what_is_missing_is_said_at_once(run, monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match="`passages`: There is no file `absent.tsv`"):
         run("--benchmark", "nq", "--passages", "absent.tsv")
     (tmp_path / "run.trec").write_text("q1 Q0 a 1 high x\n")
-    with pytest.raises(ValueError, match="line 1: the score 'high' is no number"):
+    with pytest.raises(ValueError, match="line 1: the score 'high'"):
         run("--benchmark", "mini-world", "--no_plots", "--ranking_file", tmp_path / "run.trec")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="Plots need `matplotlib`"):
