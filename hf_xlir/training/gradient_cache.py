@@ -90,7 +90,8 @@ def cached_backward(model, texts, chunk_size, loss_function, backward, no_sync=n
                 backward(surrogate)
     # In one call, since DistributedDataParallel waits for every parameter, and each kind may have its own tower. The
     # same chunk comes last in both passes, which leaves the random state as if each chunk had been encoded once
-    # backward(sum(_surrogate(model, *step) for step in last_steps)) return loss.detach()
+    backward(sum(_surrogate(model, *step) for step in last_steps))
+    return loss.detach()
 
 
 def _surrogate(model, chunk, state, gradient):
