@@ -17,7 +17,11 @@ from .utils.lazy import lazy_exports
 __version__ = "0.1.0"
 
 # Imported at first use: a user who only loads a model needs neither accelerate nor datasets
-_LAZY = {"RetrieverTrainer": ".training", "RetrieverTrainingArguments": ".training"}
+_LAZY = {
+    "RetrieverTrainer": ".training",
+    "RetrieverTrainingArguments": ".training",
+    "load_encoder": ".index",
+}
 
 __getattr__, __dir__, _ = lazy_exports(__name__, _LAZY)
 
@@ -35,5 +39,6 @@ __all__ = [
     "RetrievalPipeline",
     "RetrieverTrainer",
     "RetrieverTrainingArguments",
+    "load_encoder",
     "register_for_hub_export",
 ]

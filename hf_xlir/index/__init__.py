@@ -1,4 +1,4 @@
-"""Embeddings on disk, the indexes that search them, and indexes as repositories on the Hub."""
+"""Encoders, embeddings on disk, the indexes that search them, and indexes as repositories on the Hub."""
 
 from ..utils.lazy import lazy_exports
 from .dense.faiss_import import check_distributions
@@ -8,6 +8,7 @@ _LAZY = {
     "BM25Index": ".bm25",
     "DenseEmbeddings": ".embeddings",
     "DenseIndex": ".dense.index",
+    "Encoder": ".encoders",
     "LateInteractionIndex": ".late_interaction.index",
     "QueryEmbeddings": ".embeddings",
     "SearchIndex": ".base",
@@ -16,6 +17,7 @@ _LAZY = {
     "embed_passages": ".embed",
     "embed_queries": ".embed",
     "index_class": ".base",
+    "load_encoder": ".encoders",
     "load_index": ".base",
     "load_index_from_hub": ".sharing",
     "push_index_to_hub": ".sharing",

@@ -1,17 +1,16 @@
-"""From texts to embeddings: batched by length, block by block, in memory or straight to disk."""
+"""From texts to embeddings: batched by length, block by block, in memory or straight to disk, and resumed."""
 
 import hashlib
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import torch
-from tqdm.auto import tqdm
-from transformers.utils import logging as transformers_logging
 
-from ..models.auto import check_processor
-from ..models.processing_text import fault_of
+from ..utils.checks import check_choice, check_integer
 from ..utils.processes import Processes
+from ..utils.progress import progress_bar
 from ..utils.resume import Part, discard_published, fingerprint_of, is_published
 from ..utils.storage import MANIFEST, FolderWriter, check_replaceable
 from .embeddings import (
@@ -23,21 +22,34 @@ from .embeddings import (
     TokenEmbeddings,
     write_ids,
 )
-from .encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, device_of, embed_blocks, encoding
+from .encoders import (
+    DTYPES,
+    Encoder,
+    as_encoder,
+    check_texts,
+    device_of,
+    embed_blocks,
+    encode_documents,
+    encode_queries,
+    encoding,
+    fingerprint_of_encoder,
+    is_encoder,
+    move,
+    tokens_per_batch,
+)
 from .late_interaction.query_sample import moments_of_pieces
 from .passages import check_passages
 
 
-COMPUTED = ("float32", "bfloat16", "float16")
 STORED = ("float32", "float16")
 
 
 def embed_passages(
-    model,
-    processor,
-    passages,
+    encoder,
+    *inputs,
+    processor=None,
+    passages=None,
     output_dir=None,
-    *,
     batch_size=256,
     max_tokens_per_batch=None,
     block_size=2048,
@@ -48,116 +60,140 @@ def embed_passages(
     progress=True,
 ):
     r"""
-    Embed passages, and keep the vectors in memory or write them to disk as they come.
+    Embed passages, and keep the vectors in memory or write them to disk block by block.
 
-    Texts are tokenized and sorted by length in blocks; results are in the order of `passages`. On disk, vectors of one
-    block at a time are in memory, whatever the size of the corpus (the ids all are), and `output_dir` is valid only
-    once all of it is written. The model is in evaluation mode meanwhile.
+    Two forms: `embed_passages(encoder, passages, output_dir=None)` and `embed_passages(model, processor, passages,
+    output_dir=None)`.
 
-    A run that was killed goes on from the last whole block when the same call is made again, with the result that it
-    would have had; a finished one returns at once. What counts as the same are the weights and the configuration, the
-    tokenizer, the passages, and the arguments.
+    Texts are tokenized and sorted by length in blocks; results are in the order of `passages`. On disk, memory holds
+    the ids and the vectors of one block, whatever the size of the corpus, and `output_dir` is valid only once
+    everything is written.
+
+    The same call resumes a run that was killed from its last whole block, and gives the result that an undisturbed run
+    gives; after a finished run it returns at once. Calls are the same if the encoder's weights and settings, the
+    tokenizer, the passages and the arguments are. For an encoder of another library that is a `torch.nn.Module`, its
+    weights, plain attributes and tokenizer are compared; for any other object, its attribute `fingerprint` (a string
+    that you change with the weights). Without either, every call starts again, since old vectors could be of other
+    weights; a killed run still leaves `output_dir` as it was, and checksums guard the files.
 
     Under `accelerate launch` or `torchrun` every process makes the same call with an `output_dir` on a disk that all
-    see. Each one embeds a share of the blocks, and all return the whole; apart from rounding it does not depend on
-    their number. Without `output_dir` each process embeds the passages that it is given.
+    see. Each process embeds a share of the blocks, and all return the whole; apart from rounding, the number of
+    processes does not change it. Without `output_dir` each process embeds the passages that it is given.
 
     Args:
-        model (`RetrieverPreTrainedModel`):
-            A retriever.
-        processor (`RetrieverProcessor`):
-            Its processor.
+        encoder ([`Encoder`], `str`, `os.PathLike`, `tuple` or an object with `encode_document` and `encode_query`):
+            What embeds: see [`Encoder`]. A string is a path or Hub id for [`load_encoder`], a tuple is `(model,
+            processor)`. An encoder of another library gets a block of texts at once, each with its title and a space
+            before it, and makes its own batches. In the second form, a `RetrieverPreTrainedModel`, which is in
+            evaluation mode meanwhile.
+        processor (`RetrieverProcessor`, *optional*):
+            The model's processor.
         passages (`datasets.Dataset` or `list[dict]`):
             Rows with `id`, `text` and optionally `title`.
         output_dir (`str` or `os.PathLike`, *optional*):
             Folder to write. The result is then memory-mapped from there. In memory by default.
         batch_size (`int`, *optional*, defaults to 256):
-            Most passages to encode at once.
+            Maximum number of passages per batch, for models of this package.
         max_tokens_per_batch (`int`, *optional*):
-            Most tokens to encode at once, padding included, so that long passages come in smaller batches. By default
-            1,024 on a CPU, where larger batches leave the cache, and 16,384 elsewhere.
+            Maximum number of tokens per batch, padding included, so that long passages come in smaller batches. By
+            default 1,024 on a CPU, where larger batches leave the cache, and 16,384 elsewhere.
         block_size (`int`, *optional*, defaults to 2048):
-            How many passages are tokenized, sorted and written together, and are lost at most when a run is killed.
-            More waste less padding, and hold more in memory.
+            Number of passages that are tokenized, sorted and written together; a kill loses at most one such block.
+            Larger blocks waste less padding and take more memory.
         device (`str` or `torch.device`, *optional*):
             Where to encode. The model is moved there and stays. By default, where the model is.
         dtype (`"float32"`, `"bfloat16"` or `"float16"`, *optional*, defaults to `"float32"`):
-            What the model computes in. The halves are `torch.autocast` around the model, whose weights stay as they
-            are, and are faster where the processor has instructions for them; with `"float32"` the model computes in
-            the type that it was loaded in.
+            What a model of this package computes in. The halves are `torch.autocast` around the model, whose weights
+            stay as they are; they are faster on hardware with instructions for them. With `"float32"` the model
+            computes in the type that it was loaded in.
         stored_dtype (`"float32"` or `"float16"`, *optional*):
-            Type of the vectors that are returned and written. By default float32 if `dtype` is, and float16
-            otherwise, which holds the digits that half precision computes in half of the room.
+            Type of the vectors that are returned and written. By default float32 if `dtype` is, otherwise float16,
+            which keeps the digits that half precision computes, in half the space.
         resume (`bool`, *optional*, defaults to `True`):
-            Whether to go on with what `output_dir` has of the same call, finished or not. `False` starts again.
+            Whether to use what `output_dir` has of the same call, finished or not. `False` starts again.
         progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar, unless the bars of Transformers are switched off.
+            Whether to show a progress bar, unless the bars of transformers are switched off.
 
     Returns:
-        [`TokenEmbeddings`] from a model with one vector a token, [`DenseEmbeddings`] from one with one vector a text.
-        The former also say what queries are like, by up to a hundred pieces of passages that are embedded as such.
+        [`TokenEmbeddings`] from an encoder with one vector per token, [`DenseEmbeddings`] from one with one vector per
+        text. The former also know what queries look like, from up to a hundred pieces of passages that are embedded as
+        queries.
 
     Raises:
-        ValueError: If the processor is not the model's, there is no passage, one has no id, no text or keeps no token,
-            two have the same id, the model returns a NaN or infinite value (the message names the id), or `output_dir`
-            holds unfinished work of another call.
+        ValueError: If the processor does not belong to the model, there is no passage, a passage has no id, no text or
+            keeps no token, two have the same id, a vector has a NaN or infinite value (the message names the id), or
+            `output_dir` holds unfinished work of another call.
         RuntimeError: If another process is embedding into `output_dir`.
-        OSError: If `output_dir` cannot be written to, or its disk is full. After making room the same call goes on.
+        OSError: If `output_dir` cannot be written to, or its disk is full. Make room, and the same call resumes.
 
     Example:
     ```python
     >>> from hf_xlir.index import LateInteractionIndex, embed_passages
 
-    >>> embeddings = embed_passages(model, processor, passages, "embeddings")  # doctest: +SKIP
+    >>> embeddings = embed_passages("user/my-colbert", passages, "embeddings")  # doctest: +SKIP
     >>> index = LateInteractionIndex.build(embeddings)  # doctest: +SKIP
 
     ```
     """
-    _check_choice("dtype", dtype, COMPUTED)
+    given = {"processor": processor, "passages": passages, "output_dir": output_dir}
+    encoder, passages, output_dir = _both_forms(encoder, inputs, given)
+    check_choice("dtype", dtype, DTYPES)
     if stored_dtype is None:
         stored_dtype = "float32" if dtype == "float32" else "float16"
-    _check_choice("stored_dtype", stored_dtype, STORED)
-    _check_size("batch_size", batch_size)
-    _check_size("block_size", block_size)
+    check_choice("stored_dtype", stored_dtype, STORED)
+    check_integer("batch_size", batch_size)
+    check_integer("block_size", block_size)
     if max_tokens_per_batch is not None:
-        _check_size("max_tokens_per_batch", max_tokens_per_batch)
-    check_processor(processor, model)
+        check_integer("max_tokens_per_batch", max_tokens_per_batch)
     digest = hashlib.blake2b(digest_size=16)
     ids = check_passages(passages, None if output_dir is None else digest)
-
-    with encoding(model, device, dtype) as encode:
-        device = device_of(model).type
+    starts = range(0, len(ids), block_size)
+    own = isinstance(encoder, Encoder)
+    if not own:
+        move(encoder, device, dtype)
+    with encoding(encoder.model, device, dtype) if own else nullcontext() as encode:
+        device = device_of(encoder.model if own else encoder)
         if max_tokens_per_batch is None:
-            max_tokens_per_batch = TOKENS_PER_BATCH_ON_CPU if device == "cpu" else TOKENS_PER_BATCH
-        starts = range(0, len(ids), block_size)
+            max_tokens_per_batch = tokens_per_batch(device)
 
         def blocks(positions, bar):
+            common = passages, [starts[position] for position in positions], block_size
+            if not own:
+                return encode_documents(encoder, *common, np.dtype(stored_dtype), bar)
             return embed_blocks(
-                *(encode, processor, passages, [starts[position] for position in positions]),
-                *(block_size, batch_size, max_tokens_per_batch, np.dtype(stored_dtype), bar),
+                *(encode, encoder.processor, *common),
+                *(batch_size, max_tokens_per_batch, np.dtype(stored_dtype), bar),
             )
 
+        def encode_pieces(texts):
+            embeddings, mask = (
+                encode(encoder.processor.process_queries(texts)) if own else encode_queries(encoder, texts)
+            )
+            return embeddings[mask]
+
         def query_moments():
-            return moments_of_pieces(encode, processor, passages)
+            return moments_of_pieces(encode_pieces, passages)
 
         if output_dir is None:
             with _bar(len(ids), progress) as bar:
                 return _in_memory(blocks(range(len(starts)), bar), ids, query_moments)
-        processes = Processes(device_of(model))
-        fingerprint = fingerprint_of(
-            model,
-            processor,
-            digest.hexdigest(),
-            {
-                "batch_size": batch_size,
-                "max_tokens_per_batch": max_tokens_per_batch,
-                "block_size": block_size,
-                "device": device,
-                "dtype": dtype,
-                "stored_dtype": stored_dtype,
-                "number of processes": processes.count,
-            },
-        )
+        processes = Processes(device)
+        arguments = {
+            "batch_size": batch_size,
+            "max_tokens_per_batch": max_tokens_per_batch,
+            "block_size": block_size,
+            "device": device.type,
+            "dtype": dtype,
+            "stored_dtype": stored_dtype,
+            "number of processes": processes.count,
+        }
+        if own:
+            fingerprint = fingerprint_of(encoder.model, encoder.processor, digest.hexdigest(), arguments)
+        else:
+            known = fingerprint_of_encoder(encoder)
+            resume = resume and known is not None
+            arguments = {name: str(value) for name, value in arguments.items()}
+            fingerprint = {"model": known or "unknown", "passages": digest.hexdigest(), **arguments}
         folder = Path(output_dir)
         check_replaceable(folder, TOKEN_FORMAT, DENSE_FORMAT)
         if not (resume and is_published(folder, fingerprint)):
@@ -167,19 +203,23 @@ def embed_passages(
         return _load(folder)
 
 
-def embed_queries(model, processor, queries, *, batch_size=64, device=None, dtype="float32", progress=False):
+def embed_queries(
+    encoder, *inputs, processor=None, queries=None, batch_size=64, device=None, dtype="float32", progress=False
+):
     r"""
     Embed queries, in memory.
 
+    Two forms: `embed_queries(encoder, queries)` and `embed_queries(model, processor, queries)`.
+
     Args:
-        model (`RetrieverPreTrainedModel`):
-            The retriever that embedded the passages.
-        processor (`RetrieverProcessor`):
-            Its processor.
+        encoder ([`Encoder`], `str`, `os.PathLike`, `tuple` or an object with `encode_document` and `encode_query`):
+            The encoder that embedded the passages, as for [`embed_passages`].
+        processor (`RetrieverProcessor`, *optional*):
+            The model's processor.
         queries (`list[str]`):
             Questions.
         batch_size (`int`, *optional*, defaults to 64):
-            How many to encode at once.
+            Queries per batch, for models of this package.
         device (`str` or `torch.device`, *optional*):
             Where to encode. The model is moved there and stays. By default, where the model is.
         dtype (`"float32"`, `"bfloat16"` or `"float16"`, *optional*, defaults to `"float32"`):
@@ -192,46 +232,34 @@ def embed_queries(model, processor, queries, *, batch_size=64, device=None, dtyp
         and their `mask`, or `embeddings` of shape `(number of queries, embedding_dim)` and `None`.
 
     Raises:
-        ValueError: If the processor is not the model's, there is no query, one is empty, or the model returns a NaN or
-            infinite value.
+        ValueError: If the processor does not belong to the model, there is no query, a query is empty, or a vector has
+            a NaN or infinite value.
 
     Example:
     ```python
-    >>> queries = embed_queries(model, processor, ["Who invented the telephone?"])  # doctest: +SKIP
+    >>> queries = embed_queries(encoder, ["Who invented the telephone?"])  # doctest: +SKIP
     >>> index.search_batch(queries.embeddings, k=10, query_mask=queries.mask)  # doctest: +SKIP
 
     ```
     """
-    _check_choice("dtype", dtype, COMPUTED)
-    _check_size("batch_size", batch_size)
-    check_processor(processor, model)
-    if isinstance(queries, str):
-        raise ValueError(f"`queries` must be a list of texts, got one text: use `[{queries[:20]!r}]`.")
-    queries = list(queries)
-    if not queries:
-        raise ValueError("`queries` is empty: give at least one.")
-    for position, query in enumerate(queries):
-        if not isinstance(query, str):
-            raise ValueError(f"Query {position} must be a string, got {type(query).__name__}.")
-        if (fault := fault_of(query)) is not None:
-            raise ValueError(f"Query {position} {fault}")
+    encoder, queries = _both_forms(encoder, inputs, {"processor": processor, "queries": queries})
+    check_choice("dtype", dtype, DTYPES)
+    check_integer("batch_size", batch_size)
+    queries = check_texts("Query", queries)
+    return QueryEmbeddings(*encode_queries(encoder, queries, batch_size, device, dtype, progress))
 
-    outputs = []
-    with encoding(model, device, dtype) as encode:
-        for start in tqdm(range(0, len(queries), batch_size), desc="Queries", disable=not _show(progress)):
-            embeddings, mask = encode(processor.process_queries(queries[start : start + batch_size]))
-            if not embeddings.isfinite().all():
-                raise ValueError(f"The model returned NaN or infinite values for queries from position {start} on.")
-            outputs.append((embeddings, mask))
-    if outputs[0][1] is None:
-        return QueryEmbeddings(torch.cat([embeddings for embeddings, _ in outputs]), None)
-    longest = max(mask.shape[1] for _, mask in outputs)
-    padded = [
-        (torch.nn.functional.pad(embeddings, (0, 0, 0, extra)), torch.nn.functional.pad(mask, (0, extra)))
-        for embeddings, mask in outputs
-        for extra in [longest - mask.shape[1]]
-    ]
-    return QueryEmbeddings(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
+
+def _both_forms(encoder, inputs, given):
+    """The encoder and the other arguments of a call with `(encoder, ...)` or `(model, processor, ...)`."""
+    whole = is_encoder(encoder) or isinstance(encoder, str | os.PathLike | tuple) or given["processor"] is not None
+    names = [name for name in given if name != "processor" or not whole]
+    if len(inputs) > len(names):
+        raise TypeError(f"Expected at most {len(names)} arguments after the encoder or model, got {len(inputs)}.")
+    for name, value in zip(names, inputs, strict=False):
+        if given[name] is not None:
+            raise TypeError(f"`{name}` is given twice.")
+        given[name] = value
+    return as_encoder(encoder, given.pop("processor")), *given.values()
 
 
 def _in_memory(blocks, ids, query_moments):
@@ -286,21 +314,7 @@ def _load(folder):
 
 
 def _bar(total, progress, done=0):
-    return tqdm(total=total, initial=done, desc="Embedding", unit="passage", disable=not _show(progress))
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
-
-
-def _check_size(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
-
-
-def _show(progress):
-    return progress and transformers_logging.is_progress_bar_enabled()
+    return progress_bar(show=progress, total=total, initial=done, desc="Embedding", unit="passage")
 
 
 __all__ = ["embed_passages", "embed_queries"]

@@ -227,6 +227,95 @@ def load_tokens(path, kind, verify=False):
     return load_folder(path, kind, open_files, verify)
 
 
+def as_array(vectors):
+    """A float32 or float16 array of an array, a tensor or nested lists of numbers; memory-mapped ones stay so."""
+    if isinstance(vectors, torch.Tensor):
+        vectors = vectors.detach().cpu()
+        return (vectors if vectors.dtype in (torch.float32, torch.float16) else vectors.float()).numpy()
+    array = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"Vectors must be numbers, got an array of {array.dtype}.")
+    return array if array.dtype in (np.float32, np.float16) else array.astype(np.float32)
+
+
+def as_vectors(vectors, names):
+    """
+    What any encoder returns for the texts `names`, as an array of shape `(number of texts, embedding_dim)` or a list
+    of one array of shape `(number of tokens, embedding_dim)` per text.
+    """
+    if not isinstance(vectors, torch.Tensor | np.ndarray | list | tuple):
+        raise ValueError(f"Vectors must be an array, a tensor or a list of them, got {type(vectors).__name__}.")
+    if len(vectors) != len(names):
+        raise ValueError(f"There must be vectors for {len(names)} texts, got them for {len(vectors)}.")
+    if isinstance(vectors, torch.Tensor) or (isinstance(vectors, np.ndarray) and vectors.dtype != object):
+        found = as_array(vectors)
+        found = found if found.ndim == 2 else list(found)
+    else:
+        found = [as_array(each) for each in vectors]
+        if all(each.shape == found[0].shape and each.ndim == 1 for each in found):
+            found = np.stack(found)
+    shapes = [found.shape[1:]] if isinstance(found, np.ndarray) else [each.shape[1:] for each in found]
+    for name, shape in zip(names, shapes, strict=False):
+        if len(shape) != 1 or not shape[0] or shape != shapes[0]:
+            raise ValueError(
+                "Vectors must have the shape (texts, embedding_dim), or (tokens, embedding_dim) per text, and all the "
+                f"same `embedding_dim`. That of `{name}` is {shape}, expected {shapes[0]}."
+            )
+    if isinstance(found, list) and not all(map(len, found)):
+        empty = next(name for name, each in zip(names, found, strict=True) if not len(each))
+        raise ValueError(f"`{empty}` has no vector, so nothing could match it: leave it out.")
+    return found
+
+
+def packed(vectors, ids):
+    """`(values, lengths)` of what an encoder returns for documents; `lengths` is `None` for one vector per text."""
+    vectors = as_vectors(vectors, ids)
+    if isinstance(vectors, np.ndarray):
+        return vectors, None
+    return np.concatenate(vectors), np.array([len(each) for each in vectors])
+
+
+def padded(vectors, count):
+    """`(embeddings, mask)` in float32 of what an encoder returns for queries, as of [`QueryEmbeddings`]."""
+    vectors = as_vectors(vectors, [f"query {place}" for place in range(count)])
+    if isinstance(vectors, np.ndarray):
+        return torch.from_numpy(np.array(vectors, dtype=np.float32)), None
+    embeddings = [torch.from_numpy(np.array(each, dtype=np.float32)) for each in vectors]
+    lengths = torch.tensor([len(each) for each in embeddings])
+    embeddings = torch.nn.utils.rnn.pad_sequence(embeddings, batch_first=True)  # (queries, longest, embedding_dim)
+    return embeddings, torch.arange(embeddings.shape[1]) < lengths[:, None]
+
+
+def as_token_embeddings(embeddings, ids=None):
+    """[`TokenEmbeddings`], also from a list of arrays or tensors of shape `(number of tokens, embedding_dim)`."""
+    return _as_embeddings(embeddings, ids, TokenEmbeddings)
+
+
+def as_dense_embeddings(embeddings, ids=None):
+    """[`DenseEmbeddings`], also from an array or tensor of one vector per passage, or a list of vectors."""
+    return _as_embeddings(embeddings, ids, DenseEmbeddings)
+
+
+def _as_embeddings(embeddings, ids, kind):
+    if isinstance(embeddings, TokenEmbeddings | DenseEmbeddings):
+        if not isinstance(embeddings, kind):
+            raise ValueError(f"Expected `{kind.__name__}`, got `{type(embeddings).__name__}`.")
+        if ids is not None:
+            raise ValueError(f"`{kind.__name__}` have ids of their own: leave `ids` out.")
+        return embeddings
+    if ids is None:
+        raise ValueError(f"Vectors need the ids of their passages: give `ids`, or `{kind.__name__}`.")
+    ids = list(ids)
+    if not all(isinstance(id, str) for id in ids):
+        raise ValueError("`ids` must be strings.")
+    values, lengths = packed(embeddings, ids)
+    if (lengths is None) != (kind is DenseEmbeddings):
+        got = "one vector" if lengths is None else "several vectors"
+        other = "DenseIndex" if lengths is None else "LateInteractionIndex"
+        raise ValueError(f"Got {got} per passage: that is what `{other}` takes.")
+    return DenseEmbeddings(values, ids) if lengths is None else TokenEmbeddings(values, lengths, ids)
+
+
 def write_ids(folder, ids):
     """Write the passages' ids as a file of `folder`, some at a time: millions of them fill gigabytes."""
     with open(folder.file("ids.json"), "w", encoding="utf-8") as file:
@@ -267,4 +356,14 @@ def _check_ids(ids, expected):
         raise ValueError(f"The id `{duplicate}` appears twice: ids must be unique.")
 
 
-__all__ = ["DenseEmbeddings", "QueryEmbeddings", "TokenEmbeddings"]
+__all__ = [
+    "DenseEmbeddings",
+    "QueryEmbeddings",
+    "TokenEmbeddings",
+    "as_dense_embeddings",
+    "as_token_embeddings",
+    "packed",
+    "padded",
+    "read_ids",
+    "write_ids",
+]

@@ -5,7 +5,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..index import TokenEmbeddings, embed_queries
-from ..index.encoding import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, embed_blocks, encoding
+from ..index.encoders import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ON_CPU, embed_blocks, encoding
 from ..models.late_interaction import maxsim_scores
 from ..models.modeling_retriever import num_positions
 from .model_part import ModelPart, role_of

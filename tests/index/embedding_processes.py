@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from word_model import WordModel, WordProcessor, random_passages
+from word_model import WordModel, WordProcessor, random_passages, word_families
 
 from hf_xlir.index import embed_passages
 
@@ -58,4 +58,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with word_families():
+        main()

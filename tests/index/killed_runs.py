@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from word_model import WordModel, WordProcessor, random_passages
+from word_model import WordModel, WordProcessor, random_passages, word_families
 
 from hf_xlir.index import DenseEmbeddings, TokenEmbeddings, embed_passages
 
@@ -92,4 +92,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with word_families():
+        main()

@@ -276,9 +276,7 @@ class TestQueries:
             with pytest.raises(ValueError, match=message):
                 embed_queries(model, WordProcessor(), queries)
         for batch_size in (0, -1, 2.5, True, None):
-            with pytest.raises(
-                ValueError, match=f"`batch_size` must be a whole number of at least 1, got {batch_size}"
-            ):
+            with pytest.raises(ValueError, match=f"`batch_size`.*{batch_size}"):
                 embed_queries(model, WordProcessor(), ["w1"], batch_size=batch_size)
         assert model.shapes == []
         model = WordModel()
@@ -315,11 +313,11 @@ class TestBadPassages:
         [
             ({"dtype": "int8"}, "`dtype` must be one of 'float32', 'bfloat16', 'float16', got 'int8'"),
             ({"stored_dtype": "bfloat16"}, "`stored_dtype` must be one of 'float32', 'float16', got 'bfloat16'"),
-            ({"block_size": 0}, "`block_size` must be a whole number of at least 1, got 0"),
-            ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
-            ({"batch_size": None}, "`batch_size` must be a whole number of at least 1, got None"),
-            ({"batch_size": 2.5}, "`batch_size` must be a whole number of at least 1, got 2.5"),
-            ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` must be a whole number of at least 1"),
+            ({"block_size": 0}, "`block_size`.*0"),
+            ({"batch_size": 0}, "`batch_size`.*0"),
+            ({"batch_size": None}, "`batch_size`.*None"),
+            ({"batch_size": 2.5}, "`batch_size`.*2.5"),
+            ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch`.*0"),
         ],
     )
     def test_options(self, options, message):

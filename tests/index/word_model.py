@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from datasets import Dataset
 from transformers import BatchFeature
 
+from hf_xlir.models import FAMILIES
 from hf_xlir.models.processing_retriever import RetrieverProcessor
 
 
 DIM, VOCABULARY = 6, 50
+FAMILY_VECTORS = {"words": "token_vectors", "dense_words": "vectors"}
 WORDS = [f"w{i}" for i in range(40)]
 
 
@@ -74,8 +77,9 @@ class WordModel(torch.nn.Module):
         self.dense = dense
         self.shapes = []
         self.config = SimpleNamespace(
-            model_type="words",
+            model_type="dense_words" if dense else "words",
             encoder_config=SimpleNamespace(vocab_size=VOCABULARY),
+            get_text_config=lambda: SimpleNamespace(vocab_size=VOCABULARY, hidden_size=DIM),
             query_length=VOCABULARY,
             document_length=VOCABULARY,
             to_dict=lambda: {"dense": dense},
@@ -92,6 +96,16 @@ class WordModel(torch.nn.Module):
         if self.dense:
             return SimpleNamespace(embeddings=mean, embedding_mask=None)
         return SimpleNamespace(embeddings=vectors + 0.5 * mean[:, None], embedding_mask=embedding_mask)
+
+
+@contextmanager
+def word_families():
+    """The two kinds of [`WordModel`] among the families of the package."""
+    for name, vectors in FAMILY_VECTORS.items():
+        FAMILIES[name] = SimpleNamespace(processor=WordProcessor, role="retriever", vectors=vectors)
+    yield
+    for name in FAMILY_VECTORS:
+        del FAMILIES[name]
 
 
 def random_passages(n, seed=0, titles=True):

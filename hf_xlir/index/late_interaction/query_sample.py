@@ -38,16 +38,14 @@ def query_moments(queries, embedding_dim):
     return second_moments(embeddings[mask]).numpy()
 
 
-def moments_of_pieces(encode, processor, passages):
+def moments_of_pieces(encode, passages):
     r"""
     [`query_moments`] of pieces of passages, embedded as queries: with a query's markers and what fills it up, which is
     most of what tells queries from passages.
 
     Args:
-        encode (`Callable`):
-            From a batch of the processor to vectors and mask, as of [`~hf_xlir.index.encoding.encoding`].
-        processor (`RetrieverProcessor`):
-            Of a model with one vector a token.
+        encode (`Callable[[list[str]], torch.Tensor]`):
+            Embeds texts as queries: the vectors that count, of shape `(number of tokens, embedding_dim)`.
         passages (`datasets.Dataset` or `list[dict]`):
             Rows with `text`; some of them are read.
 
@@ -60,8 +58,7 @@ def moments_of_pieces(encode, processor, passages):
     disabled, processing_retriever.logger.disabled = processing_retriever.logger.disabled, True
     try:  # that a piece is too long for a query, and is cut, is no news
         for start in range(0, len(pieces), PIECES_PER_BATCH):
-            embeddings, mask = encode(processor.process_queries(pieces[start : start + PIECES_PER_BATCH]))
-            vectors.append(embeddings[mask])
+            vectors.append(encode(pieces[start : start + PIECES_PER_BATCH]))
     finally:
         processing_retriever.logger.disabled = disabled
     vectors = torch.cat(vectors).float()
