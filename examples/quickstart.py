@@ -18,12 +18,10 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 
-# Before torch is imported: small models gain little from many threads, and a waiting thread should leave its core alone
+# Before torch is imported: small models gain little from many threads, and a waiting thread should free its core
 os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -46,36 +44,15 @@ from hf_xlir.data import load_mini_world, reduce_vocabulary
 from hf_xlir.evaluation import exact_match, rank_passages
 from hf_xlir.index import LateInteractionIndex, embed_passages
 from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments, mine_hard_negatives
-from support import real_data
+from support import real_data, steps
 from support.answer_substitution import split_sentences, substitute_answers
 from support.mimetic_init import mimetic_init_
 from support.quickstart_arguments import parse_arguments
-from support.steps import (
-    Data,
-    all_texts,
-    print_table,
-    recall,
-    run_training,
-    small_encoder,
-    small_reader,
-    step,
-    train_retriever,
-    training_settings,
-    with_mean,
-)
 from support.vocabulary import train_tokenizer
 
 
-NUM_LAYERS = 2
-NUM_STEPS = {"teacher": 220, "sentences": 640, "scores": 190, "nce": 60, "hard": 60, "reader": (520, 190)}
-
-
-class Retriever(NamedTuple):
-    """A model that embeds questions, its processor, and a function that makes the index of passages for it."""
-
-    model: BiEncoderModel | ColBERTXLMRModel
-    processor: BiEncoderProcessor | ColBERTXLMRProcessor
-    build_index: Callable
+NUM_LAYERS = 1
+NUM_STEPS = {"teacher": 200, "sentences": 480, "scores": 160, "nce": 50, "hard": 30, "reader": (360, 130)}
 
 
 def main():
@@ -86,7 +63,7 @@ def main():
     print(__doc__)
     results = {"arguments": vars(args)}
 
-    with step("1. Reading the data"):
+    with steps.progress("1. Reading the data"):
         data = load_mini(args.languages) if args.data_dir is None else real_data.load(args)
     print(
         f"   {len(data.passages)} English passages; {len(data.train)} questions to learn from and {len(data.test)} to "
@@ -94,22 +71,22 @@ def main():
     )
 
     distill = distill_colbert if args.teacher is None else real_data.distill_sentence_encoder
-    parts, results["retrieval"], rankings = distill(args, data)
-    retriever = Retriever(*parts)
-    print_table("Test questions with a right passage among the first 1 / 5 / 20, %", results["retrieval"])
+    retriever, build_index, rankings, results["retrieval"] = distill(args, data)
+    steps.print_table("Test questions with a right passage among the first 1 / 5 / 20, %", results["retrieval"])
 
     results["dual_encoder"] = train_dual_encoder(args, data, retriever)
-    print_table("The same among the first 1 / 5 / 10 / 20 / 100, %, all languages", results["dual_encoder"])
+    steps.print_table("The same among the first 1 / 5 / 10 / 20 / 100, %, all languages", results["dual_encoder"])
 
     reader = train_reader(args, data, retriever)
-    with step("4. Answering the test questions"):
+    with steps.progress("4. Answering the test questions"):
         sentences = all_sentences(data.passages)
-        search = (retriever.model, retriever.processor, retriever.build_index(sentences), sentences)
-        ask = QuestionAnsweringPipeline(*search, reader=reader[0], reader_processor=reader[1])
+        ask = QuestionAnsweringPipeline(
+            *retriever, build_index(sentences), sentences, reader=reader[0], reader_processor=reader[1]
+        )
         results["reader"], predictions = evaluate_reader(ask, data, rankings)
-    print_table("Exact match of the answers, %", results["reader"])
+    steps.print_table("Exact match of the answers, %", results["reader"])
 
-    with step("5. Saving the system, loading it, and asking it"):
+    with steps.progress("5. Saving the system, loading it, and asking it"):
         folder = str(Path(args.output_dir, "system"))
         ask.save_pretrained(folder)
         ask = pipeline("xlir-question-answering", model=folder)
@@ -124,14 +101,13 @@ def main():
     print(f"\n{results['seconds']:.0f} seconds. Models, index and tables are in {args.output_dir}.")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # 1. Data
 
 
 def load_mini(languages):
     """The built-in world."""
     world = load_mini_world(languages)
-    return Data(world.passages, world.questions["train"], world.questions["test"], world.parallel.to_list())
+    return steps.Data(world.passages, world.questions["train"], world.questions["test"], world.parallel.to_list())
 
 
 def training_rows(data, is_wanted=lambda lang: True):
@@ -149,7 +125,6 @@ def training_rows(data, is_wanted=lambda lang: True):
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # 2. Cross-lingual retrieval
 
 
@@ -157,20 +132,21 @@ def distill_colbert(args, data):
     """Train the English teacher, then its student on translated sentences, then on the teacher's scores."""
     from_scratch = args.backbone is None
     if from_scratch:
-        tokenizer = train_tokenizer(all_texts(data), 16_000)  # most names are one piece, which is easy to align
+        tokenizer = train_tokenizer(steps.all_texts(data), 16_000)  # most names are one piece, which is easy to align
         lengths = {"query_length": 64, "document_length": args.document_length, "query_expansion": "none"}
-        encoder = small_encoder(tokenizer, 128, NUM_LAYERS)
+        encoder = steps.small_encoder(tokenizer, 128, NUM_LAYERS)
         teacher = ColBERTXLMRModel(ColBERTXLMRConfig(encoder_config=encoder, embedding_dim=64, **lengths))
     else:
         tokenizer, teacher = real_data.load_colbert(args)
     processor = ColBERTXLMRProcessor.from_config(tokenizer, teacher.config)
 
     rows = training_rows(data, lambda lang: lang == "en")
-    with step(f"2. Training the English teacher on {len(rows)} questions"):
-        train_retriever(args, teacher, processor, rows, "in_batch_nce", steps=NUM_STEPS["teacher"], batch_size=32)
+    with steps.progress(f"2. Training the English teacher on {len(rows)} questions"):
+        settings = {"steps": NUM_STEPS["teacher"], "batch_size": 32}
+        steps.train_retriever(args, teacher, processor, rows, "in_batch_nce", **settings)
         student = ColBERTXLMRModel(teacher.config)
         student.load_state_dict(teacher.state_dict())
-        results = {"student before": recall(student, processor, data.test, data.passages)[0]}
+        results = {"student before": steps.recall(student, processor, data.test, data.passages)[0]}
 
     # From scratch the layers are English and stay: other languages only need word vectors that fit them
     # (https://arxiv.org/abs/1910.11856), and documents need no second look. A backbone is trained whole.
@@ -180,103 +156,87 @@ def distill_colbert(args, data):
         {"query": pair["source"], "teacher_query": pair["target"], "positive": pair["target"]}
         for pair in data.parallel
     ]
-    with step(f"2. Training the student on {len(rows)} translated sentences"):
-        train_retriever(
-            args,
-            student,
-            processor,
-            rows,
-            "token_distillation",
-            steps=NUM_STEPS["sentences"],
-            batch_size=64,
-            learning_rate_factor=4 if from_scratch else 1,
-            teacher=teacher,
-            query_weight=1.0 if from_scratch else 0.5,
-        )
+    with steps.progress(f"2. Training the student on {len(rows)} translated sentences"):
+        settings = {"steps": NUM_STEPS["sentences"], "batch_size": 64, "teacher": teacher}
+        settings |= {"learning_rate_factor": 4, "query_weight": 1.0} if from_scratch else {"query_weight": 0.5}
+        steps.train_retriever(args, student, processor, rows, "token_distillation", **settings)
         student.requires_grad_(True)
-        results["after translated sentences"] = recall(student, processor, data.test, data.passages)[0]
+        results["after translated sentences"] = steps.recall(student, processor, data.test, data.passages)[0]
 
     rows = training_rows(data, lambda lang: lang != "en")
-    with step(f"2. Training the student on the teacher's scores for {len(rows)} questions"):
+    with steps.progress(f"2. Training the student on the teacher's scores for {len(rows)} questions"):
         settings = {"steps": NUM_STEPS["scores"], "batch_size": 32, "teacher": teacher, "distill_in_batch": True}
-        train_retriever(args, student, processor, rows, "score_distillation", **settings)
-        results["after relevance scores"], rankings = recall(student, processor, data.test, data.passages)
+        steps.train_retriever(args, student, processor, rows, "score_distillation", **settings)
+        results["after relevance scores"], rankings = steps.recall(student, processor, data.test, data.passages)
 
     def build_index(rows):
         return LateInteractionIndex.build(embed_passages(student, processor, rows, progress=False))
 
-    return (student, processor, build_index), results, rankings
+    return (student, processor), build_index, rankings, results
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # 3. The dual encoder
 
 
 def train_dual_encoder(args, data, retriever):
     """Train a dual encoder, from the student's encoder, on in-batch negatives, then on hard negatives."""
     folder = Path(args.output_dir, "dual_encoder")
-    retriever.model.encoder.save_pretrained(folder)
+    student, student_processor = retriever
+    student.encoder.save_pretrained(folder)
     model = BiEncoderModel.from_pretrained(folder, pooling="mean", document_length=args.document_length)
-    processor = BiEncoderProcessor.from_config(retriever.processor.tokenizer, model.config)
+    processor = BiEncoderProcessor.from_config(student_processor.tokenizer, model.config)
 
     def measure(model):
-        return recall(model, processor, data.test, data.passages, (1, 5, 10, 20, 100), by_language=False)[0]
+        return steps.recall(model, processor, data.test, data.passages, (1, 5, 10, 20, 100), by_language=False)[0]
 
     rows = training_rows(data)
-    with step(f"3. Training the dual encoder on {len(rows)} questions"):
+    with steps.progress(f"3. Training the dual encoder on {len(rows)} questions"):
         results = {"untrained": measure(BiEncoderModel(copy.deepcopy(model.config)).eval())}
         results["student's encoder"] = measure(model)
         settings = {"steps": NUM_STEPS["nce"], "batch_size": 48, "learning_rate_factor": 1.5}
-        train_retriever(args, model, processor, rows, "in_batch_nce", **settings)
+        steps.train_retriever(args, model, processor, rows, "in_batch_nce", **settings)
         results["NCE"] = measure(model)
-    with step("3. Training it on the hard negatives that it finds"):
+    with steps.progress("3. Training it on the hard negatives that it finds"):
         rankings, _ = rank_passages(model, processor, data.train, data.passages, k=20, progress=False)
         rows = mine_hard_negatives(data.train, data.passages, rankings, num_negatives=1).to_list()
         settings = {"steps": NUM_STEPS["hard"], "batch_size": 48, "learning_rate_factor": 0.3}
-        train_retriever(args, model, processor, rows, "in_batch_nce", **settings)
+        steps.train_retriever(args, model, processor, rows, "in_batch_nce", **settings)
         results["NCE + hard negatives"] = measure(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return results
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # 4. The reader
 
 
 def train_reader(args, data, retriever):
     """Train a reader to copy an answer, first from one sentence, then from several."""
-    if args.reader is None:
+    if args.reader is None and args.backbone is None:
         # The pieces that answers may have, and those of the common words of questions: less to choose from
         texts = [*data.passages["title"], *data.passages["text"], *data.train["question"][::10]]
-        tokenizer, kept_ids = reduce_vocabulary(retriever.processor.tokenizer, texts)
+        student, student_processor = retriever
+        tokenizer, kept_ids = reduce_vocabulary(student_processor.tokenizer, texts)
         # Translations have similar word vectors in the student: start from these
-        embeddings = retriever.model.get_input_embeddings().weight[kept_ids]
-        model = mimetic_init_(FiDT5ForConditionalGeneration(small_reader(tokenizer)), embeddings)
+        embeddings = student.get_input_embeddings().weight[kept_ids]
+        model = mimetic_init_(FiDT5ForConditionalGeneration(steps.small_reader(tokenizer)), embeddings)
         learning_rate = 5e-3
     else:
-        tokenizer, model, learning_rate = real_data.load_reader(args)
+        tokenizer, model, learning_rate = real_data.load_reader(args, data)
     n_context = args.num_sentences
-    lengths = {"text_maxlength": args.document_length, "answer_maxlength": 16}
-    processor = FiDT5Processor(tokenizer, n_context=n_context, **lengths)
+    processor = FiDT5Processor(tokenizer, args.document_length, answer_maxlength=16, n_context=n_context)
 
     # Many answers are exchanged for others, in the sentence as in the target, so that the reader has to read
     stages = zip(NUM_STEPS["reader"], (0.6, 0.4), (0, n_context - 1), (0.2, 0.0), strict=True)
-    for number, (steps, share, others, english) in enumerate(stages):
-        settings = training_settings(args, steps, 64, learning_rate / (1 + number))
-        settings = ReaderTrainingArguments(**settings)
-        with step(f"4. Training the reader on {settings.max_steps * 64} examples of {others + 1} sentence(s)"):
+    for number, (num_steps, share, others, english) in enumerate(stages):
+        settings = steps.training_settings(args, num_steps, 64, learning_rate / (1 + number))
+        drawn = {"share": share, "max_sentences": others, "english": english, "seed": args.seed + number}
+        with steps.progress(f"4. Training the reader on examples of {others + 1} sentence(s)"):
             examples = substitute_answers(
-                data.train,
-                data.passages,
-                settings.max_steps * 64,
-                share=share,
-                num_distractors=0,
-                max_sentences=others,
-                english=english,
-                seed=args.seed + number,
+                data.train, data.passages, 64 * settings["max_steps"], num_distractors=0, **drawn
             )
-            run_training(ReaderTrainer(model, settings, processor, train_dataset=examples))
+            training_args = ReaderTrainingArguments(**settings)
+            steps.run_training(ReaderTrainer(model, training_args, processor, train_dataset=examples))
     return model.eval(), processor
 
 
@@ -300,13 +260,12 @@ def evaluate_reader(ask, data, rankings):
         for column, text in zip(hits.values(), (title, answer["answer"]), strict=True):
             column.setdefault(row["lang"], []).append(exact_match(text, row["answers"]))
     results = {
-        name: with_mean({lang: [round(100 * float(np.mean(values)), 1)] for lang, values in column.items()})
+        name: steps.with_mean({lang: [round(100 * float(np.mean(values)), 1)] for lang, values in column.items()})
         for name, column in hits.items()
     }
     return results, predictions
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # 5. The saved system
 
 
@@ -317,7 +276,7 @@ def default_question(data):
 
 
 def show(answer):
-    """Print a question, its answer, the sentences it was read from, and which of their words matched the question's."""
+    """Print a question, its answer, the sentences that were read, and the tokens that matched."""
     print(f"   Question  {answer['question']}\n   Answer    {answer['answer']}")
     for passage in answer["passages"]:
         print(f"   Read      {passage['title']}: {passage['text']}")

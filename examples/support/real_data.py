@@ -23,7 +23,8 @@ from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, 
 from hf_xlir.index import DenseIndex, embed_passages, embed_queries
 from hf_xlir.models.auto import load_retriever
 
-from .steps import Data, recall, small_encoder, step, train_retriever
+from .mimetic_init import mimetic_init_
+from .steps import Data, all_texts, progress, recall, small_encoder, small_reader, train_retriever
 from .vocabulary import train_tokenizer
 
 
@@ -68,8 +69,11 @@ def load_colbert(args):
     return AutoTokenizer.from_pretrained(args.backbone), model
 
 
-def load_reader(args):
-    """The tokenizer and the model of `--reader`, and a learning rate for it."""
+def load_reader(args, data):
+    """A tokenizer, a model and a learning rate: those of `--reader`, or a new one with a vocabulary of its own."""
+    if args.reader is None:
+        tokenizer = train_tokenizer(all_texts(data), 8_000)
+        return tokenizer, mimetic_init_(FiDT5ForConditionalGeneration(small_reader(tokenizer))), 5e-3
     return AutoTokenizer.from_pretrained(args.reader), FiDT5ForConditionalGeneration.from_pretrained(args.reader), 1e-4
 
 
@@ -101,7 +105,7 @@ def distill_sentence_encoder(args, data):
 
     pairs = [{"query": pair["source"], "teacher_query": pair["target"]} for pair in data.parallel]
     pairs += [{"query": target, "teacher_query": target} for target in {pair["target"] for pair in data.parallel}]
-    with step(f"2. Training the student on {len(pairs)} sentences"):
+    with progress(f"2. Training the student on {len(pairs)} sentences"):
         # The teacher reads each sentence once, not once per epoch
         targets = sorted({pair["teacher_query"] for pair in pairs}, key=len)
         vectors = dict(zip(targets, embed_queries(*teacher, targets).embeddings.numpy(), strict=True))
@@ -114,7 +118,7 @@ def distill_sentence_encoder(args, data):
 
     documents = load_mini_world(["en"]).passages.to_list()  # English text that is not in XQuAD
     rows = [{**pair, "positive": documents[place % len(documents)]} for place, pair in enumerate(pairs)]
-    with step("2. Training the student on the teacher's scores"):
+    with progress("2. Training the student on the teacher's scores"):
         settings = {"steps": 40, "batch_size": 32, "teacher": teacher, "teacher_documents": True}
         settings |= {"score_scale": 20.0, "teacher_score_scale": 20.0, "distill_in_batch": True}
         train_retriever(args, student, processor, rows, "score_distillation", **settings)
@@ -123,4 +127,4 @@ def distill_sentence_encoder(args, data):
     def build_index(rows):
         return DenseIndex.build(embed_passages(*teacher, rows, progress=False))
 
-    return (student, processor, build_index), results, rankings
+    return (student, processor), build_index, rankings, results

@@ -24,7 +24,7 @@ class Data(NamedTuple):
 
 
 @contextmanager
-def step(text):
+def progress(text):
     """Print a line for a step: what it does, and in the end how long it took."""
     started = time.perf_counter()
     print(f"{text} ...", end=" ", flush=True)
@@ -151,6 +151,7 @@ def small_reader(tokenizer):
         dropout_rate=0.0,
         scale_decoder_outputs=False,
         pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
     )
