@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from types import SimpleNamespace
 
 import torch
@@ -15,7 +14,7 @@ from two_processes import make_arguments, make_retriever, make_rows, make_tokeni
 import hf_xlir
 from hf_xlir import RetrieverTrainer
 from hf_xlir.models.auto import FAMILIES
-from hf_xlir.training import training_facts
+from hf_xlir.training import Listwise, training_facts
 from hf_xlir.training.training_facts import TrainingRecord, hardware
 from support.runs import metrics_by_language
 
@@ -73,12 +72,18 @@ class TestCard:
         assert 'from_pretrained("my-colbert")' in card.text and "trust_remote_code" not in card.text
         assert re.findall(r"eprint = {(.*)}", card.text) == ["2004.12832", "2112.01488"]
 
-    def test_untrained(self, tmp_path):
-        make_trainer(tmp_path).create_model_card(model_name="user/fresh")
-        card = read(tmp_path)
-        assert (
-            "How this model was trained is not stated." in card.text and 'from_pretrained("user/fresh")' in card.text
+    def test_untrained_with_an_objective_from_outside(self, tmp_path):
+        class Mine(Listwise):
+            name, papers = "mine", ("2501.00001",)
+
+        model, processor = make_retriever("colbert", make_tokenizer())
+        trainer = RetrieverTrainer(
+            model, make_arguments(tmp_path), processor, objective=Mine(), train_dataset=make_rows()
         )
+        trainer.create_model_card(model_name="user/fresh")
+        card = read(tmp_path)
+        assert "trained is not stated" in card.text and 'from_pretrained("user/fresh")' in card.text
+        assert "mine" in card.data.tags and "eprint = {2501.00001}" in card.text
 
     def test_teacher_and_origin(self, tmp_path):
         teacher, processor = make_retriever("colbert", make_tokenizer(), seed=1)
@@ -244,11 +249,3 @@ def test_hardware():
     name = hardware(torch.device("cpu"))
     assert name.endswith(f", {torch.get_num_threads()} thread(s)") and len(name) > 14
     assert hardware(torch.device("mps")) == "mps"
-
-
-def test_record_measures_time(tmp_path):
-    record = TrainingRecord()
-    record.on_train_begin(make_arguments(tmp_path), SimpleNamespace(global_step=0), None)
-    time.sleep(0.02)
-    record.on_step_end(None, SimpleNamespace(global_step=1), None)
-    assert 0.02 <= record.runs[0]["seconds"] < 60
