@@ -20,8 +20,7 @@ ends the script before anything is written.
 import argparse
 from pathlib import Path
 
-from hf_xlir.convert import convert_checkpoint
-from hf_xlir.convert.conversion import FORMATS, TARGETS
+from hf_xlir.convert import FORMATS, TARGETS, convert_checkpoint
 
 
 def main(argv=None):

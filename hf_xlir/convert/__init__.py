@@ -3,6 +3,14 @@
 from ..utils.lazy import lazy_exports
 
 
-_LAZY = {"convert_checkpoint": ".conversion", "detect_format": ".conversion"}
+_LAZY = {
+    "FORMATS": ".conversion",
+    "TARGETS": ".conversion",
+    "Conversion": ".conversion",
+    "convert_checkpoint": ".conversion",
+    "detect_format": ".conversion",
+    "export_checkpoint": ".conversion",
+    "read_checkpoint": ".conversion",
+}
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _LAZY)

@@ -1,4 +1,4 @@
-"""Folders that other libraries load: PyLate, sentence-transformers, and plain transformers."""
+"""Writers of folders for PyLate, sentence-transformers and plain transformers. Each returns notes for the user."""
 
 import copy
 import json
@@ -7,40 +7,22 @@ import torch
 from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoModelForSeq2SeqLM
 
-from ..models.configuration_fid_t5 import FiDT5Config
-from .modules import MODULES, SETTINGS
-from .sentence_transformers import POOLING_FLAGS
+from ..models.auto import family_of
+from .sentence_transformers import MODULES, POOLING_FLAGS, SETTINGS
 
 
-ACTIVATIONS = {
+_ACTIVATIONS = {
     None: "torch.nn.modules.linear.Identity",
     "tanh": "torch.nn.modules.activation.Tanh",
     "relu": "torch.nn.modules.activation.ReLU",
     "gelu": "torch.nn.modules.activation.GELU",
 }
-MARKERS = ("[Q] ", "[D] ")
-ST_MODULES = "sentence_transformers.models"
+_MARKERS = ("[Q] ", "[D] ")
+_ST_MODULES = "sentence_transformers.models"
 
 
 def export_pylate(model, processor, folder):
-    r"""
-    Write a ColBERT as a folder that `pylate.models.ColBERT` loads, with the same embeddings.
-
-    Args:
-        model ([`ColBERTXLMRModel`]):
-            The model.
-        processor ([`ColBERTXLMRProcessor`]):
-            Its processor.
-        folder (`Path`):
-            Where to write; it exists.
-
-    Returns:
-        `list[str]`: What PyLate does otherwise.
-
-    Raises:
-        ValueError: If the model has a setting that PyLate does not.
-    """
-    _check_family(model, "colbert_xlmr", "PyLate")
+    """A ColBERT as a folder that `pylate.models.ColBERT` loads, with the same embeddings."""
     for name in ("mask_id_zero", "query_skip_ids"):
         if getattr(processor, name):
             raise ValueError(f"The model has {name}={getattr(processor, name)!r}, which PyLate does not have.")
@@ -53,13 +35,13 @@ def export_pylate(model, processor, folder):
         skipped |= set(processor._punctuation_ids().tolist())
     words = processor.tokenizer.convert_ids_to_tokens(sorted(skipped))
     if processor.query_expansion == "pad":
-        tokenizer.mask_token = tokenizer.pad_token  # PyLate expands by the tokenizer's mask token, whatever it is
+        tokenizer.mask_token = tokenizer.pad_token  # PyLate expands by the tokenizer's mask token
     prompts, default, notes = {"query": "", "document": ""}, None, []
     if processor.query_prompt == processor.document_prompt != "":
         prompts, default = {"both": processor.query_prompt}, "both"
     elif processor.query_prompt or processor.document_prompt:
         prompts = {"query": processor.query_prompt, "document": processor.document_prompt}
-        notes.append('PyLate uses prompts only where they are named: `encode(..., prompt_name="query")`.')
+        notes.append('PyLate uses prompts only when they are named: `encode(..., prompt_name="query")`.')
 
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -84,30 +66,15 @@ def export_pylate(model, processor, folder):
 
 
 def export_sentence_transformers(model, processor, folder):
-    r"""
-    Write a dual encoder as a folder that `SentenceTransformer` loads, with the same embeddings; two towers as two
-    folders, `query` and `document`.
-
-    Args:
-        model ([`BiEncoderModel`]):
-            The model.
-        processor ([`BiEncoderProcessor`]):
-            Its processor.
-        folder (`Path`):
-            Where to write; it exists.
-
-    Returns:
-        `list[str]`: What sentence-transformers does otherwise.
-
-    Raises:
-        ValueError: If the model has a setting that sentence-transformers does not.
     """
-    _check_family(model, "biencoder", "sentence-transformers")
+    A dual encoder as a folder that `SentenceTransformer` loads, with the same embeddings. Two towers become two
+    folders, `query` and `document`.
+    """
     config = model.config
     if config.pooling not in ("cls", "mean") or config.project_tokens:
         which = "project_tokens=True" if config.project_tokens else f"pooling={config.pooling!r}"
         raise ValueError(f"The model has {which}, which sentence-transformers does not have.")
-    notes = ["A title and a text are one sentence pair here: give sentence-transformers the pair, not a joined text."]
+    notes = ["Title and text are a sentence pair here: give sentence-transformers the pair, not one joined text."]
     if config.share_encoders:
         if processor.query_length != processor.document_length:
             notes.append(
@@ -118,39 +85,28 @@ def export_sentence_transformers(model, processor, folder):
         return notes
     for text_type in ("query", "document"):
         _write_tower(model, processor, text_type, folder / text_type)
-    return [*notes, "The two towers are two models: the folders `query` and `document`."]
+    return [*notes, "The two towers are two models, in the folders `query` and `document`."]
 
 
 def export_transformers(model, processor, folder):
-    r"""
-    Write the encoder alone as a folder of plain transformers, or a reader as the T5 that it was made of.
-
-    Args:
-        model (`PreTrainedModel`):
-            Any model of this package.
-        processor (`ProcessorMixin`):
-            Its processor, of which the tokenizer is written.
-        folder (`Path`):
-            Where to write; it exists.
-
-    Returns:
-        `list[str]`: What is lost.
-    """
-    if model.config.model_type == FiDT5Config.model_type:
-        return _write_backbone(model, processor, folder)
+    """The encoder alone as a folder of plain transformers, or a reader as its T5 backbone."""
     lost = [f"{name}={getattr(processor, name)!r}" for name in processor.settings]
-    if model.config.model_type == "colbert_xlmr":
+    family = family_of(model)
+    if family.role == "reader":
+        _write_backbone(model, processor, folder)
+        return [f"The backbone reads one text at a time. It lacks {', '.join(lost)}."]
+    if family.vectors == "token_vectors":
         lost = ["the projection `linear`", *lost]
         _write_encoder(model.encoder, processor, folder)
     else:
         lost = [f"pooling={model.config.pooling!r}", f"normalize={model.config.normalize}", *lost]
         lost += ["the projection `head`"] if model.config.embedding_dim else []
-        folders = {"query": folder, "document": None} if model.config.share_encoders else {}
-        for text_type in ("query", "document"):
-            place = folders.get(text_type, folder / text_type)
-            if place is not None:
-                _write_encoder(model.tower(text_type)[0], processor, place)
-    return [f"The encoder stands alone. Lost are {', '.join(lost)}."]
+        towers = {"document": folder}
+        if not model.config.share_encoders:
+            towers = {"query": folder / "query", "document": folder / "document"}
+        for text_type, place in towers.items():
+            _write_encoder(model.tower(text_type)[0], processor, place)
+    return [f"The encoder is written alone. It lacks {', '.join(lost)}."]
 
 
 def _write_backbone(model, processor, folder):
@@ -160,12 +116,9 @@ def _write_backbone(model, processor, folder):
         values.pop(name, None)
     backbone = AutoModelForSeq2SeqLM.from_config(config_class(**values), dtype=model.dtype)
     own = {name: value for name, value in model.state_dict().items() if name in backbone.state_dict()}
-    backbone.load_state_dict(own)  # strict: nothing of the backbone may stay random
+    backbone.load_state_dict(own)  # strict: no weight of the backbone may stay random
     backbone.generation_config = model.generation_config
-    backbone.save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
-    lost = [f"{name}={getattr(processor, name)!r}" for name in processor.settings]
-    return [f"The backbone reads one text at a time. Lost are {', '.join(lost)}."]
+    _write_encoder(backbone, processor, folder)
 
 
 def _write_tower(model, processor, text_type, folder):
@@ -200,8 +153,8 @@ def _write_tower(model, processor, text_type, folder):
 
 def _marker_tokens(processor, tokenizer, encoder):
     """
-    The markers as tokens that PyLate finds by name. One that is an ordinary piece would be cut out of texts once it
-    is a token of its own, so new tokens with the same embedding take the markers' place.
+    The markers as tokens that PyLate finds by name. A marker that is an ordinary piece would be cut out of texts if it
+    became a token, so new tokens with the same embeddings take the markers' place.
     """
     ids = processor.query_marker_id, processor.document_marker_id
     added = tokenizer.added_tokens_decoder
@@ -209,7 +162,7 @@ def _marker_tokens(processor, tokenizer, encoder):
         return tuple(added[each].content for each in ids), encoder
     vocabulary = tokenizer.get_vocab()
     names = [
-        name if name not in vocabulary else f"{name[:-2]}{each}] " for name, each in zip(MARKERS, ids, strict=True)
+        name if name not in vocabulary else f"{name[:-2]}{each}] " for name, each in zip(_MARKERS, ids, strict=True)
     ]
     encoder = copy.deepcopy(encoder)
     tokenizer.add_tokens(names)
@@ -218,13 +171,6 @@ def _marker_tokens(processor, tokenizer, encoder):
     with torch.no_grad():
         embeddings[tokenizer.convert_tokens_to_ids(names)] = embeddings[list(ids)]
     return tuple(names), encoder
-
-
-def _check_family(model, model_type, library):
-    if model.config.model_type != model_type:
-        raise ValueError(
-            f"{library} takes models of type {model_type!r}, got one of type {model.config.model_type!r}."
-        )
 
 
 def _write_encoder(encoder, processor, folder):
@@ -239,7 +185,7 @@ def _write_transformer(folder, length):
 
 def _write_dense(folder, linear, activation, **more):
     config = {"in_features": linear.in_features, "out_features": linear.out_features}
-    config |= {"bias": linear.bias is not None, "activation_function": ACTIVATIONS[activation], **more}
+    config |= {"bias": linear.bias is not None, "activation_function": _ACTIVATIONS[activation], **more}
     _write_json(folder / "config.json", config)
     _save({f"linear.{name}": value for name, value in linear.state_dict().items()}, folder)
 
@@ -249,9 +195,9 @@ def _save(weights, folder):
 
 
 def _entries(modules):
-    """Entries of `modules.json` for pairs of kind and folder; a third member is another class."""
+    """Entries of `modules.json` for pairs of kind and folder; a third member is the full class name."""
     return [
-        {"idx": index, "name": str(index), "path": path, "type": (other or [f"{ST_MODULES}.{kind}"])[0]}
+        {"idx": index, "name": str(index), "path": path, "type": (other or [f"{_ST_MODULES}.{kind}"])[0]}
         for index, (kind, path, *other) in enumerate(modules)
     ]
 

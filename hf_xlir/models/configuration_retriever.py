@@ -4,11 +4,10 @@ import difflib
 from dataclasses import fields
 
 from huggingface_hub.dataclasses import strict
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 
-HF_XLIR_MODEL_TYPES = ("colbert_xlmr", "biencoder", "fid_t5", "xlir_system")
 # Where XLM-R base differs from the defaults of `XLMRobertaConfig`, which are those of BERT
 XLMR_BASE = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
@@ -97,7 +96,7 @@ class RetrieverConfig(PreTrainedConfig):
                 f"`{pretrained_model_name_or_path}` has {found}. `{cls.__name__}` needs a folder or repository of a "
                 f"`{cls.model_type}` model, or of a bare encoder that transformers has, such as XLM-R or BERT."
             )
-        if source in HF_XLIR_MODEL_TYPES or config_dict.get("is_encoder_decoder"):
+        if not _is_bare_encoder(CONFIG_MAPPING[source]) or config_dict.get("is_encoder_decoder"):
             raise ValueError(
                 f"`{pretrained_model_name_or_path}` holds a model of type `{source}`, but `{cls.__name__}` needs a "
                 f"`{cls.model_type}` model or a bare encoder such as XLM-R, BERT or DistilBERT. "
@@ -106,6 +105,15 @@ class RetrieverConfig(PreTrainedConfig):
         for key in ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"):
             config_dict.pop(key, None)
         return {"model_type": cls.model_type, "encoder_config": config_dict}, kwargs
+
+
+def _is_bare_encoder(config_class):
+    """Whether models of this type are encoders: not retrievers, encoder-decoders, or systems without a model."""
+    return (
+        config_class in MODEL_MAPPING
+        and "encoder_config" not in config_class.sub_configs_defaults
+        and not getattr(config_class, "is_encoder_decoder", False)
+    )
 
 
 __all__ = ["RetrieverConfig"]

@@ -164,7 +164,7 @@ class TestFolders:
             {f"bert.{name}": value for name, value in encoders["bert"].state_dict().items()},
             folder / "model.safetensors",
         )
-        with pytest.raises(ValueError, match="no `linear.weight`, ColBERT's projection"):
+        with pytest.raises(ValueError, match="no `linear.weight`"):
             convert_checkpoint(folder, tmp_path / "ours")
         assert not (tmp_path / "ours").exists()
 
@@ -244,16 +244,16 @@ class TestFiles:
     def test_mistakes(self, parts, tokenizer, tmp_path):
         tokenizer.save_pretrained(tmp_path / "tokenizer")
         path = self.write(tmp_path / "a.dnn", parts, "roberta")
-        with pytest.raises(ValueError, match="does not say of which encoder it is: give `tokenizer`"):
+        with pytest.raises(ValueError, match="give `tokenizer`"):
             read_drdecr(path)
         config = {**parts[0]["roberta"].config.to_dict(), "model_type": "roberta"}
         path = self.write(tmp_path / "b.dnn", parts, "roberta", config=config)
         with pytest.raises(ValueError, match="encoder of type 'roberta'"):
             read_drdecr(path, str(tmp_path / "tokenizer"))
         torch.save({"state": 1}, tmp_path / "c.dnn")
-        with pytest.raises(ValueError, match=r"must hold a dict with `model_state_dict`, got \['state'\]"):
+        with pytest.raises(ValueError, match=r"`model_state_dict`, got \['state'\]"):
             read_drdecr(tmp_path / "c.dnn")
         make_tokenizer(["a b"]).save_pretrained(tmp_path / "small")
         path = self.write(tmp_path / "d.dnn", parts, "roberta", config=parts[0]["roberta"].config.to_dict())
-        with pytest.raises(ValueError, match=r"pieces, but PrimeQA's markers are \(9748, 9749\)"):
+        with pytest.raises(ValueError, match=r"\(9748, 9749\)"):
             read_drdecr(path, str(tmp_path / "small"))

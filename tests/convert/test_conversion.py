@@ -88,9 +88,9 @@ class TestDPR:
         assert (processor.query_length, processor.document_length) == (77, 77)
 
         for change, message in (
-            ({"encoder_model_type": "fairseq_roberta"}, "encoder_model_type='fairseq_roberta', not 'hf_bert'"),
+            ({"encoder_model_type": "fairseq_roberta"}, "encoder_model_type='fairseq_roberta'"),
             ({"special_tokens": ["[START]"]}, r"special tokens \['\[START\]'\]"),
-            ({"pretrained_model_cfg": None}, "does not say of which encoder it is"),
+            ({"pretrained_model_cfg": None}, "give `tokenizer`"),
         ):
             torch.save({**state, "encoder_params": {**settings, **change}}, tmp_path / "dpr.cp")
             given = {} if "pretrained_model_cfg" in change else {"tokenizer": str(tmp_path / "bert")}
@@ -98,7 +98,7 @@ class TestDPR:
                 convert_checkpoint(tmp_path / "dpr.cp", tmp_path / "more", **given)
         half = {name: value for name, value in weights.items() if name.startswith("ctx")}
         torch.save({**state, "model_dict": half}, tmp_path / "dpr.cp")
-        with pytest.raises(ValueError, match="no `question_model`, one of DPR's two encoders"):
+        with pytest.raises(ValueError, match="no `question_model`"):
             convert_checkpoint(tmp_path / "dpr.cp", tmp_path / "more", tokenizer=str(tmp_path / "bert"))
         torch.save({"model": {}}, tmp_path / "dpr.cp")
         with pytest.raises(ValueError, match=r"`model_dict` and `encoder_params`, got \['model'\]"):
@@ -106,9 +106,9 @@ class TestDPR:
 
     def test_one_encoder_is_not_enough(self, encoders, tiny_bert_tokenizer, tmp_path):
         save(tmp_path / "q", encoders[0], tiny_bert_tokenizer)
-        with pytest.raises(ValueError, match="one of DPR's two encoders: give"):
+        with pytest.raises(ValueError, match="`document_encoder`"):
             convert_checkpoint(tmp_path / "q", tmp_path / "ours")
-        with pytest.raises(ValueError, match="both have a question_encoder: give one of each"):
+        with pytest.raises(ValueError, match="both have a question_encoder"):
             convert_checkpoint(tmp_path / "q", tmp_path / "ours", document_encoder=tmp_path / "q")
 
 
@@ -128,9 +128,9 @@ class TestFiD:
         flat = {name: value.flatten(1) for name, value in inputs.items()}
         labels = torch.tensor([[5, 6, 1]])
         assert (model(**inputs, labels=labels).logits - backbone(**flat, labels=labels).logits).abs().max() < 1e-5
-        with pytest.raises(ValueError, match=r"has no tokenizer \(tokenizer.json, .*\): give `tokenizer`"):
+        with pytest.raises(ValueError, match="has no tokenizer.*give `tokenizer`"):
             convert_checkpoint(tmp_path, tmp_path / "more")
-        with pytest.raises(ValueError, match=r"has a reader, which takes none of \['query_length'\]"):
+        with pytest.raises(ValueError, match="reader.*query_length"):
             convert_checkpoint(tmp_path, tmp_path / "more", query_length=9, **given)
 
     @pytest.mark.parametrize("extract_cls", [False, True])
@@ -162,7 +162,7 @@ class TestFiD:
             plain = [text.removeprefix(prompt) for text in texts]
             assert close(embed(model, processor, plain, kind), expected.numpy())
         (tmp_path / "config.json").write_text(json.dumps({**config, "apply_passage_mask": False}))
-        with pytest.raises(ValueError, match="apply_passage_mask=False: it reads padding as if it were text"):
+        with pytest.raises(ValueError, match="apply_passage_mask=False"):
             convert_checkpoint(tmp_path, tmp_path / "more", **given)
 
 
@@ -188,7 +188,7 @@ class TestBGEM3:
                 expected.append((vectors / vectors.norm(dim=-1, keepdim=True)).numpy())
             assert close(embed(model, processor, texts, kind), expected)
         (tmp_path / "m3" / "colbert_linear.pt").unlink()
-        with pytest.raises(ValueError, match="no `colbert_linear.pt`, so the projection is missing"):
+        with pytest.raises(ValueError, match="no `colbert_linear.pt`"):
             convert_checkpoint(tmp_path / "m3", tmp_path / "more", format="bge-m3")
 
 
@@ -221,7 +221,7 @@ class TestExport:
         model = make_colbert(skip_punctuation=False, **fields)
         save(tmp_path / "ours", model, ColBERTXLMRProcessor.from_config(tiny_tokenizer, model.config))
         notes = convert_checkpoint(tmp_path / "ours", tmp_path / "pylate", to="pylate").notes
-        assert len(notes) == 1 and notes[0].startswith("PyLate uses prompts only where they are named")
+        assert len(notes) == 1 and "prompts" in notes[0]
         settings = json.loads((tmp_path / "pylate" / "config_sentence_transformers.json").read_text())
         assert settings == {
             "model_type": "ColBERT",
@@ -274,7 +274,7 @@ class TestExport:
         save(tmp_path / "two", model, BiEncoderProcessor.from_config(tiny_tokenizer, model.config))
         notes = convert_checkpoint(tmp_path / "two", tmp_path / "st", to="sentence-transformers").notes
         assert sorted(path.name for path in (tmp_path / "st").iterdir()) == ["document", "query"]
-        assert notes[-1] == "The two towers are two models: the folders `query` and `document`."
+        assert "`query` and `document`" in notes[-1]
         lengths = [
             json.loads((tmp_path / "st" / kind / "sentence_bert_config.json").read_text())["max_seq_length"]
             for kind in ("query", "document")
@@ -283,7 +283,7 @@ class TestExport:
         model = make_biencoder()
         save(tmp_path / "one", model, BiEncoderProcessor.from_config(tiny_tokenizer, model.config))
         notes = convert_checkpoint(tmp_path / "one", tmp_path / "st1", to="sentence-transformers").notes
-        assert notes[-1] == "Queries are cut at 40 token ids like documents, not at 16."
+        assert "cut at 40" in notes[-1]
         for fields, message in (
             ({"pooling": "last4_mean"}, "last4_mean"),
             ({"project_tokens": True}, "project_tokens"),
@@ -324,7 +324,7 @@ class TestExport:
         inputs = {"input_ids": make_inputs([[9]])["input_ids"][:, 0], "labels": torch.tensor([[5, 1]])}
         found = T5ForConditionalGeneration.from_pretrained(tmp_path / "plain")(**inputs).logits
         assert torch.equal(found, backbone(**inputs).logits)
-        with pytest.raises(ValueError, match="PyLate takes models of type 'colbert_xlmr', got one of type 'fid_t5'"):
+        with pytest.raises(ValueError, match="type 'fid_t5'.*got 'pylate'"):
             convert_checkpoint(tmp_path / "ours", tmp_path / "none", to="pylate")
 
 
@@ -352,30 +352,28 @@ class TestArguments:
             (tmp_path / name).write_text("")
             assert detect_format(tmp_path / name) == expected
         (tmp_path / "d.bin").write_text("")
-        with pytest.raises(ValueError, match="does not say by its name what it is: give `format`"):
+        with pytest.raises(ValueError, match="d.bin` is unknown.*`format`"):
             detect_format(tmp_path / "d.bin")
         with pytest.raises(FileNotFoundError, match="no file or folder"):
             detect_format(tmp_path / "nowhere")
         (tmp_path / "bert").mkdir()
         (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
-        with pytest.raises(
-            ValueError, match="model_type='bert' and architectures=.*A bare encoder needs no conversion"
-        ):
+        with pytest.raises(ValueError, match="model_type='bert'.*bare encoder"):
             detect_format(tmp_path / "bert")
 
     @pytest.mark.parametrize(
         "given, error, message",
         [
-            ({"format": "st"}, ValueError, "`format` must be one of .*, got 'st'"),
-            ({"to": "onnx"}, ValueError, "`to` must be one of .*, got 'onnx'"),
+            ({"format": "st"}, ValueError, "`format`.*'st'"),
+            ({"to": "onnx"}, ValueError, "`to`.*'onnx'"),
             ({"output_dir": "full"}, FileExistsError, "full` is there already"),
             ({"source": "no/where/there"}, FileNotFoundError, "no file or folder `no/where/there`"),
             ({"source": "no/where.dnn"}, FileNotFoundError, "no file or folder `no/where.dnn`"),
-            ({}, ValueError, "is of the format 'hf_xlir' already"),
-            ({"to": "pylate", "tokenizer": "x"}, ValueError, "has its own tokenizer: leave `tokenizer` out"),
+            ({}, ValueError, "'hf_xlir' already"),
+            ({"to": "pylate", "tokenizer": "x"}, ValueError, "its own tokenizer"),
             ({"to": "pylate", "document_encoder": "x"}, ValueError, "`document_encoder` is for 'dpr'"),
             ({"source": "a.dnn", "format": "pylate"}, ValueError, "a.dnn` is a file, but 'pylate' is a folder"),
-            ({"source": "full", "format": "drdecr"}, ValueError, r"'drdecr' is one file: give one of \['x.dnn'\]"),
+            ({"source": "full", "format": "drdecr"}, ValueError, "'drdecr' is a file.*x.dnn"),
         ],
     )
     def test_mistakes_come_before_work(self, tmp_path, monkeypatch, given, error, message):
@@ -394,5 +392,5 @@ class TestArguments:
     def test_a_folder_around_one_file_is_the_file(self, tmp_path):
         (tmp_path / "a").mkdir()
         torch.save({"x": 1}, tmp_path / "a" / "DrDecr.dnn")
-        with pytest.raises(ValueError, match="DrDecr.dnn` must hold a dict with `model_state_dict`"):
+        with pytest.raises(ValueError, match="DrDecr.dnn` must hold.*`model_state_dict`"):
             convert_checkpoint(tmp_path / "a", tmp_path / "new")

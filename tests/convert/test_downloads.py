@@ -54,7 +54,7 @@ def test_a_revision_of_a_private_repository(published, without_token, tmp_path):
     assert not torch.equal(weight(tmp_path / "from-main"), weight(tmp_path / "from-better"))
     with pytest.raises(RevisionNotFoundError):
         convert_checkpoint(REPO, tmp_path / "refused", revision="nowhere", token=TOKEN)
-    with pytest.raises(ValueError, match="`revision` is of a repository, but `.*main-pylate` is there on the disk"):
+    with pytest.raises(ValueError, match="`revision`.*main-pylate` is on the disk"):
         convert_checkpoint(tmp_path / "main-pylate", tmp_path / "refused", revision="main")
     assert not (tmp_path / "refused").exists()
 
@@ -71,12 +71,12 @@ def test_a_tokenizer_elsewhere(hub, published, without_token, tiny_tokenizer, tm
     with pytest.raises(RepositoryNotFoundError):
         convert_checkpoint(source, tmp_path / "refused", tokenizer="tester/vocabulary")
     # Its markers are not in that vocabulary: the tokenizer was read, and is what is refused
-    with pytest.raises(ValueError, match="which is no piece of its tokenizer"):
+    with pytest.raises(ValueError, match="not a piece of its tokenizer"):
         convert_checkpoint(source, tmp_path / "refused", tokenizer="tester/vocabulary", token=TOKEN)
     assert hub.count("GET", r"vocabulary/resolve/.*/tokenizer.json")
     assert not hub.count("GET", r"vocabulary/resolve/.*/model.safetensors")
     for absent in ("no/such/folder", str(tmp_path / "none")):
-        with pytest.raises(FileNotFoundError, match="no file or folder .*, and it is no `owner/name`"):
+        with pytest.raises(FileNotFoundError, match="no file or folder"):
             convert_checkpoint(source, tmp_path / "refused", tokenizer=absent)
 
 

@@ -1,4 +1,4 @@
-"""Reading files that others wrote, and writing folders whole."""
+"""Safe reading of files from other libraries, and complete models from their weights."""
 
 import os
 import random
@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_xlir.convert.files import fill, new_folder, read_json, read_pickle, read_weights
+from hf_xlir.convert.checkpoints import fill, read_json, read_pickle, read_weights
 
 
 class Harmful:
@@ -33,7 +33,7 @@ class TestPickles:
     def test_code_is_not_run(self, tmp_path, zipped):
         content = {"weights": torch.ones(2), "more": Harmful(tmp_path / "ran")}
         torch.save(content, tmp_path / "file", _use_new_zipfile_serialization=zipped)
-        with pytest.raises(ValueError, match=r"is refused: .* its pickle needs `\w+\.mkdir`, and loading that could"):
+        with pytest.raises(ValueError, match=r"refused.*`\w+\.mkdir`"):
             read_pickle(tmp_path / "file")
         assert not (tmp_path / "ran").exists()
         torch.load(tmp_path / "file", weights_only=False)  # it would have
@@ -41,12 +41,12 @@ class TestPickles:
 
     def test_damaged(self, tmp_path):
         (tmp_path / "file").write_bytes(b"")
-        with pytest.raises(ValueError, match="needs something else, or is damaged"):
+        with pytest.raises(ValueError, match="is damaged"):
             read_pickle(tmp_path / "file")
         torch.save({"a": torch.zeros(1000)}, tmp_path / "file")
         whole = (tmp_path / "file").read_bytes()
         (tmp_path / "file").write_bytes(whole[: len(whole) // 2])  # as a download that was interrupted leaves it
-        with pytest.raises(ValueError, match="`.*file` is damaged .*: copy it again"):
+        with pytest.raises(ValueError, match="file` is damaged"):
             read_pickle(tmp_path / "file")
 
 
@@ -66,7 +66,7 @@ class TestWeights:
         assert {key: value.item() for key, value in read_weights(tmp_path).items()} == {"a": 1, "b": 2, "c": 3}
 
     def test_none(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="has no weights: neither `model.safetensors`"):
+        with pytest.raises(FileNotFoundError, match="has no weights"):
             read_weights(tmp_path)
 
 
@@ -77,12 +77,10 @@ class TestFilling:
         fill(model, weights, "there")
         assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
         extra = {**weights, "score_scaler.weight": torch.ones(1)}
-        with pytest.raises(
-            ValueError, match=r"`there` has 1 weights that `ColBERTXLMRModel` has no place for.*scaler"
-        ):
+        with pytest.raises(ValueError, match="has 1 weights.*scaler"):
             fill(model, extra, "there")
         del weights["linear.weight"]
-        with pytest.raises(ValueError, match=r"`there` lacks 1 weights, such as \['linear.weight'\]"):
+        with pytest.raises(ValueError, match="lacks 1 weights.*linear.weight"):
             fill(model, weights, "there")
         weights["linear.weight"] = torch.ones(3, 32)
         with pytest.raises(ValueError, match=r"`linear.weight` of shape \(3, 32\).*describes \(12, 32\)"):
@@ -95,24 +93,11 @@ class TestFilling:
         assert {weight.dtype for weight in fill(make_colbert(), half, "").parameters()} == {torch.float32}
 
 
-class TestFolders:
-    def test_whole_or_not_there(self, tmp_path):
-        with pytest.raises(RuntimeError), new_folder(tmp_path / "a" / "new") as folder:
-            (folder / "file").write_text("")
-            raise RuntimeError
-        assert list((tmp_path / "a").iterdir()) == []
-        (tmp_path / "a" / "new").mkdir()  # an empty one may be there
-        with new_folder(tmp_path / "a" / "new") as folder:
-            (folder / "file").write_text("")
-            assert not list((tmp_path / "a" / "new").iterdir())
-        assert [path.name for path in (tmp_path / "a").rglob("*")] == ["new", "file"]
-        with pytest.raises(FileExistsError, match="is there already: give another folder"), new_folder(tmp_path / "a"):
-            pass
-
-    def test_no_json(self, tmp_path):
+class TestJSON:
+    def test_damaged_or_absent(self, tmp_path):
         (tmp_path / "a.json").write_text("{")
-        with pytest.raises(ValueError, match="a.json` is no JSON"):
+        with pytest.raises(ValueError, match="a.json"):
             read_json(tmp_path / "a.json")
-        with pytest.raises(FileNotFoundError, match="has no `b.json`"):
+        with pytest.raises(FileNotFoundError, match="b.json"):
             read_json(tmp_path / "b.json")
         assert read_json(tmp_path / "b.json", default={}) == {}

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from hf_xlir.convert import convert_checkpoint
-from hf_xlir.convert.modules import Module, read_projection
+from hf_xlir.convert.sentence_transformers import Module, read_projection
 from hf_xlir.models.auto import load_retriever
 
 
@@ -90,11 +90,11 @@ class TestProjection:
             assert read_projection([write_dense(tmp_path / name, weights, name)]).activation == expected
         tanh, plain = (write_dense(tmp_path / name, weights, name) for name in ("Tanh", "Identity"))
         assert read_projection([plain, tanh]).activation == "tanh"
-        with pytest.raises(ValueError, match="follows 'tanh': layers after such a function have no place"):
+        with pytest.raises(ValueError, match="follows 'tanh'"):
             read_projection([tanh, plain])
         with pytest.raises(ValueError, match="activation_function='torch.nn.modules.somewhere.Softmax'"):
             read_projection([write_dense(tmp_path / "c", weights, "Softmax")])
-        with pytest.raises(ValueError, match="has use_residual=True around 'Tanh'"):
+        with pytest.raises(ValueError, match="use_residual=True with 'Tanh'"):
             read_projection([write_dense(tmp_path / "d", weights, "Tanh", use_residual=True)])
 
     def test_what_a_configuration_leaves_out(self, tmp_path):
@@ -225,11 +225,11 @@ class TestPyLate:
     @pytest.mark.parametrize(
         "change, message",
         [
-            ({"modules": []}, "has no `Dense` module, so the projection is missing"),
+            ({"modules": []}, "no `Dense` module"),
             ({"modules": [("pylate.models.Strange.Strange", "1_Dense")]}, r"got \['Transformer', 'Strange'\]"),
-            ({"query_prefix": "[X] "}, r"has the marker '\[X\] ', which is no piece"),
-            ({"query_prefix": ""}, r"has the markers \('', '\[D\] '\): with one alone"),
-            ({"transformer": {"do_lower_case": True}}, "do_lower_case=True beside a tokenizer that keeps upper case"),
+            ({"query_prefix": "[X] "}, r"has the marker '\[X\] '"),
+            ({"query_prefix": ""}, r"has the markers \('', '\[D\] '\)"),
+            ({"transformer": {"do_lower_case": True}}, "do_lower_case=True"),
             ({"transformer": {"transformer_task": "fill-mask"}}, "transformer_task='fill-mask'"),
         ],
     )
@@ -315,11 +315,16 @@ class TestSentenceTransformers:
         [
             ([], {"pooling_mode": "max"}, {}, r"pools by \['max'\]"),
             ([], {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, {}, r"\['cls', 'mean'\]"),
-            ([("x.Normalize", "a"), ("x.Dense", "b")], {}, {}, "What can be converted is"),
+            (
+                [("x.Normalize", "a"), ("x.Dense", "b")],
+                {},
+                {},
+                r"modules \['Transformer', 'Pooling', 'Normalize', 'Dense'\]",
+            ),
             ([("x.LayerNorm", "a")], {}, {}, "`LayerNorm` without a `Dense`"),
             ([("x.CNN", "a")], {}, {}, r"has the modules \['Transformer', 'Pooling', 'CNN'\]"),
-            ([], {"include_prompt": False}, {"prompts": {"query": "a "}}, "leaves prompts out of the pooling"),
-            ([], {}, {"model_type": "SparseEncoder"}, "has a `SparseEncoder` of sentence-transformers"),
+            ([], {"include_prompt": False}, {"prompts": {"query": "a "}}, "leaves prompts out"),
+            ([], {}, {"model_type": "SparseEncoder"}, "has a `SparseEncoder`"),
         ],
     )
     def test_what_is_refused(self, make, tmp_path, modules, pooling, settings, message):
@@ -330,7 +335,7 @@ class TestSentenceTransformers:
     def test_encoders_that_are_none(self, make, tmp_path):
         make([], {})
         write(tmp_path / "st" / "adapter_config.json", {})
-        with pytest.raises(ValueError, match="is an adapter of peft: merge it"):
+        with pytest.raises(ValueError, match="adapter of peft"):
             convert_checkpoint(tmp_path / "st", tmp_path / "ours")
         (tmp_path / "st" / "adapter_config.json").unlink()
         write(tmp_path / "st" / "config.json", {"model_type": "t5", "is_encoder_decoder": True})
