@@ -1,10 +1,20 @@
 """Retrieval runs: from questions and passages to rankings, for metrics and for mining hard negatives."""
 
+import numpy as np
 import torch
 
-from ..index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings, embed_passages, embed_queries
+from ..index import (
+    DenseEmbeddings,
+    LateInteractionIndex,
+    SearchIndex,
+    TokenEmbeddings,
+    embed_passages,
+    embed_queries,
+)
+from ..index.base import index_attribute
 from ..index.bm25 import BM25Index
 from ..index.checks import check_dim, check_k
+from ..index.embed import both_forms
 from ..index.fusion import RANK_CONSTANT, check_fusion, fuse
 from ..index.scoring import TopK
 from ..utils.checks import check_integer
@@ -17,59 +27,91 @@ BM25_QUESTIONS_PER_BLOCK = 64  # between two steps of the progress bar
 PASSAGES_PER_BLOCK = 4096
 
 
-def rank_passages(model, processor, questions, passages, k=100, *, batch_size=64, device=None, progress=True):
+def rank_passages(
+    encoder,
+    *inputs,
+    processor=None,
+    questions=None,
+    passages=None,
+    k=None,
+    batch_size=64,
+    device=None,
+    progress=True,
+    **search_options,
+):
     r"""
-    Rank passages for each question by exact search: by MaxSim for a model with one vector per token, and by inner
-    product for a model with one vector per text.
+    Rank passages for each question: by exact search (MaxSim for an encoder with one vector per token, inner product
+    for one vector per text), or by the search of an index.
+
+    Two forms: `rank_passages(encoder, questions, passages, k)` and `rank_passages(model, processor, questions,
+    passages, k)`.
 
     Args:
-        model (`RetrieverPreTrainedModel`):
-            Encodes the questions, and the passages unless they are embeddings or an index.
-        processor (`RetrieverProcessor`):
+        encoder ([`Encoder`], `str`, `os.PathLike`, `tuple` or an object with `encode_query` and `encode_document`):
+            Encodes the questions, and the passages if they are rows: an encoder, a path or Hub id, `(model,
+            processor)`, or a model with its processor as the next argument. `None` for an index that is searched with
+            texts.
+        processor (`RetrieverProcessor`, *optional*):
             The model's processor.
         questions (`datasets.Dataset` or `list[dict]`):
             Rows with `id` and `question`.
-        passages (`datasets.Dataset`, `list[dict]`, [`TokenEmbeddings`], [`DenseEmbeddings`] or \
-[`LateInteractionIndex`]):
-            Rows with `id`, `text` and optionally `title`. Or passages that were embedded before, by this model or by
-            the teacher whose index it learnt to search. In a compressed index every passage is scored from its codes.
+        passages (`datasets.Dataset`, `list[dict]`, [`TokenEmbeddings`], [`DenseEmbeddings`] or [`SearchIndex`]):
+            Rows with `id`, `text` and optionally `title`. Or passages that were embedded before, by this encoder or by
+            the teacher whose index it learnt to search. Or any index over them.
         k (`int`, *optional*, defaults to 100):
             Number of passages per question. If there are fewer passages, all are ranked.
         batch_size (`int`, *optional*, defaults to 64):
             Number of texts to encode at once.
         device (`str` or `torch.device`, *optional*):
-            Device to encode on. The model is moved there and stays there. Defaults to the model's device.
+            Device to encode on. The encoder is moved there and stays there. Defaults to the encoder's device.
         progress (`bool`, *optional*, defaults to `True`):
             Whether to show progress bars, unless those of transformers are disabled.
+        search_options:
+            Further arguments of the index's `search_batch`. Defaults to `preset="exact"` for a
+            [`LateInteractionIndex`]: every passage is scored, in a compressed index from its codes.
 
     Returns:
         [`RankedPassages`]: Passages with equal scores are in the order of `passages`.
 
     Raises:
         ValueError: If there are no questions, a question lacks an id or a text, two questions have the same id, `k` is
-            below 1, or the embeddings differ in kind or size from the model's; and as [`embed_passages`] raises.
+            below 1, the embeddings differ in kind or size from the encoder's, or `encoder` is `None` for an index that
+            needs vectors; and as [`embed_passages`] raises.
 
     Example:
     ```python
-    >>> from hf_xlir.evaluation import rank_passages, recall_at_k
+    >>> from hf_xlir.evaluation import rank_passages
+    >>> from hf_xlir.index import BM25Index
 
-    >>> rankings, scores = rank_passages(model, processor, questions, passages)  # doctest: +SKIP
-    >>> recall_at_k(rankings, dict(zip(questions["id"], questions["passage_ids"])), k=5)  # doctest: +SKIP
+    >>> passages = [{"id": "a", "text": "Paris lies on the Seine."}, {"id": "b", "text": "Rome lies on the Tiber."}]
+    >>> index = BM25Index.build(passages, progress=False)
+    >>> rank_passages(None, [{"id": "q", "question": "The Seine?"}], index, k=1, progress=False).rankings
+    {'q': ['a']}
+    >>> rank_passages(encoder, questions, passages, k=5)  # doctest: +SKIP
 
     ```
     """
-    k = check_k(k)
+    given = {"processor": processor, "questions": questions, "passages": passages, "k": k}
+    encoder, questions, passages, k = both_forms(encoder, inputs, given, optional=True)
+    k = check_k(100 if k is None else k)
     ids, texts = check_questions(questions)
-    if not isinstance(passages, TokenEmbeddings | DenseEmbeddings | LateInteractionIndex):
-        passages = embed_passages(model, processor, passages, batch_size=batch_size, device=device, progress=progress)
-    if not len(passages):
-        raise ValueError("`passages` is empty: give at least one passage.")
     if isinstance(passages, TokenEmbeddings):
         passages = LateInteractionIndex.build(passages, nbits=None)
+    elif not isinstance(passages, DenseEmbeddings | SearchIndex):
+        passages = embed_passages(encoder, passages, batch_size=batch_size, device=device, progress=progress)
+        if isinstance(passages, TokenEmbeddings):
+            passages = LateInteractionIndex.build(passages, nbits=None)
+    if not len(passages.ids):
+        raise ValueError("`passages` is empty: give at least one passage.")
+    by_text = isinstance(passages, SearchIndex) and passages.queries == "text"
+    if encoder is None and not by_text:
+        raise ValueError("`encoder` is `None`, but `passages` is searched with vectors: give the encoder.")
 
     def search(texts):
-        queries = embed_queries(model, processor, texts, batch_size=batch_size, device=device)
-        return search_exactly(passages, queries, k)
+        if by_text:
+            return passages.search_batch(texts, k, **_quiet(passages, search_options))
+        queries = embed_queries(encoder, texts, batch_size=batch_size, device=device)
+        return search_exactly(passages, queries, k, **search_options)
 
     return _rank(ids, texts, passages.ids, search, QUESTIONS_PER_BLOCK, "Ranking", progress)
 
@@ -206,22 +248,36 @@ def check_questions(questions):
     return ids, texts
 
 
-def search_exactly(passages, queries, k):
-    """Scores and rows of the best passages in [`DenseEmbeddings`] or an index, each of shape `(num_queries, k)`."""
-    if isinstance(passages, DenseEmbeddings) != (queries.mask is None):
-        kinds = ("one vector per token", "one vector per text")
+def search_exactly(passages, queries, k, **options):
+    """
+    Scores and rows of the best passages in [`DenseEmbeddings`] or an index, each of shape `(num_queries, k)`; the
+    search of a [`LateInteractionIndex`] is exact unless `options` say otherwise.
+    """
+    held = "vectors" if isinstance(passages, DenseEmbeddings) else passages.queries
+    asked = "vectors" if queries.mask is None else "token_vectors"
+    if held != asked:
+        kinds = {"vectors": "one vector per text", "token_vectors": "one vector per token", "text": "texts"}
         raise ValueError(
-            f"The model gives {kinds[queries.mask is None]}, but `passages`, of type `{type(passages).__name__}`, "
-            f"holds {kinds[isinstance(passages, DenseEmbeddings)]}: encode both with the same kind of model."
+            f"The encoder gives {kinds[asked]}, but `passages`, of type `{type(passages).__name__}`, is searched with "
+            f"{kinds[held]}: encode both with the same kind of encoder."
         )
     if not isinstance(passages, DenseEmbeddings):
-        return passages.search_batch(queries.embeddings, k, queries.mask, preset="exact", progress=False)
+        if "preset" in index_attribute(passages, "search_options"):
+            options = {"preset": "exact", **options}
+        if queries.mask is not None:
+            options["query_mask"] = queries.mask
+        return passages.search_batch(queries.embeddings, k, **_quiet(passages, options))
     check_dim(queries.embeddings, passages.embedding_dim)
     best = TopK.empty(len(queries.embeddings))
     for start in range(0, len(passages), PASSAGES_PER_BLOCK):
         block = torch.from_numpy(passages.values[start : start + PASSAGES_PER_BLOCK]).float()
         best = best.merge(queries.embeddings @ block.T, torch.arange(start, start + len(block)), k)
     return best
+
+
+def _quiet(index, options):
+    """Search options with the index's own progress bar off."""
+    return {**options, "progress": False} if "progress" in index_attribute(index, "search_options") else options
 
 
 def _rank(ids, texts, passage_ids, search, block_size, description, progress):
@@ -231,6 +287,7 @@ def _rank(ids, texts, passage_ids, search, block_size, description, progress):
         for start in range(0, len(ids), block_size):
             block = slice(start, start + block_size)
             scores, rows = search(texts[block])
+            rows, scores = np.asarray(rows), np.asarray(scores)
             for id, best, values in zip(ids[block], rows.tolist(), scores.tolist(), strict=True):
                 found = [place for place, row in enumerate(best) if row >= 0]
                 result.rankings[id] = [passage_ids[best[place]] for place in found]

@@ -136,7 +136,7 @@ def embed_passages(
     ```
     """
     given = {"processor": processor, "passages": passages, "output_dir": output_dir}
-    encoder, passages, output_dir = _both_forms(encoder, inputs, given)
+    encoder, passages, output_dir = both_forms(encoder, inputs, given)
     check_choice("dtype", dtype, DTYPES)
     if stored_dtype is None:
         stored_dtype = "float32" if dtype == "float32" else "float16"
@@ -242,24 +242,29 @@ def embed_queries(
 
     ```
     """
-    encoder, queries = _both_forms(encoder, inputs, {"processor": processor, "queries": queries})
+    encoder, queries = both_forms(encoder, inputs, {"processor": processor, "queries": queries})
     check_choice("dtype", dtype, DTYPES)
     check_integer("batch_size", batch_size)
     queries = check_texts("Query", queries)
     return QueryEmbeddings(*encode_queries(encoder, queries, batch_size, device, dtype, progress))
 
 
-def _both_forms(encoder, inputs, given):
-    """The encoder and the other arguments of a call with `(encoder, ...)` or `(model, processor, ...)`."""
-    whole = is_encoder(encoder) or isinstance(encoder, str | os.PathLike | tuple) or given["processor"] is not None
-    names = [name for name in given if name != "processor" or not whole]
+def both_forms(encoder, inputs, given, optional=False):
+    """
+    The encoder and the other arguments of a call with `(encoder, ...)` or `(model, processor, ...)`. With `optional`
+    the encoder may be `None`.
+    """
+    whole = is_encoder(encoder) or encoder is None or isinstance(encoder, str | os.PathLike | tuple)
+    names = [name for name in given if name != "processor" or not (whole or given["processor"] is not None)]
     if len(inputs) > len(names):
         raise TypeError(f"Expected at most {len(names)} arguments after the encoder or model, got {len(inputs)}.")
     for name, value in zip(names, inputs, strict=False):
         if given[name] is not None:
             raise TypeError(f"`{name}` is given twice.")
         given[name] = value
-    return as_encoder(encoder, given.pop("processor")), *given.values()
+    processor = given.pop("processor")
+    encoder = None if optional and encoder is None else as_encoder(encoder, processor)
+    return encoder, *given.values()
 
 
 def _in_memory(blocks, ids, query_moments):
