@@ -36,7 +36,7 @@ class FolderWriter:
     def __init__(self, path, tag=None):
         self.path = Path(path)
         self.tag = uuid.uuid4().hex[:12] if tag is None else tag
-        self._files, self._adopted = {}, {}
+        self._files, self._adopted, self._linked = {}, {}, {}
         self._draft = self.path / f"manifest-{self.tag}.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,18 @@ class FolderWriter:
         stem, suffix = os.path.splitext(name)
         return self._files.setdefault(name, self.path / f"{stem}-{self.tag}{suffix}")
 
+    def link(self, name, file, entry):
+        """
+        Give a file that was committed before a second name as the data file `name`, without reading it; `entry` is what
+        its manifest says of it. Returns `False` where the file is gone or the file system has no second names.
+        """
+        try:
+            os.link(file, self.file(name))
+        except OSError:
+            return False
+        self._linked[name] = entry
+        return True
+
     def adopt(self, name, file):
         """Make a file that is already in the folder the data file `name`. It stays even without a commit."""
         self._adopted[name] = Path(file)
@@ -69,6 +81,9 @@ class FolderWriter:
             replaced = [self.path / entry["name"] for entry in _manifest(self.path)["files"].values()]
         entries = {}
         for name, file in {**self._files, **self._adopted}.items():
+            if name in self._linked:
+                entries[name] = {**self._linked[name], "name": file.name}
+                continue
             flush_to_disk(file)
             entries[name] = {"name": file.name, "bytes": file.stat().st_size, "crc32": checksum(file)}
         manifest = {"format": kind, "version": VERSION, **fields, "files": entries}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_xlir.index.late_interaction.bit_packing import pack, unpack
+from hf_xlir.index.late_interaction.codec import pack, unpack
 
 
 def test_packed_bytes_are_these():

@@ -2,8 +2,8 @@
 
 import torch
 
-from hf_xlir.index.late_interaction.candidates import CellLists, _ranges, _visited_cells, candidate_passages
-from hf_xlir.index.late_interaction.residual_codec import ResidualCodec
+from hf_xlir.index.late_interaction.codec import ResidualCodec
+from hf_xlir.index.late_interaction.search import CellLists, _ranges, _visited_cells, candidate_passages
 
 
 # Four centroids on the axes of an identity rotation, and one token at each but the first, which has two

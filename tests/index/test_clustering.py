@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from hf_xlir.index import TokenEmbeddings
-from hf_xlir.index.late_interaction.clustering import (
+from hf_xlir.index.late_interaction.codec import (
     CentroidAssigner,
+    nearest_centroids,
     num_centroids_for,
+    rotations_for,
     second_moments,
     train_centroids,
     train_codec,
 )
-from hf_xlir.index.late_interaction.residual_codec import nearest_centroids
-from hf_xlir.index.late_interaction.rotations import rotations_for
 
 
 def embeddings_of(vectors):

@@ -15,10 +15,11 @@ from test_changing_index import part_of, renamed
 from test_compressed_tokens import made_up, queries_like
 
 from hf_xlir.index import LateInteractionIndex
-from hf_xlir.index.late_interaction import contents
-from hf_xlir.index.late_interaction.compressed_tokens import CompressedTokens, cell_lists
-from hf_xlir.index.late_interaction.contents import Contents, Settings
+from hf_xlir.index.late_interaction import maintenance
+from hf_xlir.index.late_interaction.contents import BuildSettings, Contents
+from hf_xlir.index.late_interaction.passage_ids import PassageIds
 from hf_xlir.index.late_interaction.segments import Segment, Training
+from hf_xlir.index.late_interaction.tokens import CompressedTokens, cell_lists
 from hf_xlir.utils.storage import MANIFEST
 
 
@@ -91,7 +92,7 @@ class TestRoundTrip:
         arrays |= cell_lists(arrays["records"], offsets, 50)
         segment = Segment(CompressedTokens(codec, arrays), np.arange(num_passages), Training(codec, num_tokens, 0.5))
         ids = [f"passage {row}" for row in range(num_passages)]
-        index = LateInteractionIndex(Contents(ids, (segment,), 128), Settings(8))
+        index = LateInteractionIndex(Contents(PassageIds.of(ids), (segment,), 128), BuildSettings(8))
         index.save(tmp_path)
         code = f"""
 import numpy as np
@@ -110,7 +111,7 @@ print(resident() - before, len(index.search(np.ones((2, 128)), 3).scores))
 
 class TestSaving:
     def test_only_what_changed_is_written(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(contents, "TOKENS_JOINED_ANYWAY", 0)
+        monkeypatch.setattr(maintenance, "TOKENS_JOINED_ANYWAY", 0)
         saved = LateInteractionIndex.build(made_up(100), 4, num_centroids=4)
         saved.save(tmp_path)
         for gone in ("p1", "p2"):
@@ -323,7 +324,7 @@ class TestOtherFolders:
             ),
             ({"num_tokens": 3}, "its manifest states"),
             ({"embedding_dim": 64}, "codec 0 is for 16 dimensions, the index has 64"),
-            ({"nbits": 7}, "`nbits`, the bits a dimension, must be one of"),
+            ({"nbits": 7}, "`nbits`.* must be one of"),
             ({"seed": "one"}, "`seed` must be an integer"),
             ({"codecs": None}, "missing or odd field .KeyError: 'codecs'"),
             ({"codecs": []}, "missing or odd field .IndexError"),

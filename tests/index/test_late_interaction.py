@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings
-from hf_xlir.index.late_interaction import exact_tokens
 from hf_xlir.index.late_interaction import index as late_interaction
-from hf_xlir.index.late_interaction.search_limits import PRESETS, SearchLimits
+from hf_xlir.index.late_interaction import tokens as exact_tokens
+from hf_xlir.index.late_interaction.search import PRESETS, SearchLimits
 from hf_xlir.index.scoring import packed_maxsim_scores
 from hf_xlir.models.late_interaction import maxsim_scores
 
@@ -437,11 +437,11 @@ class TestCompressed:
             def update(self, number):
                 self.done += number
 
-        monkeypatch.setattr(late_interaction, "tqdm", Bar)
+        monkeypatch.setattr(late_interaction, "progress_bar", Bar)
         queries = random_queries(150)
         compressed.search_batch(queries, 2)
         compressed.search_batch(queries, 2, progress=False)
-        assert [bar.done for bar in bars] == [150, 150] and [bar.options["disable"] for bar in bars] == [False, True]
+        assert [bar.done for bar in bars] == [150, 150] and [bar.options["show"] for bar in bars] == [True, False]
         assert bars[0].options["total"] == 150
 
     def test_wrong_limits(self, compressed):

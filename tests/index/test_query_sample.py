@@ -78,7 +78,7 @@ def test_more_of_the_best_passages_are_found(sampled_index):
 def test_scores_are_inner_products_with_what_is_stored(sampled_index):
     [segment] = sampled_index.contents.segments
     query = expanded_queries().embeddings[0]
-    decoded = segment.tokens.decode(np.array([17]))
+    decoded = torch.from_numpy(segment.vectors(np.arange(17 * LENGTH, 18 * LENGTH)))
     scores = dict(zip(*sampled_index.search(query, NUM_PASSAGES, preset="exact")[::-1], strict=True))
     assert scores[17] == pytest.approx(float((query @ decoded.T).amax(dim=1).sum()), abs=0.05)
 
@@ -130,7 +130,7 @@ class TestKeeping:
         assert is_stretched(index)
 
     def test_until_an_index_is_large_enough(self, monkeypatch):
-        monkeypatch.setattr("hf_xlir.index.late_interaction.contents.MOST_EXACT_TOKENS", 20 * LENGTH)
+        monkeypatch.setattr("hf_xlir.index.late_interaction.maintenance.MOST_EXACT_TOKENS", 20 * LENGTH)
         index = LateInteractionIndex.build(passages(20), queries=expanded_queries())
         assert index.contents.training is None
         index.add(passages(20, "q"))
@@ -158,7 +158,7 @@ class TestKeeping:
 @pytest.mark.parametrize(
     ("queries", "message"),
     [
-        (expanded_queries().embeddings, "`queries` must be `QueryEmbeddings`, as of `embed_queries`, got Tensor"),
+        (expanded_queries().embeddings, "`queries` must be `QueryEmbeddings`, got Tensor"),
         (QueryEmbeddings(torch.ones(2, DIM), None), r"must have shape \(num_queries, query_length, embedding_dim\)"),
         (QueryEmbeddings(torch.ones(2, 3, 5), None), "have 5 dimensions, the index has 64"),
         (QueryEmbeddings(torch.full((2, 3, DIM), torch.nan), None), "NaN or infinite"),

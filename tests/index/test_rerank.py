@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_xlir.index.late_interaction import rerank
-from hf_xlir.index.late_interaction.rerank import integer_products, rerank_scores, similarities, take_rows
-from hf_xlir.index.late_interaction.residual_codec import ResidualCodec
-from hf_xlir.index.late_interaction.rotations import random_rotation
+from hf_xlir.index.late_interaction import search as rerank
+from hf_xlir.index.late_interaction.codec import ResidualCodec, random_rotation
+from hf_xlir.index.late_interaction.search import integer_products, rerank_scores, similarities, take_rows
 
 
 def made_up(lengths, dim=16, nbits=4, seed=0):

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from hf_xlir.index.late_interaction import residual_codec
-from hf_xlir.index.late_interaction.bit_packing import unpack
-from hf_xlir.index.late_interaction.residual_codec import (
+from hf_xlir.index.late_interaction import codec as residual_codec
+from hf_xlir.index.late_interaction.codec import (
     ResidualCodec,
     nearest_centroids,
+    random_rotation,
+    rotations_for,
     split_records,
+    unpack,
 )
-from hf_xlir.index.late_interaction.rotations import random_rotation, rotations_for
 
 
 # Least mean squared error of a Gaussian at that many bits (Max 1960), which equally spaced levels come near

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from hf_xlir.index.late_interaction.threads import map_in_threads
+from hf_xlir.index.late_interaction.search import map_in_threads
 
 
 @pytest.fixture(params=[1, 3])

@@ -7,7 +7,7 @@ import pytest
 from test_compressed_tokens import made_up
 
 from hf_xlir.index import TokenEmbeddings
-from hf_xlir.index.late_interaction.token_pooling import _clusters, pool_tokens
+from hf_xlir.index.late_interaction.pooling import _clusters, pool_tokens
 
 
 def wards_clusters(vectors, number):

@@ -1,4 +1,4 @@
-"""What queries are like: moments of a sample of them, or of pieces of passages where there is none."""
+"""Second moments of queries: of a sample, or of pieces of passages where there is no sample."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from transformers.utils import logging
 from ...models import processing_retriever
 from ..checks import check_queries
 from ..embeddings import QueryEmbeddings
-from .clustering import second_moments
+from .codec import second_moments
 
 
 logger = logging.get_logger(__name__)
@@ -20,43 +20,30 @@ PIECES_PER_BATCH = 25
 
 
 def query_moments(queries, embedding_dim):
-    r"""
-    Mean outer product of queries' vectors with themselves: float64 of shape `(embedding_dim, embedding_dim)`.
-
-    Args:
-        queries ([`QueryEmbeddings`]):
-            Of a model with one vector a token.
-        embedding_dim (`int`):
-            What the index has.
-
-    Raises:
-        ValueError: If these are not such embeddings, or they have a NaN or infinite value.
+    """
+    Mean outer product with themselves of the vectors of [`QueryEmbeddings`], from a model with one vector per token:
+    float64 `(embedding_dim, embedding_dim)`.
     """
     if not isinstance(queries, QueryEmbeddings):
-        raise ValueError(f"`queries` must be `QueryEmbeddings`, as of `embed_queries`, got {type(queries).__name__}.")
+        raise ValueError(
+            f"`queries` must be `QueryEmbeddings`, got {type(queries).__name__}: embed questions with `embed_queries`."
+        )
     embeddings, mask = check_queries(queries.embeddings, queries.mask, embedding_dim, single=False)
     return second_moments(embeddings[mask]).numpy()
 
 
 def moments_of_pieces(encode, passages):
-    r"""
-    [`query_moments`] of pieces of passages, embedded as queries: with a query's markers and what fills it up, which is
-    most of what tells queries from passages.
+    """
+    [`query_moments`] of pieces of passages that are embedded as queries, with a query's markers and expansion, which
+    is most of what tells queries from passages. The same passages give the same moments.
 
-    Args:
-        encode (`Callable[[list[str]], torch.Tensor]`):
-            Embeds texts as queries: the vectors that count, of shape `(number of tokens, embedding_dim)`.
-        passages (`datasets.Dataset` or `list[dict]`):
-            Rows with `text`; some of them are read.
-
-    Returns:
-        `numpy.ndarray` of float64 and shape `(embedding_dim, embedding_dim)`, the same for the same passages; `None`,
-        and a warning, if the model returns NaN or infinite values: passages are embedded by then.
+    `encode` embeds a list of texts as queries and returns the vectors that count, `(number of tokens, embedding_dim)`.
+    If they are NaN or infinite, there is a warning and the result is `None`, since the passages are embedded by then.
     """
     pieces = pieces_of(passages)
     vectors = []
     disabled, processing_retriever.logger.disabled = processing_retriever.logger.disabled, True
-    try:  # that a piece is too long for a query, and is cut, is no news
+    try:  # no warning for pieces that are cut to a query's length
         for start in range(0, len(pieces), PIECES_PER_BATCH):
             vectors.append(encode(pieces[start : start + PIECES_PER_BATCH]))
     finally:
@@ -69,7 +56,7 @@ def moments_of_pieces(encode, passages):
 
 
 def pieces_of(passages, seed=0):
-    """A text of some words from each of some passages, at most 100 and a tenth of them, by chance."""
+    """Random pieces of some words from random passages, a tenth of them and at most 100."""
     generator = np.random.default_rng(seed)
     number = min(MOST_PIECES, -(-len(passages) // PASSAGES_PER_PIECE))
     pieces = []
@@ -84,7 +71,7 @@ def pieces_of(passages, seed=0):
 
 
 def _run_of(units, generator, least, most):
-    """So many neighbours, or all if there are fewer."""
+    """A random run of at least `least` and at most `most` neighbours, or all if there are fewer."""
     size = int(generator.integers(least, most + 1))
     start = int(generator.integers(0, max(len(units) - size, 0) + 1))
     return units[start : start + size]

@@ -1,4 +1,4 @@
-"""Segments, the parts that an index consists of: which passages they hold, and how several become one."""
+"""Segments, the immutable parts of an index: which passages each holds, and how several become one."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -7,29 +7,18 @@ import numpy as np
 import torch
 
 from ..embeddings import TokenEmbeddings
-from .clustering import CentroidAssigner, train_codec
-from .compressed_tokens import CompressedTokens, cell_lists
-from .exact_tokens import ExactTokens, ranges
-from .residual_codec import ResidualCodec, nearest_centroids
+from .codec import CentroidAssigner, ResidualCodec, nearest_centroids, train_codec
+from .tokens import CompressedTokens, ExactTokens, cell_lists, ranges
 
 
 PASSAGES_PER_BLOCK = 2**14
 RESIDUALS_SAMPLED = 1024
+NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    r"""
-    A codec, and what it was trained on.
-
-    Args:
-        codec ([`~hf_xlir.index.late_interaction.residual_codec.ResidualCodec`]):
-            Shared by segments.
-        num_tokens (`int`):
-            Number of vectors that there were.
-        residual (`float`):
-            Their mean squared distance from their centroids.
-    """
+    """A codec, the number of vectors that it was trained on, and their mean squared distance from their centroids."""
 
     codec: ResidualCodec
     num_tokens: int
@@ -46,66 +35,110 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    r"""
-    Passages' vectors, and where in the index the passages are. It never changes; changes make another.
+    """
+    Some passages' vectors. A passage has a place here and, in the index, a slot ([`~.passage_ids.PassageIds`]).
 
-    Args:
-        tokens ([`~hf_xlir.index.late_interaction.exact_tokens.ExactTokens`] or \
-[`~hf_xlir.index.late_interaction.compressed_tokens.CompressedTokens`]):
-            The vectors.
-        rows (`numpy.ndarray` of shape `(len(tokens),)`):
-            Int64: each passage's row in the index, or -1 if it was removed.
-        training ([`Training`], *optional*):
-            The codec's; `None` for uncompressed vectors.
-        residual (`float`, *optional*, defaults to 0.0):
-            Mean squared distance of the vectors from the centroids that they have, or would have.
+    `slots`, int64 `(len(tokens),)`, are rising. `removed` are the places, rising, of passages that were removed from
+    the index or have other vectors in another segment. `training` is the codec's, `None` for uncompressed vectors.
+    `residual` is the mean squared distance of the vectors from the centroids that they have or would have.
+
+    Of several places with one slot, only the last may hold a passage that was not removed.
     """
 
     tokens: ExactTokens | CompressedTokens
-    rows: np.ndarray
+    slots: np.ndarray
     training: Training | None = None
     residual: float = 0.0
-    lengths: np.ndarray = field(init=False, repr=False)
+    removed: np.ndarray = field(default_factory=lambda: NOTHING)
+    num_live_tokens: int | None = None  # without those of removed passages
 
     def __post_init__(self):
-        object.__setattr__(self, "lengths", np.diff(self.tokens.arrays["offsets"]))
-
-    @cached_property
-    def num_live_tokens(self):
-        """Number of vectors of passages that were not removed."""
-        return int(self.lengths[self.rows >= 0].sum())
+        if self.num_live_tokens is None:
+            lost = int(self._lengths(self.removed).sum())
+            object.__setattr__(self, "num_live_tokens", self.tokens.num_tokens - lost)
 
     @property
-    def is_whole(self):
-        """Whether the passages are all those of an index, in its order."""
-        return np.array_equal(self.rows, np.arange(len(self.rows)))
+    def num_live(self):
+        """Number of passages that were not removed."""
+        return len(self.tokens) - len(self.removed)
 
-    def with_rows(self, rows):
-        """The same vectors, elsewhere in the index."""
-        return replace(self, rows=rows)
+    @property
+    def lengths(self):
+        """Number of vectors of each passage, removed ones included."""
+        return np.diff(self.tokens.arrays["offsets"])
 
-    def vectors(self, places):
-        """Vectors of some tokens, decoded: float32 of shape `(len(places), embedding_dim)`."""
+    @cached_property
+    def is_live(self):
+        """A boolean array: whether each place holds a passage that was not removed."""
+        live = np.ones(len(self.tokens), dtype=bool)
+        live[self.removed] = False
+        return live
+
+    def places(self, slots):
+        """The places, rising, of the passages in some rising slots that are here."""
+        places = np.searchsorted(self.slots, slots, side="right") - 1
+        found = places >= 0
+        found[found] = self.slots[places[found]] == slots[found]
+        places = places[found]
+        if len(self.removed):
+            at = np.minimum(np.searchsorted(self.removed, places), len(self.removed) - 1)
+            places = places[self.removed[at] != places]
+        return places
+
+    def without(self, slots):
+        """Without the passages in some rising slots."""
+        places = self.places(slots)
+        if not len(places):
+            return self
+        removed = np.sort(np.concatenate([self.removed, places]), kind="stable")
+        num_live_tokens = self.num_live_tokens - int(self._lengths(places).sum())
+        return replace(self, removed=removed, num_live_tokens=num_live_tokens)
+
+    def searched(self, allowed, excluded):
+        """
+        Which places to search: `None` for all, or a boolean array. Without the limits only removed passages are left
+        out; of two arrays of rising slots, only those in `allowed` and none in `excluded` are searched.
+        """
+        if allowed is None:
+            places = self.is_live if len(self.removed) else None
+        else:
+            places = np.zeros(len(self.tokens), dtype=bool)
+            places[self.places(allowed)] = True
+        if excluded is not None and len(out := self.places(excluded)):
+            places = np.ones(len(self.tokens), dtype=bool) if places is None else places.copy()
+            places[out] = False
+        return None if places is None or places.all() else places
+
+    def rows(self, ids):
+        """The row of each place, int64; -1 where the passage was removed."""
+        return np.where(self.is_live, ids.rows(self.slots), -1)
+
+    def vectors(self, positions):
+        """Vectors of some tokens, decoded: float32 of shape `(len(positions), embedding_dim)`."""
         arrays = self.tokens.arrays
         if isinstance(self.tokens, ExactTokens):
-            return np.asarray(arrays["values"][places], dtype=np.float32)
-        encoded = torch.from_numpy(arrays["records"][places])
-        return self.tokens.codec.decode(encoded).numpy()
+            return np.asarray(arrays["values"][positions], dtype=np.float32)
+        return self.tokens.codec.decode(torch.from_numpy(arrays["records"][positions])).numpy()
+
+    def _lengths(self, places):
+        offsets = self.tokens.arrays["offsets"]
+        return offsets[places + 1] - offsets[places]
 
 
-def exact_segment(embeddings, rows):
+def exact_segment(embeddings, slots, removed=NOTHING):
     """A segment of [`TokenEmbeddings`], which are not copied."""
-    return Segment(ExactTokens({"values": embeddings.values, "offsets": embeddings.offsets}), rows)
+    tokens = ExactTokens({"values": embeddings.values, "offsets": embeddings.offsets})
+    return Segment(tokens, slots, removed=removed)
 
 
-def compressed_segment(embeddings, rows, training, residual):
+def compressed_segment(embeddings, slots, training, residual):
     """A segment of [`TokenEmbeddings`], compressed by the codec of a [`Training`]."""
-    tokens = CompressedTokens.build(embeddings, training.codec, assigner=training.assigner)
-    return Segment(tokens, rows, training, residual)
+    tokens = CompressedTokens.build(embeddings, training.codec, training.assigner)
+    return Segment(tokens, slots, training, residual)
 
 
 def train(embeddings, nbits, num_centroids, seed, query_moments=None):
-    """A [`Training`] on [`TokenEmbeddings`]; arguments as of [`~.clustering.train_codec`]."""
+    """A [`Training`] on [`TokenEmbeddings`]; arguments as of [`~.codec.train_codec`]."""
     codec = train_codec(embeddings, nbits, num_centroids, seed, query_moments)
     return Training(codec, len(embeddings.values), mean_residual(embeddings.values, codec))
 
@@ -122,71 +155,53 @@ def mean_residual(values, codec):
 
 
 def joined(segments):
-    r"""
-    One segment, without the removed passages of several, all uncompressed or all of one codec: what is stored of a
-    vector is copied, not decoded.
-
-    Args:
-        segments (`list[Segment]`):
-            At least one passage must be left.
-
-    Returns:
-        [`Segment`]: Its passages are in the order of their rows.
     """
-    rows = np.concatenate([segment.rows for segment in segments])
+    One segment of several, all uncompressed or all of one codec, without removed passages, in the order of slots. What
+    is stored of a vector is copied, not decoded. At least one passage must be left.
+    """
+    slots, live = (np.concatenate([getattr(each, name) for each in segments]) for name in ("slots", "is_live"))
     lengths = np.concatenate([segment.lengths for segment in segments])
-    order = np.argsort(rows, kind="stable")
-    order = order[rows[order] >= 0]
+    order = np.argsort(slots, kind="stable")
+    order = order[live[order]]
     offsets = np.concatenate([[0], np.cumsum(lengths[order])])
-    arrays = {"offsets": offsets}
     exact = isinstance(segments[0].tokens, ExactTokens)
-    for name in ["values" if exact else "records"]:
-        parts = [segment.tokens.arrays[name] for segment in segments]
-        arrays[name] = np.empty((offsets[-1], *parts[0].shape[1:]), np.result_type(*parts))
-    new_place = np.full(len(rows), -1)
+    name = "values" if exact else "records"
+    parts = [segment.tokens.arrays[name] for segment in segments]
+    stored = np.empty((offsets[-1], *parts[0].shape[1:]), np.result_type(*parts))
+    new_place = np.full(len(slots), -1)
     new_place[order] = np.arange(len(order))
-    bounds = np.cumsum([0, *(len(segment.rows) for segment in segments)])
-    for segment, start, stop in zip(segments, bounds[:-1], bounds[1:], strict=True):
-        places = np.flatnonzero(segment.rows >= 0)
+    bounds = np.cumsum([0, *(len(segment.tokens) for segment in segments)])
+    for segment, part, start, stop in zip(segments, parts, bounds[:-1], bounds[1:], strict=True):
+        places, own_lengths = np.flatnonzero(segment.is_live), lengths[start:stop]
         for first in range(0, len(places), PASSAGES_PER_BLOCK):
             block = places[first : first + PASSAGES_PER_BLOCK]
-            targets = ranges(offsets[new_place[start:stop][block]], segment.lengths[block])
-            sources = ranges(segment.tokens.arrays["offsets"][block], segment.lengths[block])
-            for name in arrays.keys() - {"offsets"}:
-                arrays[name][targets] = segment.tokens.arrays[name][sources]
-    rows = rows[order]
+            targets = ranges(offsets[new_place[start:stop][block]], own_lengths[block])
+            stored[targets] = part[ranges(segment.tokens.arrays["offsets"][block], own_lengths[block])]
+    arrays = {"offsets": offsets, name: stored}
     if exact:
-        return Segment(ExactTokens(arrays), rows)
+        return Segment(ExactTokens(arrays), slots[order])
     training = segments[0].training
-    arrays |= cell_lists(arrays["records"], offsets, len(training.codec.centroids))
+    arrays |= cell_lists(stored, offsets, len(training.codec.centroids))
     residual = np.average([each.residual for each in segments], weights=[each.tokens.num_tokens for each in segments])
-    return Segment(CompressedTokens(training.codec, arrays), rows, training, float(residual))
+    return Segment(CompressedTokens(training.codec, arrays), slots[order], training, float(residual))
 
 
 class StoredVectors:
-    r"""
-    All vectors of an index as one array, decoded when they are read: `values` of [`TokenEmbeddings`].
-
-    Args:
-        segments (`list[Segment]`):
-            Which together hold each row once.
-        num_rows (`int`):
-            Number of rows.
-        embedding_dim (`int`):
-            Number of dimensions.
+    """
+    All vectors of an index as one array in the order of rows, decoded when they are read: `values` of
+    [`TokenEmbeddings`]. The segments hold each row of `ids` once.
     """
 
     ndim, dtype = 2, np.dtype(np.float32)
 
-    def __init__(self, segments, num_rows, embedding_dim):
-        self._segments, self._segment = segments, np.empty(num_rows, dtype=np.int32)
-        self._start, self.lengths = np.empty(num_rows, dtype=np.int64), np.empty(num_rows, dtype=np.int64)
+    def __init__(self, segments, ids, embedding_dim):
+        self._segments, self._segment = segments, np.empty(len(ids), dtype=np.int32)
+        self._start, self.lengths = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.int64)
         for number, segment in enumerate(segments):
-            live = segment.rows >= 0
-            rows = segment.rows[live]
+            rows = ids.rows(segment.slots[segment.is_live])
             self._segment[rows] = number
-            self._start[rows] = segment.tokens.arrays["offsets"][:-1][live]
-            self.lengths[rows] = segment.lengths[live]
+            self._start[rows] = segment.tokens.arrays["offsets"][:-1][segment.is_live]
+            self.lengths[rows] = segment.lengths[segment.is_live]
         self._ends = np.cumsum(self.lengths)
         self.shape = (int(self._ends[-1]), embedding_dim)
 
@@ -207,11 +222,16 @@ class StoredVectors:
 
 def stored_embeddings(segments, ids, embedding_dim):
     """[`TokenEmbeddings`] of all rows, read from the segments; one uncompressed segment is given back as it is."""
-    first = segments[0].tokens
-    if len(segments) == 1 and isinstance(first, ExactTokens) and segments[0].is_whole:
-        return TokenEmbeddings(first.arrays["values"], segments[0].lengths, ids)
-    values = StoredVectors(segments, len(ids), embedding_dim)
-    return TokenEmbeddings(values, values.lengths, ids)
+    first = segments[0]
+    if len(segments) == 1 and isinstance(first.tokens, ExactTokens) and is_whole(first, ids):
+        return TokenEmbeddings(first.tokens.arrays["values"], first.lengths, list(ids))
+    values = StoredVectors(segments, ids, embedding_dim)
+    return TokenEmbeddings(values, values.lengths, list(ids))
+
+
+def is_whole(segment, ids):
+    """Whether the places of a segment are the rows of an index, as far as they go."""
+    return np.array_equal(segment.rows(ids), np.arange(len(segment.tokens)))
 
 
 __all__ = [
@@ -220,6 +240,7 @@ __all__ = [
     "Training",
     "compressed_segment",
     "exact_segment",
+    "is_whole",
     "joined",
     "mean_residual",
     "stored_embeddings",

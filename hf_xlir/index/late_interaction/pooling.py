@@ -1,48 +1,23 @@
-"""Fewer vectors a passage: tokens that say much the same become one."""
+"""Fewer vectors per passage: tokens that say much the same become one."""
 
 import numpy as np
-from tqdm.auto import tqdm
-from transformers.utils import logging
 
+from ...utils.progress import progress_bar
 from ..embeddings import TokenEmbeddings
 
 
 def pool_tokens(embeddings, pooling_factor, progress=True):
-    r"""
-    Pool the token vectors of each passage: Ward's hierarchical clustering, and the mean of each cluster
-    (https://huggingface.co/papers/2409.14683), with the mean length of the vectors that it is made of.
-
-    Args:
-        embeddings ([`TokenEmbeddings`]):
-            The passages.
-        pooling_factor (`int`):
-            How many times fewer vectors there are to be; of `n` vectors, `n / pooling_factor`, rounded up, are left.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar, unless the bars of Transformers are switched off.
-
-    Returns:
-        [`TokenEmbeddings`], in memory. Pooled vectors are in the order of the first token of each.
-
-    Example:
-    ```python
-    >>> import numpy as np
-    >>> from hf_xlir.index import TokenEmbeddings
-    >>> from hf_xlir.index.late_interaction.token_pooling import pool_tokens
-
-    >>> values = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype="float32")
-    >>> pool_tokens(TokenEmbeddings(values, np.array([3]), ["a"]), 2).values.tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-
-    ```
+    """
+    [`TokenEmbeddings`] with `n / pooling_factor` vectors, rounded up, for each passage of `n`: Ward's hierarchical
+    clustering and the mean of each cluster (https://huggingface.co/papers/2409.14683), with the mean length of its
+    vectors. Pooled vectors are in the order of the first token of each.
     """
     if pooling_factor == 1:
         return embeddings
     lengths = -(-embeddings.lengths.astype(np.int64) // pooling_factor)
     ends = np.cumsum(lengths)
     values = np.empty((ends[-1] if len(ends) else 0, embeddings.embedding_dim), dtype=embeddings.values.dtype)
-    show = progress and logging.is_progress_bar_enabled()
-    passages = tqdm(range(len(embeddings)), desc="Pooling", unit="passage", disable=not show, delay=2)
-    for row in passages:
+    for row in progress_bar(range(len(embeddings)), show=progress, desc="Pooling", unit="passage", delay=2):
         pooled = _pooled(np.asarray(embeddings[row], dtype=np.float64), int(lengths[row]))
         values[ends[row] - lengths[row] : ends[row]] = pooled
     return TokenEmbeddings(values, lengths, embeddings.ids, embeddings.query_moments)
@@ -64,7 +39,7 @@ def _clusters(vectors, num_clusters):
     """The cluster of each vector, numbered by their first vectors."""
     if num_clusters == 1:
         return np.zeros(len(vectors), dtype=np.int64)
-    from scipy.cluster.hierarchy import linkage  # takes as long to import as all of this package, and is rarely needed
+    from scipy.cluster.hierarchy import linkage  # slow to import, and rarely needed
 
     members = {token: [token] for token in range(len(vectors))}
     merges = linkage(vectors, "ward")[: len(vectors) - num_clusters, :2].astype(int)
