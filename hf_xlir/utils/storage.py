@@ -60,8 +60,8 @@ class FolderWriter:
 
     def link(self, name, file, entry):
         """
-        Give a file that was committed before a second name as the data file `name`, without reading it; `entry` is what
-        its manifest says of it. Returns `False` where the file is gone or the file system has no second names.
+        Give a committed file a second name as the data file `name`, without reading it; `entry` is its entry in the
+        manifest. Returns `False` where the file is gone or the file system has no second names.
         """
         try:
             os.link(file, self.file(name))
