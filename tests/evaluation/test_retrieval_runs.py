@@ -34,7 +34,7 @@ from hf_xlir.index import (
 )
 from hf_xlir.index.bm25 import words
 from hf_xlir.index.encoders import as_encoder
-from hf_xlir.index.late_interaction import search_limits
+from hf_xlir.index.late_interaction import search as search_limits
 from hf_xlir.models.late_interaction import maxsim_scores
 
 
