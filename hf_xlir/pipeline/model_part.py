@@ -12,6 +12,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..hub.metadata import known_facts, write_facts
 from ..index import embed_passages, embed_queries
+from ..index.encoders import Encoder, as_encoder
 from ..models.auto import FAMILIES, check_processor
 from ..utils.storage import MANIFEST
 
@@ -175,23 +176,10 @@ def encoder_part(encoder, processor=None):
     """The part of an encoder: given as a part, path, `(model, processor)`, model with processor, or foreign object."""
     if isinstance(encoder, ModelPart | ForeignEncoder):
         return encoder
-    if isinstance(encoder, str | os.PathLike):
-        from ..index.encoders import load_encoder
-
-        encoder = load_encoder(encoder)
-    if isinstance(encoder, tuple):
-        encoder, processor = encoder
-    if hasattr(encoder, "encode_query"):
-        own = getattr(encoder, "model", None), getattr(encoder, "processor", None)
-        if role_of(getattr(own[0], "config", None)) != "retriever" or own[1] is None:
-            return ForeignEncoder(encoder)
-        encoder, processor = own
-    if not hasattr(encoder, "config"):
-        raise TypeError(
-            f"Got `{type(encoder).__name__}` as an encoder, expected an object with `encode_query`, a path, a model "
-            "with its processor, or `(model, processor)`."
-        )
-    return ModelPart.of(encoder, processor, "processor")
+    encoder = as_encoder(encoder, processor)
+    if isinstance(encoder, Encoder):
+        return ModelPart.of(encoder.model, encoder.processor, "processor")
+    return ForeignEncoder(encoder)
 
 
 def given_part(model, processor, kind):

@@ -21,9 +21,8 @@ class Retriever:
             The processor, if `encoder` is a model.
 
     Raises:
-        ValueError: If `index` does not follow the protocol, needs an encoder and has none, or is searched with other
-            vectors than the encoder gives.
-        TypeError: If `encoder` is not an encoder.
+        ValueError: If `index` or `encoder` does not follow its protocol, or the index is searched with other vectors
+            than the encoder gives.
 
     Example:
     ```python

@@ -167,7 +167,7 @@ class TestIndex:
     def test_what_is_not_an_index(self, passages):
         with pytest.raises(ValueError, match="search_batch"):
             RetrievalPipeline(index=SimpleNamespace(kind="a", queries="text"), passages=passages, device="cpu")
-        with pytest.raises(TypeError, match="encode_query"):
+        with pytest.raises(ValueError, match="encode_query"):
             Retriever(VectorIndex(np.eye(4), ids(passages)), encoder=object())
 
 

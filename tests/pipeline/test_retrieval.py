@@ -341,7 +341,7 @@ class TestErrors:
             ({"retrievers": {"a": Retriever(parts.bm25)}, "index": parts.bm25}, "not both"),
             ({"index": parts.late}, "give the `model` or `encoder`"),
             ({"index": parts.bm25, "model": parts.colbert[0]}, "leave `model`"),
-            ({"index": parts.late, "model": parts.colbert[0]}, "give `processor`"),
+            ({"index": parts.late, "model": parts.colbert[0]}, "its processor"),
             ({"index": world.passages}, "got `Dataset`"),
             ({"index": parts.bm25, "passages": world.passages.select(range(9))}, "has 9 rows, but 24"),
             ({"index": parts.bm25, "passages": world.passages.select([*range(1, 24), 0])}, "Row 0 of the dataset"),
