@@ -1,4 +1,4 @@
-"""The Trainer for readers: Fusion-in-Decoder, whose answers are evaluated as they are written."""
+"""The trainer of Fusion-in-Decoder readers, which evaluates generated answers."""
 
 import copy
 from dataclasses import dataclass, field
@@ -18,17 +18,19 @@ from .publishing import PublishableArguments, PublishingMixin
 @dataclass
 class ReaderTrainingArguments(PublishableArguments, Seq2SeqTrainingArguments):
     r"""
-    Arguments of [`ReaderTrainer`]: those of [`~transformers.Seq2SeqTrainingArguments`].
+    Arguments of [`ReaderTrainer`]: those of [`~transformers.Seq2SeqTrainingArguments`], of which five have other
+    defaults:
 
-    Five inherited defaults differ: `predict_with_generate` is `True`, so that evaluation is exact match and F1 of
-    written answers, while `False` leaves it at the loss; `metric_for_best_model` is `"exact_match"` where the best
-    checkpoint is to be kept (`load_best_model_at_end`); `generation_max_length` is the processor's `answer_maxlength`
-    and the token that decoding starts from; `remove_unused_columns` is `False`, since the collator reads columns that
-    no model takes; and `ddp_find_unused_parameters` is `False`, since every parameter is used.
+    - `predict_with_generate` is `True`: evaluation computes exact match and F1 of generated answers. With `False` it
+      computes the loss.
+    - `metric_for_best_model` is `"exact_match"` with `load_best_model_at_end`.
+    - `generation_max_length` is the processor's `answer_maxlength` plus the token that decoding starts from.
+    - `remove_unused_columns` is `False`, since the collator reads columns that no model takes.
+    - `ddp_find_unused_parameters` is `False`, since all parameters are used.
 
-    `gradient_checkpointing` (or `activation_checkpointing`, its name from transformers 5.23 on) computes the layers of
-    encoder and decoder once more in the backward pass instead of keeping what they computed, with the same gradients:
-    a hundred passages of 250 tokens then need the memory of a few.
+    `activation_checkpointing` (`gradient_checkpointing` before transformers 5.23) recomputes the layers in the
+    backward pass instead of keeping their activations. Gradients are the same, and a hundred passages of 250 tokens
+    need the memory of a few.
 
     Example:
     ```python
@@ -44,7 +46,7 @@ class ReaderTrainingArguments(PublishableArguments, Seq2SeqTrainingArguments):
     """
 
     predict_with_generate: bool = field(
-        default=True, metadata={"help": "Evaluate exact match and F1 of written answers, else the loss."}
+        default=True, metadata={"help": "Evaluate exact match and F1 of generated answers, else the loss."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads columns of text."})
 
@@ -58,11 +60,11 @@ class ReaderTrainingArguments(PublishableArguments, Seq2SeqTrainingArguments):
 
 class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
     r"""
-    Trains a [`FiDT5ForConditionalGeneration`] to write answers (https://huggingface.co/papers/2007.01282).
+    Trains a [`FiDT5ForConditionalGeneration`] to generate answers (https://huggingface.co/papers/2007.01282).
 
-    Evaluation lets it write the answer to each question: the metrics are those of [`answer_metrics`], such as
-    `eval_exact_match`, and with questions in several languages `eval_ko_exact_match` and so on. Checkpoints appear
-    whole or not at all; see [`WholeCheckpointsMixin`].
+    Evaluation generates an answer to each question. Metrics are those of [`answer_metrics`], such as
+    `eval_exact_match`, and for questions in several languages also `eval_ko_exact_match` and so on. Checkpoints are
+    complete or absent, see [`WholeCheckpointsMixin`].
 
     Args:
         model ([`FiDT5ForConditionalGeneration`]):
@@ -74,12 +76,12 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
         data_collator (`Callable`, *optional*):
             Defaults to [`ReaderCollator`].
         eval_dataset (`datasets.Dataset` or `dict[str, datasets.Dataset]`, *optional*):
-            What [`load_reader_examples`] returns, with `answers` or a `target` in each row.
+            Records of [`load_reader_examples`] with `answers` or a `target`.
         kwargs:
             Other arguments of [`~transformers.Trainer`]: [`answer_rows`] as `train_dataset` and among `callbacks`.
 
     Raises:
-        ValueError: If model, arguments or processor are another trainer's.
+        ValueError: If model, arguments or processor are of another type.
 
     Example:
     ```python
@@ -92,7 +94,7 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
     ```
     """
 
-    # The model's loss is a mean over its batch, so that gradient accumulation has to average, too
+    # The loss is a mean over its batch, so gradient accumulation must average
     loss_is_scaled_for_ga = False
 
     def __init__(self, model, args, processing_class, data_collator=None, **kwargs):
@@ -108,19 +110,19 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
         super().__init__(model, args, data_collator, processing_class=processing_class, **kwargs)
 
     def objective_facts(self):
-        """What a reader learns, and from how many passages."""
+        """The objective and the number of passages, for the model card."""
         return {
             "Objective": "cross-entropy of the answers' tokens",
-            "Passages a question": f"at most {self.processing_class.n_context}",
+            "Passages per question": f"at most {self.processing_class.n_context}",
         }
 
     def evaluate(self, *args, **kwargs):
-        """Like the parent's, but training is the same however often it is evaluated: random states are kept."""
+        """Evaluate, and restore the random state, so that evaluation does not change the training."""
         with fork_rng(devices=[]):  # data loaders draw on the CPU
             return super().evaluate(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset=None):
-        """Like the parent's, of all questions: `dataloader_drop_last` is for training."""
+        """The data loader of all questions: `dataloader_drop_last` is for training."""
         given, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -130,16 +132,16 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
-        """Answers and their metrics, or the loss; see [`~transformers.Trainer.evaluation_loop`]."""
+        """Generate and judge answers, or compute the loss; see [`~transformers.Trainer.evaluation_loop`]."""
         if not self.args.predict_with_generate:
             return super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
-        generation_config = copy.deepcopy(self.model.generation_config)  # the parent writes its defaults into it
+        generation_config = copy.deepcopy(self.model.generation_config)  # the parent changes it
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         self.model.generation_config = generation_config
-        rows = dataloader.dataset.select_columns(["lang", "answers", "target"])  # passages take long to decode
-        tokens, tokenizer = output.predictions[: len(rows)], self.processing_class.tokenizer  # the rest fills a batch
+        rows = dataloader.dataset.select_columns(["lang", "answers", "target"])  # passages are slow to read
+        tokens, tokenizer = output.predictions[: len(rows)], self.processing_class.tokenizer  # the rest is padding
         texts = tokenizer.batch_decode(np.where(tokens < 0, tokenizer.pad_token_id, tokens), skip_special_tokens=True)
         judged = (
             {"lang": row["lang"], **judge_answer(text.strip(), known_answers(row))}
@@ -149,7 +151,7 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
         return output._replace(metrics={**output.metrics, **metrics})
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
-        """The answers' token ids, or the loss. Not both, for which passages would be encoded twice."""
+        """Token ids of answers, or the loss. Not both, since passages would be encoded twice."""
         if self.args.predict_with_generate and not prediction_loss_only:
             inputs = {name: value for name, value in inputs.items() if name != "labels"}
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)

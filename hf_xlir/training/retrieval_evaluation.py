@@ -31,15 +31,15 @@ CUTOFFS = (1, 5, 10, 20, 100)
 
 class RetrievalPrediction(EvalPrediction):
     r"""
-    What `compute_metrics` of [`RetrieverTrainer`] receives: `rankings, relevance = prediction` unpacks it.
+    The argument of `compute_metrics` of [`RetrieverTrainer`]. `rankings, relevance = prediction` unpacks it.
 
     Args:
         predictions (`dict[str, list[str]]`):
-            For each question's id the passages' ids, best first, over all evaluation passages.
+            By question id, the ids of the evaluation passages, best first.
         label_ids (`dict[str, list[str]]`, *optional*):
-            For each question's id its gold passages' ids; `None` if the questions have answers instead.
+            By question id, the ids of the gold passages. `None` if the questions have answers instead.
         scores (`dict[str, list[float]]`):
-            The ranked passages' scores, falling.
+            By question id, the scores of the ranked passages, in falling order.
         questions (`datasets.Dataset`):
             The evaluation questions.
         passages (`datasets.Dataset`):
@@ -65,13 +65,13 @@ class RetrievalPrediction(EvalPrediction):
 
 def retrieval_metrics(prediction):
     r"""
-    What [`RetrieverTrainer`] computes by default: against gold passages `recall@k`, `success@k`, `mrr@10` and
-    `ndcg@10`; for questions that have answers instead, `answer_recall@k`, the share of questions for which one of the
-    first `k` passages contains an answer. `k` is 1, 5, 10, 20 and 100, as far as passages were ranked.
+    The default metrics of [`RetrieverTrainer`]. For questions with gold passages: `recall@k`, `success@k`, `mrr@10`
+    and `ndcg@10`. For questions with answers instead: `answer_recall@k`, the share of questions with an answer in the
+    first `k` passages. `k` is 1, 5, 10, 20 and 100, up to the number of ranked passages.
 
     Args:
         prediction ([`RetrievalPrediction`]):
-            Rankings and what is relevant.
+            Rankings, and gold passages or questions with answers.
 
     Returns:
         `dict[str, float]`: Between 0 and 1.
@@ -91,14 +91,14 @@ def retrieval_metrics(prediction):
 
 class RetrievalEvaluationMixin:
     """
-    A [`~transformers.Trainer`] with `eval_passages`, whose evaluation of a dataset with the column `question` is
-    retrieval. Evaluation leaves the random state as it was: training is the same however often it is evaluated.
+    A [`~transformers.Trainer`] mixin with `eval_passages`, which are ranked for datasets with a column `question`.
+    Evaluation restores the random state, so it does not change the training.
     """
 
     def __init__(self, *args, eval_passages=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.eval_passages = eval_passages
-        self._retrieval_metrics = {}  # the last of each dataset, by the prefix of their names
+        self._retrieval_metrics = {}  # the last ones of each dataset, by their prefix
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """
@@ -106,12 +106,12 @@ class RetrievalEvaluationMixin:
 
         Args:
             eval_dataset (`datasets.Dataset` or `dict[str, datasets.Dataset]`, *optional*):
-                Questions to find passages for, or rows to compute the loss of. Of several datasets of questions the
-                means of their metrics are reported, too, under the names that one dataset has.
+                Questions to find passages for, or rows to compute the loss of. For several datasets of questions, the
+                means of their metrics are reported as well, under the names that a single dataset has.
             ignore_keys (`list[str]`, *optional*):
                 Not used.
             metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
-                What the metrics' names begin with.
+                Prefix of the metrics' names.
 
         Returns:
             `dict[str, float]`: The metrics.
@@ -130,7 +130,7 @@ class RetrievalEvaluationMixin:
         return metrics
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs):
-        """Retrieval, if the data loader's dataset has questions; see [`~transformers.Trainer.evaluation_loop`]."""
+        """Evaluate retrieval if the dataset has questions; see [`~transformers.Trainer.evaluation_loop`]."""
         questions = dataloader.dataset
         if not _has_questions(questions):
             return super().evaluation_loop(
@@ -160,23 +160,11 @@ class RetrievalEvaluationMixin:
 
 
 def check_evaluation(questions, passages):
-    r"""
-    Raise unless the questions can be evaluated over the passages.
-
-    Args:
-        questions (`datasets.Dataset`):
-            Columns `id`, `question`, and `passage_ids` (gold passages) or `answers`.
-        passages (`datasets.Dataset`):
-            Columns `id`, `text` and optionally `title`.
-
-    Raises:
-        ValueError: If there are no passages, a column is missing, a question has nothing to be found, or a gold
-            passage is not among the passages.
-    """
+    """Raise unless the questions can be evaluated over the passages."""
     if not isinstance(questions, Dataset):
         raise ValueError(f"Evaluation questions must be a `datasets.Dataset`, got {type(questions).__name__}.")
     if passages is None:
-        raise ValueError("Evaluation questions need `eval_passages`, in which to find what answers them.")
+        raise ValueError("Evaluation questions need `eval_passages` to rank.")
     names = questions.column_names
     target = next((name for name in ("passage_ids", "answers") if name in names), None)
     if "id" not in names or target is None:
@@ -193,18 +181,18 @@ def check_evaluation(questions, passages):
 
 
 def check_evaluation_arguments(args, eval_dataset, eval_passages, compute_metrics):
-    """Raise if the trainer's arguments about evaluation do not go together; see [`RetrieverTrainer`]."""
+    """Raise if the evaluation arguments of [`RetrieverTrainer`] do not fit together."""
     datasets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     questions = {name: dataset for name, dataset in datasets.items() if _has_questions(dataset)}
     for dataset in questions.values():
         check_evaluation(dataset, eval_passages)
     if eval_passages is not None and eval_dataset is not None and not questions:
         raise ValueError(
-            "`eval_passages` need an `eval_dataset` of questions: columns `id`, `question`, and `passage_ids` or "
-            "`answers`."
+            "`eval_passages` needs an `eval_dataset` of questions, with columns `id`, `question`, and `passage_ids` "
+            "or `answers`."
         )
     if compute_metrics is not None and eval_passages is None:
-        raise ValueError("`compute_metrics` receives retrieval over `eval_passages`: give them, too.")
+        raise ValueError("`compute_metrics` evaluates rankings of `eval_passages`: give both.")
     if args.metric_for_best_model is None or compute_metrics is not None or not questions:
         return
     best = args.metric_for_best_model.removeprefix("eval_")
@@ -227,7 +215,7 @@ def _cutoffs(depth):
 
 
 def _default_names(questions, depth):
-    """Names of the metrics that are computed by default for a `dict` of questions."""
+    """The names of the default metrics for a `dict` of questions."""
     cutoffs, by_dataset = _cutoffs(depth), {}
     for dataset_name, dataset in questions.items():
         kinds = ["recall", "success"] if "passage_ids" in dataset.column_names else ["answer_recall"]
@@ -246,22 +234,23 @@ def _means(by_dataset):
 
 
 def _texts(prediction):
-    """The texts of each question's ranked passages."""
+    """The texts of the ranked passages, by question."""
     text_of_id = texts_by_id({id for ids in prediction.predictions.values() for id in ids}, prediction.passages)
     return [[text_of_id[id] for id in prediction.predictions[question]] for question in prediction.questions["id"]]
 
 
 def rank_passages_together(model, processor, questions, passages, k=100, *, share=True, batch_size=64, progress=True):
     r"""
-    [`rank_passages`], shared among processes: each one encodes its part of the questions and of the passages, and
-    searches its own passages for all questions; what leaves a process are vectors of questions and its best passages.
+    [`rank_passages`] with the work shared among processes. Each process encodes its part of the questions and
+    passages, and searches its own passages for all questions. Processes exchange query vectors and their best
+    passages.
 
-    Every process must call it with the same arguments, and each one receives the whole result: up to rounding that of
-    one process, and the same on all of them. Without `torch.distributed` this is [`rank_passages`].
+    All processes must call it with the same arguments. Each receives the whole result, equal on all of them and, up to
+    rounding, to that of one process. Without `torch.distributed` this is [`rank_passages`].
 
     Args:
         model (`RetrieverPreTrainedModel`):
-            Encodes where it is; not wrapped for distributed training.
+            The model, not wrapped for distributed training.
         processor (`RetrieverProcessor`):
             The model's processor.
         questions (`datasets.Dataset` or `list[dict]`):
@@ -269,17 +258,17 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
         passages (`datasets.Dataset` or `list[dict]`):
             Rows with `id`, `text` and optionally `title`.
         k (`int`, *optional*, defaults to 100):
-            Number of passages a question; all of them, ranked, if there are fewer.
+            Number of passages per question, or all of them if there are fewer.
         share (`bool`, *optional*, defaults to `True`):
-            Whether to share the work. Without, every process does all of it: a model whose weights are spread over
-            processes (FSDP) needs all of them for each batch.
+            Whether to share the work. Use `False` for a model whose weights are spread over processes (FSDP): all of
+            them then take part in each batch.
         batch_size (`int`, *optional*, defaults to 64):
-            How many texts to encode at once.
+            Number of texts to encode at once.
         progress (`bool`, *optional*, defaults to `True`):
-            Whether to show progress bars, unless the bars of Transformers are switched off.
+            Whether to show progress bars, unless those of transformers are disabled.
 
     Returns:
-        [`RankedPassages`]: Of equal scores the passage that comes first in `passages` is first.
+        [`RankedPassages`]: Passages with equal scores keep the order of `passages`.
 
     Raises:
         ValueError: As [`rank_passages`] raises.
@@ -325,19 +314,19 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
 
 
 def _part(number, rank, num_processes):
-    """Where a process's part starts and ends: parts follow each other, and their sizes differ by one at most."""
+    """Start and end of a process's part. Parts follow each other, and differ in size by at most one."""
     return rank * number // num_processes, (rank + 1) * number // num_processes
 
 
 def _gather(value):
-    """What all processes have, in their order."""
+    """The values of all processes, by rank."""
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 
 
 def _joined(parts):
-    """The [`QueryEmbeddings`] of all processes, one after another; token vectors padded to the longest."""
+    """The [`QueryEmbeddings`] of all processes as one, with token vectors padded to the longest."""
     if parts[0].mask is None:
         return QueryEmbeddings(torch.cat([part.embeddings for part in parts]), None)
     longest = max(part.mask.shape[1] for part in parts)
@@ -349,7 +338,7 @@ def _joined(parts):
 
 
 def _best(parts, k):
-    """The best `k` of what each process found, as [`TopK`]: rows rise from one process to the next."""
+    """The best `k` results of all processes, as [`TopK`]. Rows rise from one process to the next."""
     scores, rows = (torch.from_numpy(np.concatenate(each, axis=1)) for each in zip(*parts, strict=True))
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return TopK(scores[:, :k], rows.gather(1, order[:, :k]))

@@ -151,7 +151,7 @@ class TestCard:
         trainer.create_model_card()
         card = read(tmp_path)
         assert row(card, "Objective") == "cross-entropy of the answers' tokens"
-        assert row(card, "Passages a question") == "at most 2" and card.data.pipeline_tag == "question-answering"
+        assert row(card, "Passages per question") == "at most 2" and card.data.pipeline_tag == "question-answering"
         assert "AutoModelForSeq2SeqLM" in card.text
 
     def test_measured_energy(self, tmp_path):

@@ -204,7 +204,7 @@ def change(**values):
             r"`passage_ids` or `answers`, got \['id', 'question'\]",
         ),
         ({"eval_dataset": make_questions().to_iterable_dataset()}, "must be a `datasets.Dataset`, got Iterable"),
-        ({"eval_dataset": make_rows()}, "`eval_passages` need an `eval_dataset` of questions"),
+        ({"eval_dataset": make_rows()}, "`eval_passages`.*`eval_dataset`"),
         (
             {"metric_for_best_model": "recall@7"},
             r"'recall@7', but evaluation computes \['recall@1', .*'ndcg@10'\]. Choose",
@@ -234,7 +234,7 @@ def test_errors_about_missing_passages(tokenizer, tmp_path):
     for kwargs, message in (
         ({"eval_dataset": make_questions()}, "Evaluation questions need `eval_passages`"),
         ({"eval_dataset": {"fi": make_questions()}}, "Evaluation questions need `eval_passages`"),
-        ({"eval_dataset": make_rows(), "compute_metrics": len}, "`compute_metrics` receives retrieval over"),
+        ({"eval_dataset": make_rows(), "compute_metrics": len}, "`compute_metrics`"),
         ({"eval_dataset": make_rows().remove_columns("query")}, r"`eval_dataset` lacks \['query'\]"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -604,13 +604,13 @@ def test_error_about_a_small_vocabulary(tokenizer, tmp_path):
     large = make_tokenizer()
     large.add_tokens(["extra"])
     _, processor = make_retriever("colbert", large, query_marker_id=5, document_marker_id=6)
-    with pytest.raises(ValueError, match=f"has {len(large)} pieces, `ColBERTXLMRModel` only {len(tokenizer)}"):
+    with pytest.raises(ValueError, match=f"{len(large)} pieces.* {len(tokenizer)}"):
         RetrieverTrainer(model, make_arguments(tmp_path), processor, train_dataset=make_rows())
 
 
 def test_errors_about_rows(make_trainer):
     trainer = make_trainer("colbert", "score_distillation", per_device_train_batch_size=4)
-    with pytest.raises(ValueError, match=r"equally many negatives, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"negatives, got \[1, 2\]"):
         trainer.data_collator([make_rows(1, num_negatives=1)[0], make_rows(1)[0]])
     with pytest.raises(ValueError, match="at least one negative"):
         loss_of(trainer, make_rows(4, num_negatives=0))
