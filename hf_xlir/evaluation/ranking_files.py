@@ -28,7 +28,7 @@ def load_ranking(path, on_error="raise"):
     - JSON lines, or one JSON array, of `{"id": query, "ctxs": [{"id": passage, "score": score}, ...]}`. Scores are
       optional, and other fields are ignored, so that a reader's examples can be read.
 
-    Passages are ordered by score, and passages with equal scores by id, whatever the ranks say. Without scores they
+    Passages are ordered by score, and passages with equal scores by id; ranks are ignored. Without scores they
     are ordered by rank, or keep the order of the JSON list.
 
     Args:

@@ -101,6 +101,8 @@ def rank_passages(
         passages = embed_passages(encoder, passages, batch_size=batch_size, device=device, progress=progress)
         if isinstance(passages, TokenEmbeddings):
             passages = LateInteractionIndex.build(passages, nbits=None)
+    if passages.ids is None:
+        raise ValueError("`passages` is an index without ids, which rankings need: build it with ids.")
     if not len(passages.ids):
         raise ValueError("`passages` is empty: give at least one passage.")
     by_text = isinstance(passages, SearchIndex) and passages.queries == "text"

@@ -1,4 +1,4 @@
-"""What each of two processes runs that answer one file together, and a tiny reader."""
+"""The script of each of two processes that answer one file together, and a tiny reader."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def make_model():
 
 
 def main(folder):
-    """Answer `examples.jsonl` in blocks of two, into the folder `two`; keep the results and which blocks were read."""
+    """Answer `examples.jsonl` in blocks of two, into folder `two`; save the results and the blocks that were read."""
     state = PartialState(cpu=True)
     reader_runs.QUESTIONS_PER_BLOCK = 2
     write_part, parts = reader_runs._write_part, []

@@ -162,7 +162,7 @@ def test_bad_rankings_and_judgements(rankings, relevance, k, message):
         recall_at_k(rankings, relevance, k)
 
 
-def test_k_is_required_where_it_has_no_natural_default():
+def test_k_is_required_unless_whole_rankings_are_measured():
     with pytest.raises(TypeError):
         recall_at_k(RANKINGS, RELEVANCE)
 
@@ -193,7 +193,7 @@ ANSWERS = {"q1": ["Seine"], "q2": ["seine", "Oslo"], "q4": ["Tiber"]}
         ("MAP@1", average_precision, 1),
     ],
 )
-def test_as_the_metrics_one_by_one(name, metric, k):
+def test_measures_equal_the_single_metrics(name, metric, k):
     for measures in ([name], ["RR", "R@1", name, "nDCG@3"]):
         assert evaluate_rankings(RUN, JUDGED, measures)[name] == {"mean": metric(RUN, JUDGED, k)}
         per_query = evaluate_rankings(RUN, JUDGED, measures, per_query=True)
@@ -211,7 +211,7 @@ def test_by_language():
     assert uneven == {"ar": 0.0, "ja": 1.0, "macro": 0.5, "mean": 0.75} and list(uneven)[0] == "ar"
 
 
-def test_answers_are_looked_for_in_texts():
+def test_answers_are_searched_in_texts():
     per_query = evaluate_rankings(
         RUN, measures=["Answer@1", "Answer@2"], answers=ANSWERS, passages=PASSAGES, per_query=True
     )
@@ -238,7 +238,7 @@ def test_scores_order_ranked_passages():
 
 
 @pytest.mark.parametrize("name", ["P@5", "R", "R@0", "R@", "R@5@6", "r@5", "Answer", "AP", "", 5])
-def test_no_such_measure(name):
+def test_unknown_measures(name):
     with pytest.raises(ValueError, match="is not a measure"):
         parse_measures([name])
 

@@ -1,4 +1,4 @@
-"""Every metric of `evaluate`, loaded by its path as a user does, against the function behind it."""
+"""Each metric of `evaluate`, loaded by its path as users do, equals the function behind it."""
 
 import ast
 import random
@@ -21,7 +21,7 @@ ROOT = Path(evaluation.__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """`evaluate.load` with folders of its own for the code that it copies and for what it writes."""
+    """`evaluate.load` with its own folders for copied code and for results."""
     folder = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluate.config.HF_MODULES_CACHE", folder / "modules")
@@ -35,7 +35,7 @@ def rng():
     return random.Random(0)
 
 
-def questions_of(rng, number=40):
+def random_questions(rng, number=40):
     return [
         {
             "id": f"q{i}",
@@ -48,18 +48,18 @@ def questions_of(rng, number=40):
 
 
 def columns(questions, *names):
-    """As the metrics' descriptions say."""
+    """Columns as the descriptions of the metrics ask for."""
     return list(datasets.Dataset.from_list(questions).select_columns(list(names)))
 
 
-def texts_of(rng):
+def random_texts(rng):
     return [" ".join(rng.choices(WORDS, k=rng.randint(0, 4))) for _ in range(rng.randint(0, 6))]
 
 
 class TestValues:
     def test_xor_retrieve(self, load, rng):
-        questions = questions_of(rng)
-        found = [{"id": row["id"], "lang": row["lang"], "ctxs": texts_of(rng)} for row in questions]
+        questions = random_questions(rng)
+        found = [{"id": row["id"], "lang": row["lang"], "ctxs": random_texts(rng)} for row in questions]
         references = columns(questions[::-1], "id", "answers")
         result = load("xor_retrieve").compute(predictions=found, references=references, tokenize=str.split)
         assert result == evaluation.xor_retrieve_metrics(found, questions, tokenize=str.split)
@@ -69,7 +69,7 @@ class TestValues:
 
     @pytest.mark.parametrize("name", ["xor_english_span", "xor_full"])
     def test_xor_answers(self, load, rng, name):
-        questions = questions_of(rng)
+        questions = random_questions(rng)
         answers = {row["id"]: rng.choice(WORDS) for row in questions}
         rows = [{"id": id, "answer": answer} for id, answer in answers.items()]
         references = columns(questions, "id", "lang", "answers")
@@ -88,8 +88,8 @@ class TestValues:
         assert result["f1"] == {"ja": 50.0, "macro over 1 of 7": 50.0}
 
     def test_answer_recall(self, load, rng):
-        questions = questions_of(rng)
-        texts, answers = [texts_of(rng) for _ in questions], [row["answers"] for row in questions]
+        questions = random_questions(rng)
+        texts, answers = [random_texts(rng) for _ in questions], [row["answers"] for row in questions]
         result = load("answer_recall").compute(predictions=texts, references=answers)
         expected = evaluation.answer_recall_at_k(texts, answers, k=[1, 5, 20, 100])
         assert result == {f"answer_recall@{k}": value for k, value in expected.items()}
@@ -130,7 +130,7 @@ class TestValues:
 
 
 class TestFiles:
-    def test_these_are_all(self):
+    def test_names(self):
         assert {path.stem for path in Path(metric_path("xor_full")).parent.glob("*.py")} == {*NAMES, "__init__"}
         with pytest.raises(ValueError, match="'answer_recall'.*got 'bleu'"):
             metric_path("bleu")
@@ -147,7 +147,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_each_can_stand_alone_in_a_space(self, name):
-        """`evaluate` looks for imports line by line, and copies the one file: no siblings, and no imports within."""
+        """`evaluate` finds imports line by line and copies one file: no siblings, no nested imports."""
         tree = ast.parse(Path(metric_path(name)).read_text("utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         assert all(node in tree.body and node.lineno == node.end_lineno for node in imports)

@@ -1,4 +1,4 @@
-"""Charts: what is drawn, read from the SVG's and the PNG's own content."""
+"""Charts, checked in the content of SVG and PNG files."""
 
 import html
 import re
@@ -22,7 +22,7 @@ REPORT = EvaluationReport(
 
 
 def texts(svg):
-    """What an SVG file says, which matplotlib repeats in comments beside the outlines of letters."""
+    """The texts in an SVG file: matplotlib repeats them in comments beside the outlines of letters."""
     return re.findall(r"<!-- (.*?) -->", svg.read_text("utf-8"))
 
 
@@ -60,13 +60,13 @@ def test_without_languages(tmp_path):
     assert "Answer@k, percent" in texts(tmp_path / "curve.svg")
 
 
-# Matplotlib takes the first for formulas, some of them faulty, and leaves the next one out of legends
+# Matplotlib would read the first ones as formulas, some of them faulty, and leave `_mine` out of legends
 NAMES = ["$x", "a$b_c$^2", r"$\frac{1}$", r"C:\runs\new", "_mine", "a_b^c%d&e#f<g>", "日本語 العربية", "x\ny", ""]
 
 
 @pytest.mark.parametrize("plot", [plot_by_language, plot_recall_curve])
 @pytest.mark.filterwarnings("ignore:Glyph:UserWarning")
-def test_names_are_drawn_as_they_are(tmp_path, plot):
+def test_names_are_drawn_literally(tmp_path, plot):
     systems = {name: {"R@1_$x$": {"$ar": 0.5, "_fi": 0.25, "macro": 0.375}} for name in NAMES}
     report = EvaluationReport("$1 \\ _b^", {"$ar": 2, "_fi": 2}, 4, systems, {name: {1: 0.25} for name in NAMES}, "$R")
     plot(report, tmp_path / "chart.svg")
@@ -78,7 +78,7 @@ def test_names_are_drawn_as_they_are(tmp_path, plot):
     assert require_matplotlib().rcParams["text.parse_math"] is True  # the user's own settings are as they were
 
 
-def test_a_language_that_a_system_lacks(tmp_path):
+def test_a_system_without_a_language(tmp_path):
     systems = {"model": {"R@1": VALUES}, "other": {"R@1": {"fi": 0.75, "macro": 0.75}}}
     plot_by_language(EvaluationReport("b", {"fi": 2, "ko": 2}, 4, systems), tmp_path / "bars.svg")
     said = texts(tmp_path / "bars.svg")

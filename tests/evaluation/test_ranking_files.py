@@ -1,4 +1,4 @@
-"""Rankings and relevance judgements from files, tidy and untidy."""
+"""Rankings and relevance judgements to and from files, good and bad."""
 
 import gzip
 import json
@@ -33,11 +33,11 @@ def write(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_trec_run(write, pack):
     ranking = load_ranking(write(pack(TREC.encode())))
-    assert ranking.rankings == {"q1": ["b", "a", "c"], "q2": ["b"]}  # by score, then by id, whatever the rank
+    assert ranking.rankings == {"q1": ["b", "a", "c"], "q2": ["b"]}  # by score, then by id; ranks are ignored
     assert ranking.scores == {"q1": [10.0, 9.5, 9.5], "q2": [0.5]}
 
 
-def test_colberts_file(write):
+def test_colbert_table(write):
     ranking = load_ranking(write("7\t12\t2\t-1.5\r\n7\t11\t1\t2e1\r\n8\t11\t1\t3\r\n\r\n"))
     assert ranking.rankings == {"7": ["11", "12"], "8": ["11"]}
     assert ranking.scores == {"7": [20.0, -1.5], "8": [3.0]}
@@ -101,7 +101,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("format", WRITTEN)
-def test_what_is_written(tmp_path, format):
+def test_formats_of_save_ranking(tmp_path, format):
     ranked = {query: RANKED[query] for query in RANKED if format != "trec" or query == "q1"}
     save_ranking(tmp_path / "new" / "file", ranked, format, run_name="bm25")
     assert (tmp_path / "new" / "file").read_text("utf-8") == WRITTEN[format]
@@ -127,7 +127,7 @@ SCORES = st.floats(allow_nan=False, allow_infinity=False)
 
 @pytest.mark.parametrize("format", ranking_files.RANKING_FORMATS)
 @given(ranked=st.dictionaries(IDS, st.dictionaries(IDS, SCORES, min_size=1, max_size=4), min_size=1, max_size=3))
-def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
+def test_round_trip(tmp_path_factory, format, ranked):
     file = tmp_path_factory.mktemp("rankings") / "file"
     save_ranking(file, ranked, format)
     again = load_ranking(file)
@@ -155,13 +155,13 @@ def test_what_is_read_again_is_the_same(tmp_path_factory, format, ranked):
         ({"q": {"a": float("nan")}}, "trec", "has a score that is NaN"),
     ],
 )
-def test_what_cannot_be_written(tmp_path, ranked, format, message):
+def test_errors_of_save_ranking(tmp_path, ranked, format, message):
     with pytest.raises(ValueError, match=message):
         save_ranking(tmp_path / "file", ranked, format)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_name_of_a_run_is_one_word(tmp_path):
+def test_a_run_name_is_one_word(tmp_path):
     with pytest.raises(ValueError, match="`run_name` is 'my run', with white space"):
         save_ranking(tmp_path / "file", {"q": ["a"]}, run_name="my run")
 
@@ -236,7 +236,7 @@ def test_qrels_of_beir_with_and_without_header(write, content):
     assert load_qrels(write(content)) == {"q1": {"a b": 0, "b": 2}, "q2": {"a b": 1}}
 
 
-def test_tabs_part_ids_with_spaces(write):
+def test_ids_with_spaces_between_tabs(write):
     assert load_qrels(write("q 1\t0\ta b\t1\nq 1\tQ0\tc\t-2\n")) == {"q 1": {"a b": 1, "c": -2}}
 
 

@@ -1,4 +1,4 @@
-"""The one order of rankings, and the texts of ranked passages."""
+"""The order of rankings, and the texts of ranked passages."""
 
 import pytest
 from datasets import Dataset
@@ -17,12 +17,12 @@ def test_equal_scores_are_ordered_by_id_as_text():
     assert in_order(in_order(RANKED)) == ordered
 
 
-def test_without_scores_the_order_stays():
+def test_lists_without_scores_keep_their_order():
     assert in_order({"q": ["b", "a"]}) == in_order(RankedPassages({"q": ["b", "a"]}, {})) == ({"q": ["b", "a"]}, {})
     assert in_order({}) == ({}, {})
 
 
-def test_the_querys_own_passage_is_dropped():
+def test_drop_own_ids():
     assert drop_own_ids({"a": ["b", "a", "c"], "b": ["a"]}) == ({"a": ["b", "c"], "b": ["a"]}, {})
     expected = {"a": ["b"]}, {"a": [1.0]}
     assert drop_own_ids(RankedPassages({"a": ["a", "b"]}, {"a": [2.0, 1.0]})) == expected

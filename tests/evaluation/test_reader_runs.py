@@ -1,4 +1,4 @@
-"""Answers of a reader in memory and from a file, their scores against plain T5, and runs that are resumed."""
+"""A reader's answers in memory and from a file, its scores against plain T5, and resumed runs."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def small_reader():
     return make_reader(backbone), FiDT5Processor(tokenizer, answer_maxlength=6, n_context=2)
 
 
-def test_answers_and_scores_are_each_question_s_own(small_reader):
+def test_answers_and_scores_do_not_depend_on_the_batch(small_reader):
     model, processor = small_reader
     expected = []
     for example in EXAMPLES:
@@ -78,8 +78,7 @@ def test_likelihoods_of_each_question(small_reader):
 
 
 @pytest.mark.parametrize("scores", ["attention", "likelihood"])
-def test_scores_that_are_no_numbers(scores):
-    """They would be found when a retriever learns from them."""
+def test_scores_that_are_not_finite(scores):
     tokenizer = make_tokenizer()
     model = make_reader(make_backbone(vocab_size=len(tokenizer)))
     with torch.no_grad():
@@ -90,12 +89,12 @@ def test_scores_that_are_no_numbers(scores):
         read_answers(model, FiDT5Processor(tokenizer), [example], scores=scores, max_new_tokens=2)
 
 
-def test_no_such_scores(small_reader):
+def test_unknown_scores(small_reader):
     with pytest.raises(ValueError, match="`scores` must be one of .*got True"):
         read_answers(*small_reader, EXAMPLES, scores=True)
 
 
-def test_what_is_generated_can_be_said(small_reader):
+def test_generation_arguments(small_reader):
     model, processor = small_reader
     answers = read_answers(model, processor, EXAMPLES[:1], num_beams=3, max_new_tokens=2)
     inputs = processor(["Who?"], [EXAMPLES[0]["ctxs"]])
@@ -104,7 +103,7 @@ def test_what_is_generated_can_be_said(small_reader):
 
 
 @pytest.mark.parametrize(("limit", "length"), [(4, 4), (None, 50)])
-def test_how_long_an_answer_may_be(small_reader, monkeypatch, limit, length):
+def test_length_of_answers(small_reader, monkeypatch, limit, length):
     model, processor = small_reader
     outputs, generate = [], model.generate
     monkeypatch.setattr(model, "generate", lambda **given: outputs.append(generate(**given)) or outputs[-1])
@@ -113,7 +112,7 @@ def test_how_long_an_answer_may_be(small_reader, monkeypatch, limit, length):
     assert outputs[0].sequences.shape == torch.Size([1, 1 + length])  # and the token that decoding starts from
 
 
-def test_an_answer_is_judged():
+def test_judge_answer():
     assert judge_answer("the Seine", ["Oder", "Seine"]) == {"exact_match": True, "f1": 1.0}
     judged = judge_answer("river Seine", ["Seine"])
     assert judged["exact_match"] is False and judged["f1"] == pytest.approx(2 / 3)
@@ -277,7 +276,7 @@ def names_in(folder):
 WHOLE = ["dataset_wscores.jsonl", "eval_results.json", "predictions.jsonl", "run.json"]
 
 
-def test_what_is_written(reader, file, tmp_path):
+def test_files_that_are_written(reader, file, tmp_path):
     folder = tmp_path / "new" / "out"
     results = run(reader, file, folder)
     assert names_in(folder) == WHOLE
@@ -331,7 +330,7 @@ def test_without_scores_and_from_an_array(reader, file, tmp_path):
     assert predictions[0] == predictions[1]
 
 
-def test_no_answers_at_all(reader, tmp_path):
+def test_rows_without_answers(reader, tmp_path):
     file = tmp_path / "examples.jsonl"
     file.write_text('{"question": "Who?", "ctxs": []}\n{"question": "Where?"}\n')
     assert run(reader, file, tmp_path / "out") == {"num_questions": 2, "num_with_answers": 0}
@@ -340,7 +339,7 @@ def test_no_answers_at_all(reader, tmp_path):
 
 
 def killed(monkeypatch, module, name, after):
-    """Lets a function be called `after` times before it dies as the process might."""
+    """Let a function be called `after` times, then raise, as if the process were killed."""
     function, calls = getattr(module, name), []
 
     def dying(*args, **kwargs):
@@ -383,7 +382,7 @@ def test_a_run_resumes_wherever_it_was_killed(points, reader, file, tmp_path, mo
     assert run(reader, file, folder) == expected and names_in(folder) == WHOLE
 
 
-def test_results_of_another_run_stay(reader, file, tmp_path, monkeypatch):
+def test_results_of_another_run_are_kept(reader, file, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     run(reader, file, folder)
     before = {name: (folder / name).read_bytes() for name in WHOLE}
@@ -423,7 +422,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(reader, file, tmp_path, monk
     write_part, refused = reader_runs._write_part, []
 
     def interrupted(*args):
-        """Halfway through the first run another one is started, the same or one that would begin anew."""
+        """Start another run halfway through the first: the same run, or one that overwrites."""
         with pytest.raises(RuntimeError, match=r"Another run is writing into `.*out`"):
             run(reader, file, folder, overwrite=bool(refused))
         refused.append(names_in(folder))
@@ -446,7 +445,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(reader, file, tmp_path, monk
         ('{"ctxs": []}', "it has no question"),
     ],
 )
-def test_a_bad_row_costs_nothing(reader, file, tmp_path, line, reason):
+def test_a_bad_row_ends_the_run_before_it_starts(reader, file, tmp_path, line, reason):
     lines = file.read_text("utf-8").splitlines()
     whole = run(reader, file, tmp_path / "out")
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
@@ -474,7 +473,6 @@ def test_files_that_cannot_be_read(reader, tmp_path):
 
 
 def test_two_processes_share_a_file(reader, file, tmp_path):
-    """The blocks are put together in order."""
     expected = run(reader, file, tmp_path / "one")
     for rank, (results, parts) in enumerate(launch(reader_processes.__file__, tmp_path)):
         assert results == expected and parts == [f"{number:08d}" for number in range(rank, 6, 2)]
@@ -484,7 +482,7 @@ def test_two_processes_share_a_file(reader, file, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """Sixteen times as many rows, of a hundred kilobytes each, and a model that only says where it is."""
+    """Sixteen times as many rows of a hundred kilobytes, with a model that only has a device."""
     script = tmp_path / "script.py"
     script.write_text(
         f"""

@@ -62,7 +62,7 @@ def test_comparisons_with_the_baseline():
     assert all(each["p_value"] == 1 and each["difference"] == 0 for each in report.comparisons[3:])
 
 
-def test_tests_over_translations_say_that_they_are_not_of_independent_questions():
+def test_a_note_on_tests_over_translations():
     systems = {"model": MODEL, "bm25": BM25}
     benchmark = JUDGED._replace(translated=True)
     report = evaluate_systems(benchmark, systems, baseline="bm25")
@@ -129,8 +129,8 @@ A note.
 """
 
 
-def test_one_language_stands_for_itself():
-    """A task's own measures have no mean over questions."""
+def test_measures_of_one_language_without_a_mean():
+    """The official measures of a task have no mean over questions."""
     values = {"R@2kt": {"ko": 0.5, "macro": 0.5}, "R@1": {"ko": 0.25, "macro": 0.25, "mean": 0.25}}
     report = EvaluationReport("xor-retrieve", {"ko": 4}, 9, {"bm25": values})
     assert report.columns() == (["ko"], ["ko"])
@@ -256,7 +256,7 @@ EIGHTHS = st.lists(st.integers(-4, 4).map(lambda value: value / 8), min_size=2, 
 
 @settings(max_examples=30)
 @given(EIGHTHS)
-def test_all_exchanges_are_tried_where_they_are_few(differences):
+def test_all_exchanges_are_tried_if_they_are_few(differences):
     result = compare_runs(*runs(*differences))
     sums = [
         sum(s * d for s, d in zip(signs, differences, strict=True))
@@ -274,7 +274,7 @@ def test_p_values_by_hand():
     assert compare_runs(*runs(-1.0, -1.0, -0.5, -1.0)) == (4, -0.875, 2 / 16)
 
 
-def test_drawn_exchanges_repeat_and_come_near_all():
+def test_drawn_exchanges_repeat_and_approximate_all():
     differences = [((7 * i) % 11 - 4) / 8 for i in range(15)]
     drawn = compare_runs(*runs(*differences), num_permutations=9999, seed=1)
     exact = compare_runs(*runs(*differences), num_permutations=2**15)
@@ -283,7 +283,7 @@ def test_drawn_exchanges_repeat_and_come_near_all():
     assert drawn != compare_runs(*runs(*differences), num_permutations=9999, seed=2)
 
 
-def test_what_is_beyond_chance_has_the_least_p_value():
+def test_the_lowest_p_value():
     assert compare_runs(*runs(*[0.5] * 200), num_permutations=499).p_value == pytest.approx(2 / 500)
 
 

@@ -1,4 +1,4 @@
-"""Retrieval runs with tiny models and by BM25 against every score computed one by one, and the fusion of rankings."""
+"""Retrieval runs with tiny models and by BM25 against scores computed one by one; the fusion of rankings."""
 
 import importlib.util
 import math
@@ -17,12 +17,10 @@ from hf_xlir import BiEncoderProcessor, ColBERTXLMRProcessor, evaluation
 from hf_xlir.evaluation import (
     RankedPassages,
     fuse_rankings,
-    load_ranking,
     rank_by_bm25,
     rank_passages,
     recall_at_k,
     retrieval_runs,
-    save_ranking,
 )
 from hf_xlir.index import (
     BM25Index,
@@ -62,7 +60,7 @@ def retriever(request, make):
 
 @torch.no_grad()
 def score(model, processor, question, passage):
-    """One question with one passage, each encoded alone."""
+    """The score of one question and one passage, each encoded alone."""
     query = model(**processor.process_queries([question["question"]]))
     document = model(**processor.process_documents([passage["text"]], titles=[passage["title"]]))
     if query.embedding_mask is None:
@@ -77,7 +75,7 @@ def expected(retriever):
 
 
 class Foreign:
-    """An encoder as another library has them: two methods, and no model of this package."""
+    """An encoder of another library: two methods, and no model of this package."""
 
     def __init__(self, encoder):
         self.encode_query, self.encode_document = encoder.encode_query, encoder.encode_document
@@ -108,7 +106,7 @@ def test_forms_of_an_encoder(retriever):
 
 
 class Longest:
-    """An index without a base class, which finds the longest text for any question, and once."""
+    """An index without a base class, which finds only the longest text, for any question."""
 
     kind, queries, search_options = "longest", "text", ("reverse",)
 
@@ -153,7 +151,7 @@ def test_any_index_is_searched(retriever):
         rank_passages(None, QUESTIONS, embeddings)
 
 
-def test_blocks_batches_and_embedded_passages_change_nothing(retriever, monkeypatch, tmp_path):
+def test_blocks_batches_and_embeddings_give_the_same_rankings(retriever, monkeypatch, tmp_path):
     rankings, scores = rank_passages(*retriever, QUESTIONS, PASSAGES, k=3)
     assert all(len(ranking) == 3 for ranking in rankings.values())
     monkeypatch.setattr(retrieval_runs, "QUESTIONS_PER_BLOCK", 2)
@@ -169,7 +167,7 @@ def test_blocks_batches_and_embedded_passages_change_nothing(retriever, monkeypa
             assert other.scores[id] == pytest.approx(scores[id], abs=1e-5)
 
 
-def test_equal_scores_are_in_the_passages_order(retriever):
+def test_equal_scores_keep_the_order_of_passages(retriever):
     passages = Dataset.from_dict({"id": list("zyx"), "text": ["Oslo is cold."] * 3})
     rankings, _ = rank_passages(*retriever, QUESTIONS, passages)
     assert all(ranking == ["z", "y", "x"] for ranking in rankings.values())
@@ -190,7 +188,7 @@ def test_model_keeps_its_mode(retriever):
     model.eval()
 
 
-def test_progress_bar_is_shown_unless_switched_off(retriever, capsys):
+def test_progress_bar(retriever, capsys):
     for progress, enabled in [(True, True), (False, True), (True, False)]:
         (logging.enable_progress_bar if enabled else logging.disable_progress_bar)()
         rank_passages(*retriever, QUESTIONS, PASSAGES, progress=progress)
@@ -303,13 +301,13 @@ def test_bm25_by_hand(question, texts, k1, b):
 
 
 @given(st.integers(1, 7))
-def test_of_equal_scores_the_first_passages_are_kept(k):
+def test_bm25_keeps_the_first_passages_of_equal_score(k):
     texts = ["river hill", "nile", "hill river", "nile river", "river hill", "hill river", "north"]
     ranking = rank(["nile river"], texts, k=k)
     assert ranking.rankings["q0"] == ["p3", "p1", "p0", "p2", "p4", "p5"][:k]
 
 
-def test_title_counts_and_words_that_nobody_has_do_not():
+def test_titles_count_and_unknown_words_do_not():
     ranking = rank(["Who crossed the Nile?", "Xyz?", "!"], ["It flows.", "A river."], titles=["Nile", None])
     assert ranking.rankings == {"q0": ["p0"], "q1": [], "q2": []}
     assert ranking.scores["q1"] == []
@@ -363,7 +361,7 @@ def test_weighted_sum_by_hand():
     assert fused.scores["q2"] == [1.0] and fused.scores["q3"] == [0.25]  # one passage is the first
 
 
-def test_equal_scores_are_ordered_by_id_before_and_after():
+def test_equal_scores_are_fused_by_id():
     tied = RankedPassages({"q": ["b", "a"]}, {"q": [1.0, 1.0]})  # `a` comes first, since scores are equal
     assert fuse_rankings([tied]).rankings == {"q": ["a", "b"]}
     assert fuse_rankings([tied, {"q": ["b", "a"]}]).rankings == {"q": ["a", "b"]}
@@ -387,11 +385,6 @@ def test_reciprocal_rank_in_fractions(rankings, constant):
         assert fused.scores[query] == pytest.approx([float(expected[id]) for id in fused.rankings[query]])
         assert fused.scores[query] == sorted(fused.scores[query], reverse=True)
     assert fuse_rankings(rankings[::-1], rank_constant=constant) == fused
-
-
-def test_from_a_file(tmp_path):
-    save_ranking(tmp_path / "fused.tsv", fuse_rankings([DENSE, SPARSE]), "colbert")
-    assert load_ranking(tmp_path / "fused.tsv") == fuse_rankings([DENSE, SPARSE])
 
 
 @pytest.mark.parametrize(

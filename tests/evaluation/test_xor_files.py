@@ -1,4 +1,4 @@
-"""Prediction files of XOR-TyDi's tasks: what is written, what is read, and what is refused."""
+"""Prediction files of XOR-TyDi's tasks: format, round trip and errors."""
 
 import gzip
 import json
@@ -54,7 +54,7 @@ class TestFromRankings:
 
 
 class TestRetrieved:
-    def test_what_is_written_is_the_official_format_and_read_again(self, tmp_path):
+    def test_round_trip_in_the_official_format(self, tmp_path):
         path = tmp_path / "new" / "predictions.json"
         rows = [{**PREDICTIONS[0], "more": 1}, {"id": "q2", "lang": "ja", "ctxs": ("東京\n\u2028", '"')}]
         write_xor_retrieve_predictions(path, iter(rows))
@@ -64,7 +64,7 @@ class TestRetrieved:
         assert load_xor_retrieve_predictions(path) == expected
         assert [each.name for each in path.parent.iterdir()] == ["predictions.json"]
 
-    def test_a_bad_row_leaves_the_file_as_it_was(self, tmp_path):
+    def test_a_bad_row_leaves_the_file_unchanged(self, tmp_path):
         path = tmp_path / "predictions.json"
         write_xor_retrieve_predictions(path, PREDICTIONS)
         before = path.read_bytes()
@@ -87,7 +87,7 @@ class TestRetrieved:
         path.write_bytes(gzip.compress(text.encode()) if form == "gzip" else text.encode())
         assert load_xor_retrieve_predictions(path) == PREDICTIONS
 
-    def test_numbers_become_texts(self, tmp_path):
+    def test_ids_become_strings(self, tmp_path):
         path = tmp_path / "predictions.json"
         path.write_text('[{"id": -1018987027025691298, "lang": "te", "ctxs": []}]')
         assert load_xor_retrieve_predictions(path)[0]["id"] == "-1018987027025691298"
@@ -113,7 +113,7 @@ class TestRetrieved:
             load_xor_retrieve_predictions(path)
         assert load_xor_retrieve_predictions(path, on_error="skip") == [json.loads(good)]
 
-    def test_no_file_or_nothing_in_it(self, tmp_path):
+    def test_missing_and_empty_files(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="There is no file"):
             load_xor_retrieve_predictions(tmp_path / "absent.json")
         (tmp_path / "empty.json").write_text("[]")
@@ -122,7 +122,7 @@ class TestRetrieved:
 
 
 class TestAnswers:
-    def test_what_is_written_is_the_official_format_and_read_again(self, tmp_path):
+    def test_round_trip_in_the_official_format(self, tmp_path):
         path, answers = tmp_path / "new" / "answers.json", {"12345": "東京", "-6": 'a "b"\n', "7": ""}
         write_xor_answers(path, answers)
         assert json.loads(path.read_text("utf-8")) == answers
@@ -166,6 +166,6 @@ class TestAnswers:
         with pytest.raises(ValueError, match=message):
             load_xor_answers(path)
 
-    def test_no_file(self, tmp_path):
+    def test_missing_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="There is no file"):
             load_xor_answers(tmp_path / "absent.json")

@@ -135,7 +135,7 @@ class TestRetrieve:
         }
 
     def test_the_mean_is_rounded_once(self):
-        """As the official script's is: a sum of floats would give 50."""
+        """As in the official script: a sum of floats would give 50."""
         predictions, references = [], []
         for language, hits in [("fi", "10"), ("ja", "100"), ("ko", "110")]:
             for position, hit in enumerate(hits):
@@ -149,7 +149,7 @@ class TestRetrieve:
         [(1998, (100, 100)), (1999, (0, 100)), (4998, (0, 100)), (4999, (0, 0)), (9000, (0, 0))],
     )
     @pytest.mark.parametrize("per_text", [1, 7, 700, 100_000])
-    def test_the_limits_are_of_all_texts_together(self, num_before, hits, per_text):
+    def test_limits_apply_to_all_texts_together(self, num_before, hits, per_text):
         tokens = ["w"] * num_before + ["New", "York"]  # of two tokens, so that the last one may be cut off
         texts = [" ".join(tokens[start : start + per_text]) for start in range(0, len(tokens), per_text)]
         assert recall([found(*texts)], {"1": ["New York"]}) == hits
@@ -158,28 +158,28 @@ class TestRetrieve:
         ("texts", "answer", "is_hit"),
         [
             (["Paris, France"], "Par", True),  # a substring, not tokens
-            (["Paris, France"], "s , F", True),  # of tokens joined by spaces
-            (["Paris, France"], "Paris, France", False),  # which the answer's are not
+            (["Paris, France"], "s , F", True),  # in tokens joined by spaces
+            (["Paris, France"], "Paris, France", False),  # the answer is not tokenized
             (["It costs $5."], "$5", False),
             (["Paris"], "paris", False),
             (["In New", "York."], "New York", True),  # across texts
-            (["", "  ", "New", "", "York"], "New York", True),  # of which one without tokens leaves no second space
+            (["", "  ", "New", "", "York"], "New York", True),  # a text without tokens leaves no second space
             (["東京 は 日本 の 首都"], "日本 の 首", True),
             ([], "Paris", False),
         ],
     )
-    def test_what_is_a_hit(self, texts, answer, is_hit):
+    def test_hits(self, texts, answer, is_hit):
         assert recall([found(*texts)], {"1": [answer]}, words_and_marks) == (100 * is_hit, 100 * is_hit)
 
-    def test_yes_and_no_do_not_count_but_yes_in_capitals_does(self):
+    def test_only_lower_case_yes_and_no_are_dropped(self):
         predictions = [found("yes or no", id=id) for id in "12345"]
         answers = {"1": ["yes"], "2": ["no", "no"], "3": ["yes", "or"], "4": ["Yes"], "5": ["no", "maybe"]}
         assert recall(predictions, answers) == (1 / 3 * 100, 1 / 3 * 100)
 
-    def test_any_answer_will_do(self):
+    def test_one_of_several_answers_is_enough(self):
         assert recall([found("c")], {"1": ["a", "b", "c"]}) == (100, 100)
 
-    def test_questions_without_a_prediction_do_not_count_and_a_warning_says_so(self, monkeypatch):
+    def test_questions_without_a_prediction_do_not_count_and_are_logged(self, monkeypatch):
         warnings = []
         monkeypatch.setattr("hf_xlir.evaluation.xor_metrics.logger.warning", warnings.append)
         answers = {"1": ["a"], "2": ["b"], "3": ["c"], "4": ["yes"]}
@@ -188,10 +188,10 @@ class TestRetrieve:
         assert recall([found("a"), *(found(id=id) for id in "23")], answers) == (1 / 3 * 100, 1 / 3 * 100)
         assert len(warnings) == 1
 
-    def test_other_questions_predictions_are_left_aside(self):
+    def test_predictions_for_other_questions_are_ignored(self):
         assert recall([found("b", id="9", lang="te"), found("a")], {"1": ["a"]}) == (100, 100)
 
-    def test_spaces_around_a_language_make_no_language(self):
+    def test_spaces_around_a_language_are_ignored(self):
         result = xor_retrieve_metrics(
             [found("a", lang=" ar"), found("b", id="2", lang="ar")],
             [{"id": "1", "answers": ["a"]}, {"id": "2", "answers": ["a"]}],
@@ -199,10 +199,10 @@ class TestRetrieve:
         )
         assert result["recall@5kt"] == {"ar": 50.0, "macro": 50.0}
 
-    def test_predictions_may_be_read_once_only(self):
+    def test_predictions_may_be_an_iterator(self):
         assert recall(iter([found("a")]), {"1": ["a"]}) == (100, 100)
 
-    def test_the_result_names_an_approximation_and_nothing_else(self):
+    def test_the_result_names_an_approximation(self):
         predictions, references = [found("Paris. It is.")], [{"id": "1", "answers": ["Paris."]}]
         result = xor_retrieve_metrics(predictions, references, tokenize="treebank")
         assert result.pop("tokenizer").startswith("treebank (an approximation: ")
@@ -215,8 +215,8 @@ class TestRetrieve:
     st.integers(1, 25),
     st.integers(1, 25),
 )
-def test_starts_of_texts_are_those_of_all_their_tokens(texts, first, second):
-    """Whatever tokens are: empty, or with spaces in them."""
+def test_prefixes_equal_those_of_all_tokens(texts, first, second):
+    """For any tokens, also empty ones and tokens with spaces."""
     keys = [str(number) for number in range(len(texts))]
     starts = _TextPrefixes(lambda key: texts[int(key)])
     tokens = [token for each in texts for token in each]
@@ -257,7 +257,7 @@ class TestErrorsOfRetrieve:
         with pytest.raises(ValueError, match=message):
             xor_retrieve_metrics([found("a")], references, tokenize=str.split)
 
-    def test_of_tokenizers_come_before_their_work(self):
+    def test_of_tokenizers(self):
         with pytest.raises(ValueError, match="`tokenize` must return a list of tokens, got the string 'a b'"):
             recall([found("a b")], {"1": ["a"]}, str.strip)
         with pytest.raises(ValueError, match="`tokenize` must be `None` for .*got 'punkt'"):
@@ -393,7 +393,7 @@ class TestEnglishSpans:
             ("yes", ["yes"], 100.0, 100.0),
             ("the", ["?"], 0.0, 100.0),  # nothing is left of either
             ("", ["x"], 0.0, 0.0),
-            ("a\u0301", ["\u0301"], 100.0, 100.0),  # an accent is no part of a word to `re`: the article goes
+            ("a\u0301", ["\u0301"], 100.0, 100.0),  # for `re` an accent is not a part of a word: the article goes
             ("1990年", ["1990"], 0.0, 0.0),
         ],
     )
@@ -404,7 +404,7 @@ class TestEnglishSpans:
             "exact_match": {"ja": exact_match, "macro": exact_match},
         }
 
-    def test_languages_count_alike_and_what_is_missing_is_wrong(self):
+    def test_languages_have_equal_weight_and_missing_answers_are_wrong(self):
         references = [
             question("x", id=id, lang=lang) for id, lang in [("1", "ja"), ("2", " ja"), ("3", "ko"), ("4", "te")]
         ]
@@ -422,7 +422,7 @@ class TestEnglishSpans:
         for shape in shapes:
             assert xor_english_span_metrics(shape, references)["exact_match"]["ja"] == 50.0
 
-    def test_missing_predictions_are_said(self, monkeypatch):
+    def test_missing_predictions_are_logged(self, monkeypatch):
         said = []
         monkeypatch.setattr("hf_xlir.evaluation.xor_metrics.logger.warning", said.append)
         references = [question("x", id=id) for id in "123"]
@@ -551,7 +551,7 @@ class TestFull:
             warnings.simplefilter("error")
             xor_full_metrics({"1": "Рим"}, [question("Рим", lang="ru")])
 
-    def test_the_official_mean_is_over_seven_languages_and_another_has_another_name(self):
+    def test_the_mean_over_fewer_than_seven_languages_has_another_name(self):
         references = [question("x", id=id, lang=lang) for id, lang in [("1", "ru"), ("2", "ru"), ("3", "ko")]]
         result = xor_full_metrics({"1": "x"}, references)
         assert result["exact_match"] == {"ru": 50.0, "ko": 0.0, "macro over 2 of 7": 25.0}
@@ -565,7 +565,7 @@ class TestFull:
             "macro over 6 of 7"
         )
 
-    def test_ids_may_stand_after_another_text(self):
+    def test_ids_may_follow_another_text(self):
         references = [question("x", id="1", lang="ru"), question("y", id="a_2", lang="ru")]
         assert xor_full_metrics({"dev_ru_1": "x", "a_2": "y"}, references)["exact_match"]["ru"] == 100.0
         with pytest.raises(ValueError, match="`1` has two predictions"):
@@ -584,12 +584,12 @@ def references(answer):
 
 
 class TestPassageTokenizer:
-    def test_treebank_leaves_full_stops_within_a_text(self):
+    def test_treebank_keeps_full_stops_within_a_text(self):
         tokenize, name = passage_tokenizer("treebank")
         assert " ".join(tokenize(TEXT)) == "He paid $ 5. In the U.S. `` do n't '' ( a ) 1,000 ."
         assert name.startswith("treebank (an approximation")
 
-    def test_the_default_is_the_official_one_where_its_data_is(self, monkeypatch):
+    def test_the_default_is_the_official_tokenizer(self, monkeypatch):
         # Punkt's place, whether or not it is there
         monkeypatch.setattr("nltk.tokenize.sent_tokenize", lambda text, *_: text.replace(". ", ".\n").split("\n"))
         assert passage_tokenizer() == (word_tokenize, None)
@@ -597,7 +597,7 @@ class TestPassageTokenizer:
         assert result == {name: {"ja": 100.0, "macro": 100.0} for name in ("recall@2kt", "recall@5kt")}
         assert xor_retrieve_metrics(PREDICTIONS, references("5."))["recall@5kt"]["macro"] == 0
 
-    def test_without_the_data_the_error_names_both_ways_out(self, monkeypatch):
+    def test_the_error_without_data_names_both_remedies(self, monkeypatch):
         def absent(*_):
             raise LookupError("Resource punkt_tab not found.")
 
@@ -605,7 +605,7 @@ class TestPassageTokenizer:
         with pytest.raises(LookupError, match=r'nltk.download\("punkt_tab"\).*`tokenize="treebank"`'):
             xor_retrieve_metrics(PREDICTIONS, references("He"))
 
-    def test_the_data_is_looked_for_by_nltk(self, monkeypatch, tmp_path):
+    def test_nltk_searches_the_data(self, monkeypatch, tmp_path):
         monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
         nltk.tokenize._get_punkt_tokenizer.cache_clear()
         with pytest.raises(LookupError, match="punkt_tab"):
