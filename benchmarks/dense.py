@@ -25,7 +25,7 @@ import torch
 from datasets import Dataset, disable_progress_bars
 
 from hf_xlir.index import add_dense_index, retrieve
-from hf_xlir.index.dense import faiss_building
+from hf_xlir.index.dense import faiss_index
 
 
 def main(argv=None):
@@ -135,10 +135,10 @@ def recall_of_automatic_choices(vectors, queries, k=10):
     always, never = 0, len(vectors) + 1
     for exact_below, uncompressed_below in ((never, never), (always, never), (always, always)):
         with (
-            mock.patch.object(faiss_building, "EXACT_BELOW", exact_below),
-            mock.patch.object(faiss_building, "UNCOMPRESSED_BELOW", uncompressed_below),
+            mock.patch.object(faiss_index, "EXACT_BELOW", exact_below),
+            mock.patch.object(faiss_index, "UNCOMPRESSED_BELOW", uncompressed_below),
         ):
-            factory = faiss_building.automatic_factory(len(vectors))
+            factory = faiss_index.automatic_factory(len(vectors))
             started = time.perf_counter()
             index = add_dense_index(passages, vectors).get_index("dense")
             built = time.perf_counter() - started

@@ -37,11 +37,18 @@ from transformers import AutoModel, AutoProcessor
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions
 from hf_xlir.evaluation import answer_recall_at_k, success_at_k
-from hf_xlir.index import DenseEmbeddings, add_dense_index, embed_passages, embed_queries
-from hf_xlir.index.dense.faiss_building import index_problem
-from hf_xlir.index.dense.size_report import IndexSize, compare_index_sizes, part_of, size_table
-from hf_xlir.index.passage_filter import PassageFilter, best_share, fitting_rows
+from hf_xlir.index import (
+    DenseEmbeddings,
+    PassageFilter,
+    add_dense_index,
+    best_share,
+    embed_passages,
+    embed_queries,
+    fitting_rows,
+    index_problem,
+)
 from hf_xlir.utils.files import write_text
+from support.index_sizes import IndexSize, compare_index_sizes, part_of, size_table
 
 
 def main(argv=None):

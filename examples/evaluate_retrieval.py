@@ -47,8 +47,7 @@ from hf_xlir.evaluation import (
     xor_retrieve_metrics,
     xor_retrieve_predictions,
 )
-from hf_xlir.index.bm25_words import TOKENIZERS, tokenizer_for
-from hf_xlir.index.fusion import FUSION_METHODS, check_fusion
+from hf_xlir.index import BM25_TOKENIZERS, FUSION_METHODS, bm25_tokenizer_for, check_fusion
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training import rank_passages_together
 from support.recipes import check_files
@@ -96,7 +95,7 @@ def main(argv=None):
     if not state.is_main_process:
         return
     if {"bm25", "fusion"} & set(args.systems):
-        tokenize = tokenizer_for(benchmark.passages) if args.bm25_tokenize == "auto" else args.bm25_tokenize
+        tokenize = bm25_tokenizer_for(benchmark.passages) if args.bm25_tokenize == "auto" else args.bm25_tokenize
         notes += ["`bm25` counts pairs of characters as words."] if tokenize == "bigrams" else []
         systems["bm25"] = rank_by_bm25(benchmark.questions, benchmark.passages, args.k, tokenize=tokenize)
     if "fusion" in args.systems:
@@ -195,7 +194,10 @@ def parse_arguments(argv):
     parser.add_argument("--document_length", type=int, help="Pieces of a passage; the model's by default.")
     parser.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="Of a bare encoder.")
     parser.add_argument(
-        "--bm25_tokenize", choices=("auto", *TOKENIZERS), default="auto", help="BM25's words; by the passages' script."
+        "--bm25_tokenize",
+        choices=("auto", *BM25_TOKENIZERS),
+        default="auto",
+        help="BM25's words; by the passages' script.",
     )
     parser.add_argument("--fusion_method", choices=FUSION_METHODS, default="reciprocal_rank", help="How to fuse.")
     parser.add_argument("--fusion_weights", type=float, nargs=2, help="Of the model and of BM25; equal by default.")

@@ -20,8 +20,7 @@ from transformers import AutoModel, AutoProcessor
 
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages
-from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages
-from hf_xlir.index.dense.faiss_building import index_problem
+from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages, index_problem
 from support.recipes import check_files
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.passages import check_passages
 from ..utils.checks import check_choice, check_integer
 from ..utils.processes import Processes
 from ..utils.progress import progress_bar
@@ -38,7 +39,6 @@ from .encoders import (
     tokens_per_batch,
 )
 from .late_interaction.query_sample import moments_of_pieces
-from .passages import check_passages
 
 
 STORED = ("float32", "float16")

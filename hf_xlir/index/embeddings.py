@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..data.passages import first_duplicate
 from ..utils.storage import FolderWriter, check_replaceable, load_folder, map_array
 
 
@@ -328,17 +329,6 @@ def write_ids(folder, ids):
 def read_ids(files):
     """The passages' ids from a folder's data files."""
     return json.loads(files["ids.json"].read_text(encoding="utf-8"))
-
-
-def first_duplicate(ids):
-    """The first id that appears a second time, or `None`."""
-    hashes = np.fromiter(map(hash, ids), np.int64, len(ids))  # a tenth of the memory of a set
-    hashes.sort()
-    repeated = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-    if not repeated:
-        return None
-    seen = set()
-    return next((id for id in ids if hash(id) in repeated and (id in seen or seen.add(id))), None)
 
 
 def _check_vectors(values, shape):

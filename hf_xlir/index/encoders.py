@@ -12,12 +12,12 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..convert.conversion import read_checkpoint
+from ..data.passages import read_rows
 from ..models.auto import FAMILIES, check_processor, family_of, load_retriever
 from ..models.processing_text import fault_of
 from ..utils.checks import check_choice
 from ..utils.progress import progress_bar
 from .embeddings import packed, padded
-from .passages import read_rows
 
 
 # A batch whose activations fit a CPU's cache takes two thirds of the time; a GPU wants many tokens.

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from datasets.formatting import get_formatter
 
+from ..data.passages import gather
 from .checks import to_float_tensor
-from .dense.index import DenseIndex
-from .gather import gather
 
 
 ROWS_PER_FILTER_BLOCK = 10_000
@@ -17,17 +15,16 @@ ROWS_PER_FILTER_BLOCK = 10_000
 
 class RetrievedRows(Sequence):
     r"""
-    For each query a list of dictionaries, its passages. They are read, with one gather, when one is first looked at:
-    where only ids and scores are wanted, no text leaves the disk.
+    A `list[list[dict]]`: the passages of each query, read from the dataset in one go when one is first looked at. If
+    only ids and scores are needed, no text leaves the disk.
 
-    It compares, iterates and slices as the `list[list[dict]]` that it stands for, `list(rows)` is that list, and it is
-    pickled as that list. Queries that found the same passage share its dictionary.
+    It compares, iterates, slices and pickles as that list. Queries that found the same passage share its dictionary.
 
     Args:
         dataset (`datasets.Dataset`):
-            Where the passages are.
+            The passages.
         columns (`list[str]`):
-            What of them.
+            Columns of the dictionaries.
         found (`numpy.ndarray` of shape `(n,)`):
             Rows of the dataset, each once.
         positions (`list[numpy.ndarray]`):
@@ -67,56 +64,38 @@ class RetrievedRows(Sequence):
         return [[rows[i] for i in found.tolist()] for found in self._positions]
 
 
-class Retrieved(NamedTuple):
+def retrieve(dataset, index_name, queries, k=10, columns=None, allowed_ids=None, filter=None, **search_options):
     r"""
-    What [`retrieve`] returns.
-
-    Args:
-        scores (`numpy.ndarray` of shape `(num_queries, k)`):
-            Falling, higher is better.
-        ids (`list[list[str]]`):
-            The passages' ids, best first.
-        rows ([`RetrievedRows`]):
-            The passages themselves: `rows[0][0]["text"]` is the text of the first query's best one.
-    """
-
-    scores: np.ndarray
-    ids: list[list[str]]
-    rows: RetrievedRows
-
-
-def retrieve(
-    dataset, index_name, query_embeddings, k=10, columns=None, allowed_ids=None, filter=None, **search_options
-):
-    r"""
-    The best passages for many queries, with one read of the dataset for all of them, when rows are first looked at:
-    `get_nearest_examples_batch` reads once a query, and decodes the vectors, too, if they are in a column.
+    The best passages for many queries. The dataset is read once for all of them, and only when the rows are first
+    looked at; `get_nearest_examples_batch` reads it once per query, and decodes a column of vectors, too.
 
     Args:
         dataset (`datasets.Dataset`):
-            Passages with an index, by [`add_dense_index`] or [`LateInteractionIndex.attach`].
+            Passages with an index, from [`add_dense_index`] or the `attach` method of an index.
         index_name (`str`):
-            The index.
-        query_embeddings (`torch.Tensor` or `numpy.ndarray`):
-            Of shape `(num_queries, embedding_dim)`, or `(num_queries, query_length, embedding_dim)` for late
-            interaction.
+            Name of the index in the dataset.
+        queries (`torch.Tensor`, `numpy.ndarray` or `list[str]`):
+            Vectors of shape `(num_queries, embedding_dim)`, or `(num_queries, query_length, embedding_dim)` for late
+            interaction; texts for BM25.
         k (`int`, *optional*, defaults to 10):
-            Number of passages a query; all that are allowed if there are fewer.
+            Number of passages per query; all allowed passages if there are fewer.
         columns (`list[str]`, *optional*):
-            Columns of the returned rows. All but that of the vectors by default.
+            Columns of the returned rows. By default all but the index's column of vectors.
         allowed_ids (`Iterable[str]`, *optional*):
             Rank only these passages.
         filter (`Callable[[dict], bool]`, *optional*):
-            Rank only passages for which it is true, such as `lambda row: row["lang"] == "en"`. It gets each row of
-            the dataset without its vectors; where the same filter serves many calls, work out `allowed_ids` once.
+            Rank only passages for which it is true, such as `lambda row: row["lang"] == "en"`. It gets every row of
+            the dataset without its vectors. If many calls have the same filter, compute `allowed_ids` once instead.
         search_options:
-            Further arguments of the index's batch search, such as `query_mask` for late interaction.
+            Further arguments of the index's `search_batch`, such as `query_mask` for late interaction.
 
     Returns:
-        [`Retrieved`]: `scores`, `ids` and `rows`.
+        `tuple` of three: `scores` (`numpy.ndarray` of shape `(num_queries, k)`, in falling order), `ids`
+        (`list[list[str]]`, best first) and `rows` (a [`RetrievedRows`], used like a `list[list[dict]]`:
+        `rows[0][0]["text"]` is the text of the first query's best passage).
 
     Raises:
-        ValueError: If there is no such index, the dataset lacks a column, or as the index's search raises.
+        ValueError: If there is no such index, the dataset lacks a column, or the index's search raises it.
 
     Example:
     ```python
@@ -129,7 +108,7 @@ def retrieve(
     >>> scores, ids, rows = retrieve(passages, "dense", np.array([[0.6, 0.8], [1, 0]]), k=1)
     >>> ids, rows[0][0]["text"]
     ([['b'], ['a']], 'east')
-    >>> retrieve(passages, "dense", np.array([[0.6, 0.8]]), k=1, filter=lambda row: row["year"] < 2000).ids
+    >>> retrieve(passages, "dense", np.array([[0.6, 0.8]]), k=1, filter=lambda row: row["year"] < 2000)[1]
     [['a']]
 
     ```
@@ -137,13 +116,14 @@ def retrieve(
     if index_name not in dataset.list_indexes():
         raise ValueError(f"The dataset has no index {index_name!r}; it has {dataset.list_indexes()}.")
     index = dataset.get_index(index_name)
-    without_vectors = [name for name in dataset.column_names if name != _vector_column(index)]
+    without_vectors = [name for name in dataset.column_names if name != getattr(index, "column", None)]
     columns = without_vectors if columns is None else list(columns)
     unknown = [name for name in ("id", *columns) if name not in dataset.column_names]
     if unknown:
         raise ValueError(f"The dataset has no columns {unknown}; it has {dataset.column_names}.")
 
-    queries = to_float_tensor(query_embeddings).numpy()
+    if getattr(index, "queries", "vectors") != "text":
+        queries = to_float_tensor(queries).numpy()
     if filter is not None:
         allowed_ids = _ids_that_pass(dataset, filter, without_vectors, allowed_ids)
     if allowed_ids is not None:
@@ -154,15 +134,12 @@ def retrieve(
     of_query = np.split(inverse, np.cumsum((rows >= 0).sum(axis=1))[:-1])
     table, positions = gather(dataset, found, ["id"])
     ids = table.column("id").to_numpy()[positions]
-    return Retrieved(
-        np.asarray(scores),
-        [ids[part].tolist() for part in of_query],
-        RetrievedRows(dataset, columns, found, of_query),
-    )
+    found_rows = RetrievedRows(dataset, columns, found, of_query)
+    return np.asarray(scores), [ids[part].tolist() for part in of_query], found_rows
 
 
 def _distinct(rows, num_rows):
-    """As `numpy.unique` with the inverse, but without sorting where many of all rows are there."""
+    """`numpy.unique` with the inverse, without sorting if many of all rows are there."""
     if len(rows) * 16 < num_rows:
         return np.unique(rows, return_inverse=True)
     present = np.zeros(num_rows, dtype=bool)
@@ -170,12 +147,8 @@ def _distinct(rows, num_rows):
     return np.flatnonzero(present), (np.cumsum(present) - 1)[rows]
 
 
-def _vector_column(index):
-    return index.column if isinstance(index, DenseIndex) else None
-
-
 def _ids_that_pass(dataset, passes, columns, allowed_ids):
-    """The ids of the rows for which a function is true, and that are allowed if some are."""
+    """The ids of the rows for which a function is true, of the allowed ones if `allowed_ids` is given."""
     allowed_ids = None if allowed_ids is None else set(allowed_ids)
     ids = []
     with dataset.formatted_as(columns=columns):
@@ -188,4 +161,4 @@ def _ids_that_pass(dataset, passes, columns, allowed_ids):
     return ids
 
 
-__all__ = ["Retrieved", "RetrievedRows", "retrieve"]
+__all__ = ["RetrievedRows", "retrieve"]

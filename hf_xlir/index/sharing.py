@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from huggingface_hub import DatasetCardData, snapshot_download
 
+from ..data.passages import check_passages
 from ..hub.cards import UNKNOWN, license_text, listed, render_card
 from ..hub.metadata import LICENSE, check_metadata
 from ..hub.papers import find_papers
 from ..hub.upload import files_of, push_files
 from ..utils.storage import MANIFEST, read_folder
 from .base import bind_index, check_index, index_attribute, index_class, load_index
-from .passages import check_passages
 
 
 INDEX, PASSAGES = "index", "passages"  # folders of a repository

@@ -8,6 +8,7 @@ from torch.random import fork_rng
 from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput, denumpify_detensorize
 
+from ..data.passages import check_passages
 from ..evaluation import (
     RankedPassages,
     answer_recall_at_k,
@@ -21,7 +22,6 @@ from ..evaluation.rankings import texts_by_id
 from ..evaluation.retrieval_runs import QUESTIONS_PER_BLOCK, check_questions, search_exactly
 from ..index import LateInteractionIndex, QueryEmbeddings, TokenEmbeddings, embed_passages, embed_queries
 from ..index.checks import check_k
-from ..index.passages import check_passages
 from ..index.scoring import TopK
 from ..utils.progress import progress_bar
 

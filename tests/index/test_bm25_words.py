@@ -5,7 +5,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_xlir.index.bm25_words import bigrams, splitter, tokenizer_for, words
+from hf_xlir.index.bm25 import _splitter, bigrams, bm25_tokenizer_for, words
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_bigrams_hold_every_pair(text):
 )
 def test_what_suits_passages(texts, expected):
     rows = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
-    assert tokenizer_for(rows) == tokenizer_for(Dataset.from_list(rows)) == expected
+    assert bm25_tokenizer_for(rows) == bm25_tokenizer_for(Dataset.from_list(rows)) == expected
     rows = [{"id": row["id"], "title": row["text"], "text": "."} for row in rows]
-    assert tokenizer_for(rows) == expected
+    assert bm25_tokenizer_for(rows) == expected
 
 
 def test_a_fifth_is_enough():
     for letters, expected in (("abcd東", "bigrams"), ("abcde東", "words")):
-        assert tokenizer_for([{"id": "a", "text": letters}]) == expected
+        assert bm25_tokenizer_for([{"id": "a", "text": letters}]) == expected
 
 
 def test_names_and_functions():
-    assert splitter() is words and splitter("bigrams") is bigrams and splitter(str.split) == str.split
+    assert _splitter(None) is words and _splitter("bigrams") is bigrams and _splitter(str.split) == str.split
     with pytest.raises(ValueError, match="must be one of 'words', 'bigrams'"):
-        splitter("trigrams")
+        _splitter("trigrams")

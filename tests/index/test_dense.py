@@ -5,10 +5,10 @@ import pytest
 import torch
 from datasets import Dataset, Features, List, Value
 
-from hf_xlir.index import DenseEmbeddings, add_dense_index
-from hf_xlir.index.dense import faiss_building
-from hf_xlir.index.dense.faiss_import import import_faiss
-from hf_xlir.index.dense.vectors import DenseVectors
+from hf_xlir.index import DenseEmbeddings, DenseIndex, add_dense_index
+from hf_xlir.index.dense import faiss_index
+from hf_xlir.index.dense.faiss_index import import_faiss
+from hf_xlir.index.dense.index import _Vectors
 
 
 N, DIM = 60, 8
@@ -120,8 +120,8 @@ class TestAddDenseIndex:
             (vectors().ravel(), {}, r"got \(480,\)"),
             ([[1.0]] * N, {}, "got list"),
             ("absent", {}, "no column 'absent'"),
-            ("text", {}, "must hold one vector a row"),
-            ("ragged", {}, "must hold one vector a row, all of one length"),
+            ("text", {}, "must hold one vector per row"),
+            ("ragged", {}, "must hold one vector per row, all of one length"),
             (DenseEmbeddings(vectors(), [f"q{i}" for i in range(N)]), {}, "Row 0 of the dataset is the passage `p0`"),
             (np.full((N, DIM), np.nan), {}, "vector of row 0 has a NaN"),
             (vectors(), {"metric": "cosine"}, "`metric` must be one of inner_product, l2, got 'cosine'"),
@@ -138,10 +138,10 @@ class TestAddDenseIndex:
         np.save(tmp_path / "values.npy", values)
         mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
         reads = []
-        read = DenseVectors.read
-        monkeypatch.setattr(DenseVectors, "read", lambda self, rows: reads.append(rows.tolist()) or read(self, rows))
-        monkeypatch.setattr(faiss_building, "ROWS_PER_BLOCK", 25)
-        monkeypatch.setattr(faiss_building, "MOST_TRAINING_ROWS", 20)
+        read = _Vectors.read
+        monkeypatch.setattr(_Vectors, "read", lambda self, rows: reads.append(rows.tolist()) or read(self, rows))
+        monkeypatch.setattr(faiss_index, "ROWS_PER_BLOCK", 25)
+        monkeypatch.setattr(faiss_index, "MOST_TRAINING_ROWS", 20)
         dataset = add_dense_index(passages(), DenseEmbeddings(mapped, passages()["id"][:]), string_factory="IVF2,Flat")
         assert [len(rows) for rows in reads] == [20, 25, 25, 10] and sum(reads[1:], []) == list(range(N))
         index = dataset.get_index("dense").faiss_index
@@ -161,7 +161,7 @@ class TestAddDenseIndex:
 
     def test_a_vector_that_is_missing_in_a_column(self):
         dataset = Dataset.from_dict({"id": ["a", "b"], "vector": [[1.0, 2.0], None]})
-        with pytest.raises(ValueError, match="must hold one vector a row"):
+        with pytest.raises(ValueError, match="must hold one vector per row"):
             add_dense_index(dataset, "vector")
 
     def test_empty_dataset(self):
@@ -172,7 +172,7 @@ class TestAddDenseIndex:
         ("query", "k", "message"),
         [
             (np.zeros(5), 3, "5 dimensions, the index has 8"),
-            (np.zeros((2, DIM)), 3, "use the batch search"),
+            (np.zeros((2, DIM)), 3, "batch search"),
             (np.full(DIM, np.inf), 3, "NaN or infinite"),
             (np.zeros(DIM), 0, "positive integer, got 0"),
         ],
@@ -181,3 +181,49 @@ class TestAddDenseIndex:
         dataset = add_dense_index(passages(), vectors())
         with pytest.raises(ValueError, match=message):
             dataset.get_nearest_examples("dense", query, k=k)
+
+
+class TestBuild:
+    @pytest.mark.parametrize("kind", ["array", "float64", "tensor", "bfloat16", "list", "embeddings"])
+    def test_equals_add_dense_index(self, kind):
+        values, ids = vectors(), passages()["id"][:]
+        source = {
+            "array": values,
+            "float64": values.astype(np.float64),
+            "tensor": torch.from_numpy(values),
+            "bfloat16": torch.from_numpy(values).bfloat16(),
+            "list": [torch.from_numpy(each) for each in values],
+            "embeddings": DenseEmbeddings(values, ids),
+        }[kind]
+        index = DenseIndex.build(source, ids=None if kind == "embeddings" else ids)
+        assert index.ids == ids and index.metric == "inner_product" and index.embedding_dim == DIM
+        expected = add_dense_index(passages(), values).get_index("dense").search_batch(vectors(3, seed=1), 5)
+        found = index.search_batch(vectors(3, seed=1), 5)
+        if kind != "bfloat16":
+            assert np.array_equal(found[1], expected[1])
+        np.testing.assert_allclose(found[0], expected[0], atol=5e-2 if kind == "bfloat16" else 1e-6)
+        assert index.attach(passages()) is index
+
+    def test_settings_reach_faiss(self):
+        index = DenseIndex.build(
+            vectors(400), [str(row) for row in range(400)], string_factory="IVF4,Flat", metric="l2", n_probe=3
+        )
+        assert index.metric == "l2" and index.faiss_index.nprobe == 3 and len(index) == 400
+
+    @pytest.mark.parametrize(
+        "embeddings, ids, what",
+        [
+            (vectors(3), None, "`ids`"),
+            (vectors(3), ["a", "b"], "2 texts, got them for 3"),
+            (vectors(3), ["a", "b", "a"], "`a` appears twice"),
+            (vectors(3), [1, 2, 3], "strings"),
+            (DenseEmbeddings(vectors(1), ["a"]), ["a"], "leave `ids` out"),
+            ([vectors(2), vectors(1)], ["a", "b"], "LateInteractionIndex"),
+            (np.zeros((0, DIM)), [], "no passages"),
+            ("vectors", ["a"], "str"),
+            (np.full((1, DIM), np.inf), ["a"], "NaN or infinite"),
+        ],
+    )
+    def test_bad_input(self, embeddings, ids, what):
+        with pytest.raises(ValueError, match=what):
+            DenseIndex.build(embeddings, ids=ids)

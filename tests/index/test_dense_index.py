@@ -76,7 +76,7 @@ class TestAllowed:
     def test_without_ids(self):
         dataset = add_dense_index(passages().remove_columns("id"), vectors())
         assert dataset.search("dense", QUERIES[0], k=5, allowed_rows=[1, 2]).indices.tolist() == ranking([1, 2])[0]
-        with pytest.raises(ValueError, match="the dataset had no column `id`"):
+        with pytest.raises(ValueError, match="no column `id`"):
             dataset.search("dense", QUERIES[0], allowed_ids=["p1"])
 
 

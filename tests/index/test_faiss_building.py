@@ -5,9 +5,8 @@ import pytest
 from datasets import Dataset
 
 from hf_xlir.index import DenseIndex, add_dense_index
-from hf_xlir.index.dense import faiss_building
-from hf_xlir.index.dense.faiss_building import automatic_factory, empty_index, index_problem
-from hf_xlir.index.dense.faiss_import import import_faiss
+from hf_xlir.index.dense import faiss_index
+from hf_xlir.index.dense.faiss_index import automatic_factory, empty_index, import_faiss, index_problem
 
 
 N, DIM = 2_000, 16
@@ -83,9 +82,9 @@ def test_indexes_for_any_number_of_vectors_and_for_none():
 @pytest.mark.parametrize(("uncompressed_below", "least"), [(10**6, 0.97), (0, 0.93)])
 @pytest.mark.parametrize("metric", ["inner_product", "l2"])
 def test_recall_of_automatic_choices(uncompressed_below, least, metric, monkeypatch):
-    monkeypatch.setattr(faiss_building, "EXACT_BELOW", 0)
-    monkeypatch.setattr(faiss_building, "UNCOMPRESSED_BELOW", uncompressed_below)
-    monkeypatch.setattr(faiss_building, "LEAST_PROBES", 8)
+    monkeypatch.setattr(faiss_index, "EXACT_BELOW", 0)
+    monkeypatch.setattr(faiss_index, "UNCOMPRESSED_BELOW", uncompressed_below)
+    monkeypatch.setattr(faiss_index, "LEAST_PROBES", 8)
     values, queries = clustered(N, 0), clustered(50, 1)
     index = add_dense_index(numbered(), values, metric=metric).get_index("dense")
     assert index.faiss_index.nlist == 128 and index.faiss_index.nprobe == 8
@@ -111,11 +110,11 @@ def test_breadth_of_search():
 
 
 def test_training_sample_is_seeded_and_in_order(monkeypatch):
-    monkeypatch.setattr(faiss_building, "MOST_TRAINING_ROWS", 500)
-    first, same, other = (faiss_building._training_rows(N, seed) for seed in (0, 0, 1))
+    monkeypatch.setattr(faiss_index, "MOST_TRAINING_ROWS", 500)
+    first, same, other = (faiss_index._training_rows(N, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, same) and not np.array_equal(first, other)
     assert len(set(first)) == 500 and (np.diff(first) > 0).all() and first.max() > 0.9 * N
-    assert np.array_equal(faiss_building._training_rows(300, 0), np.arange(300))
+    assert np.array_equal(faiss_index._training_rows(300, 0), np.arange(300))
 
 
 def test_too_few_vectors_to_train():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hf_xlir.index.dense.faiss_import import check_distributions, import_faiss
+from hf_xlir.index.dense.faiss_index import check_distributions, import_faiss
 
 
 VISITOR = """

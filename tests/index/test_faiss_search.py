@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_xlir.index.dense import faiss_search
-from hf_xlir.index.dense.faiss_import import import_faiss
-from hf_xlir.index.dense.faiss_search import best_rows, scan
+from hf_xlir.index.dense import faiss_index
+from hf_xlir.index.dense.faiss_index import best_rows, import_faiss, scan
 
 
 N, DIM, K = 600, 16, 10
@@ -59,7 +58,7 @@ def overlap(rows, expected):
 @pytest.mark.parametrize("few", [True, False], ids=["all scored", "selected"])
 def test_every_kind_returns_k_of_the_allowed_rows(kind, few, monkeypatch):
     if not few:
-        monkeypatch.setattr(faiss_search, "MOST_ROWS_TO_SCAN", 0)
+        monkeypatch.setattr(faiss_index, "MOST_ROWS_TO_SCAN", 0)
     values, queries = vectors(N, 0), vectors(5, 1)
     allowed = np.sort(np.random.default_rng(2).choice(N, 40, replace=False))
     index = build(kind, values)
@@ -91,10 +90,10 @@ def test_only_starved_queries_are_scanned(monkeypatch):
     queries = np.zeros((2, DIM), dtype=np.float32)
     queries[:, 0] = 1, -1
     allowed = np.concatenate([np.arange(300), [400, 500]])
-    monkeypatch.setattr(faiss_search, "MOST_ROWS_TO_SCAN", 0)
+    monkeypatch.setattr(faiss_index, "MOST_ROWS_TO_SCAN", 0)
     scanned = []
     monkeypatch.setattr(
-        faiss_search, "scan", lambda index, q, *args: scanned.append(q.tolist()) or scan(index, q, *args)
+        faiss_index, "scan", lambda index, q, *args: scanned.append(q.tolist()) or scan(index, q, *args)
     )
     _, rows = best_rows(index, lambda: index, queries, K, allowed)
     assert scanned == [queries[1:].tolist()]
@@ -104,7 +103,7 @@ def test_only_starved_queries_are_scanned(monkeypatch):
 
 @pytest.mark.parametrize("l2", [False, True])
 def test_flat_is_exact_block_by_block(l2, monkeypatch):
-    monkeypatch.setattr(faiss_search, "ROWS_PER_BLOCK", 7)
+    monkeypatch.setattr(faiss_index, "ROWS_PER_BLOCK", 7)
     values, queries = vectors(N, 0), vectors(5, 1)
     allowed = np.arange(3, N, 2)
     index = build("Flat", values, l2)
@@ -122,7 +121,7 @@ def test_nothing_to_find():
 
 def test_parameters_with_and_without_a_selector(monkeypatch):
     faiss = import_faiss()
-    monkeypatch.setattr(faiss_search, "MOST_ROWS_TO_SCAN", 0)
+    monkeypatch.setattr(faiss_index, "MOST_ROWS_TO_SCAN", 0)
     values, queries = vectors(N, 0), vectors(5, 1)
     allowed = np.arange(0, N, 2)
     index = build("RR16,IVF8,Flat", values)

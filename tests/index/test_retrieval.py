@@ -96,13 +96,13 @@ class TestRetrieve:
             seen.update(row)
             return row["n"] % 2 == 0
 
-        assert retrieve(dataset, "dense", queries, k=50, filter=is_even).ids == even
+        assert retrieve(dataset, "dense", queries, k=50, filter=is_even)[1] == even
         assert seen == {"id", "text", "n"}
         small = [f"p{i}" for i in range(10)]
         allowed = retrieve(dataset, "dense", queries, k=50, allowed_ids=small, filter=is_even)
-        assert allowed.ids == [[id for id in ids if id in small] for ids in even] and allowed.scores.shape == (3, 5)
+        assert allowed[1] == [[id for id in ids if id in small] for ids in even] and allowed[0].shape == (3, 5)
         nothing = retrieve(dataset, "dense", queries, k=5, filter=lambda row: False)
-        assert nothing.scores.shape == (3, 0) and nothing.ids == [[], [], []] == nothing.rows
+        assert nothing[0].shape == (3, 0) and nothing[1] == [[], [], []] == nothing[2]
 
     def test_filter_of_late_interaction(self):
         dataset = passages(4)
@@ -110,14 +110,14 @@ class TestRetrieve:
         LateInteractionIndex.build(embeddings).attach(dataset, "colbert")
         query = torch.tensor([[[0.4, 0.3, 0.2, 0.1]]])
         found = retrieve(dataset, "colbert", query, k=2, filter=lambda row: row["text"] != "text 0")
-        assert found.ids == [["p1", "p2"]]
+        assert found[1] == [["p1", "p2"]]
 
     def test_rows_are_made_when_they_are_looked_at(self, monkeypatch):
         made = []
         original = retrieval.get_formatter
         monkeypatch.setattr(retrieval, "get_formatter", lambda *args, **kw: made.append(args) or original(*args, **kw))
         dataset = add_dense_index(passages(3), np.eye(3, dtype=np.float32))
-        rows = retrieve(dataset, "dense", np.array([[3.0, 2, 1], [1, 2, 3]]), k=2).rows
+        rows = retrieve(dataset, "dense", np.array([[3.0, 2, 1], [1, 2, 3]]), k=2)[2]
         assert len(rows) == 2 and not made
         expected = [[{"id": f"p{i}", "text": f"text {i}"} for i in found] for found in ((0, 1), (2, 1))]
         assert rows == expected and expected == rows and rows == rows and rows != expected[:1]

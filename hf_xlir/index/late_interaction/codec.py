@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..dense.faiss_import import import_faiss
+from ..dense.faiss_index import import_faiss
 
 
 # The best distance between levels for a Gaussian, in standard deviations of a dimension; from a simulation

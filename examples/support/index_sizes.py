@@ -10,8 +10,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..embeddings import DenseEmbeddings
-from .attach import add_dense_index
+from hf_xlir.index import DenseEmbeddings, add_dense_index
 
 
 class IndexSize(NamedTuple):
@@ -83,7 +82,7 @@ def compare_index_sizes(
     ```python
     >>> import numpy as np
     >>> from hf_xlir.index import DenseEmbeddings
-    >>> from hf_xlir.index.dense.size_report import compare_index_sizes
+    >>> from support.index_sizes import compare_index_sizes
 
     >>> embeddings = DenseEmbeddings(np.eye(8, dtype="float32"), list("abcdefgh"))
     >>> def first_is_own(rankings, k):

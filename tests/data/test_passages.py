@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from hf_xlir.index import passages as module
-from hf_xlir.index.passages import check_passages, read_rows
+from hf_xlir.data import passages as module
+from hf_xlir.data.passages import check_passages, read_rows
 
 
 ROWS = [{"id": "a", "text": "one", "title": "A", "score": 1}, {"id": "b", "text": "two", "title": None, "score": 2}]
@@ -33,10 +33,10 @@ def test_titles_are_optional():
         ({"text": ""}, "The text of passage `x` in row 3 is empty: leave it out"),
         ({"text": " \n\t"}, "in row 3 is empty"),
         ({"text": "\u200b\ufeff"}, "in row 3 is empty"),
-        ({"text": None}, "The text of passage `x` in row 3 is no string, got None"),
-        ({"text": 5}, "is no string, got 5"),
+        ({"text": None}, "`x` in row 3 must be a string, got None"),
+        ({"text": 5}, "must be a string, got 5"),
         ({"text": "ab \udc9f"}, "The text of passage `x` in row 3 is not valid Unicode: its character 3 is half"),
-        ({"id": None}, "The passage in row 3 has the id None: ids are strings, not empty"),
+        ({"id": None}, "row 3 has the id None"),
         ({"id": ""}, "in row 3 has the id ''"),
         ({"id": "a"}, "Two passages have the id `a`: ids must be unique"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_xlir.index import DenseEmbeddings
-from hf_xlir.index.dense.size_report import compare_index_sizes, size_table
+from support.index_sizes import compare_index_sizes, size_table
 
 
 @pytest.fixture(scope="module")

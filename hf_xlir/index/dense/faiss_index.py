@@ -1,9 +1,9 @@
 """Making a FAISS index: which kind for how many vectors, what it is trained on, and on which device it lies."""
 
+from importlib import metadata
+
 import numpy as np
 from transformers.utils import logging
-
-from .faiss_import import import_faiss
 
 
 logger = logging.get_logger(__name__)
@@ -19,6 +19,50 @@ CELLS_PER_PROBE = 32
 LEAST_PROBES = 16
 HNSW_BREADTH = 64
 OPQ_CODES = 256  # of the product quantiser that a rotation is trained with, whatever the one behind it has
+# Up to so many allowed rows are all scored: one small product for all queries costs less than any search
+MOST_ROWS_TO_SCAN = ROWS_PER_BLOCK
+GPU_DISTRIBUTIONS = ("faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11")
+
+
+def check_distributions():
+    """
+    Look at what is installed, without importing FAISS.
+
+    Raises:
+        ImportError: If a CPU and a GPU distribution are installed, which overwrite each other.
+    """
+    installed = [name for name in ("faiss-cpu", *GPU_DISTRIBUTIONS) if _is_installed(name)]
+    if len(installed) > 1:
+        keep = installed[-1]
+        raise ImportError(
+            f"{' and '.join(f'`{name}`' for name in installed)} are installed together, and both provide the module "
+            f"`faiss`. Uninstall all of them and install one: `pip uninstall -y {' '.join(installed)}`, then "
+            f"`pip install {keep}` for a machine with an NVIDIA GPU, or `pip install faiss-cpu` for any other."
+        )
+
+
+def import_faiss():
+    """
+    The module `faiss`.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "Dense indexes need FAISS: `pip install faiss-cpu`, or `pip install faiss-gpu` for an NVIDIA GPU."
+        ) from error
+    return faiss
+
+
+def _is_installed(name):
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def automatic_factory(num_vectors):
@@ -34,7 +78,7 @@ def automatic_factory(num_vectors):
 
     Example:
     ```python
-    >>> from hf_xlir.index.dense.faiss_building import automatic_factory
+    >>> from hf_xlir.index.dense.faiss_index import automatic_factory
 
     >>> [automatic_factory(n) for n in (99_999, 100_000, 1_000_000)]
     ['Flat', 'IVF1024,Flat', 'IVF2048,SQ8']
@@ -115,7 +159,7 @@ def index_problem(string_factory, dim, num_vectors):
 
     Example:
     ```python
-    >>> from hf_xlir.index.dense.faiss_building import index_problem
+    >>> from hf_xlir.index.dense.faiss_index import index_problem
 
     >>> index_problem("IVF1024,SQ8", dim=64, num_vectors=1000)
     "FAISS cannot train an index 'IVF1024,SQ8' on 1000 vectors: it takes at least 1024"
@@ -230,13 +274,141 @@ def _training_rows(num_rows, seed):
     return np.sort(np.random.default_rng(seed).choice(num_rows, MOST_TRAINING_ROWS, replace=False, shuffle=False))
 
 
+def best_rows(index, on_cpu, queries, k, allowed=None, params=None):
+    r"""
+    The best rows for each query, of all or of some.
+
+    Few allowed rows are scored, all of them. Many are searched with a FAISS selector, where the kind of
+    index has one. A query that gets fewer than `k` rows that way, since its cells or its part of the graph hold no
+    more, is answered by scoring all allowed rows.
+
+    Args:
+        index (`faiss.Index`):
+            The index.
+        on_cpu (`Callable[[], faiss.Index]`):
+            Returns the same index on the CPU: on GPUs FAISS has no selectors, and does not decode single rows.
+        queries (`numpy.ndarray` of shape `(num_queries, embedding_dim)`):
+            Float32, contiguous.
+        k (`int`):
+            Number of rows a query.
+        allowed (`numpy.ndarray` of shape `(n,)`, *optional*):
+            Row numbers, rising, each once.
+        params (`faiss.SearchParameters`, *optional*):
+            Of FAISS's search, without a selector.
+
+    Returns:
+        `tuple[numpy.ndarray, numpy.ndarray]`: FAISS's scores (similarities, or squared distances) and rows, best
+        first, each of shape `(num_queries, min(k, number of allowed rows))`.
+
+    Raises:
+        ValueError: If FAISS refuses `params`.
+    """
+    k = min(k, index.ntotal if allowed is None else len(allowed))
+    if not k or not len(queries):
+        return np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64)
+    if allowed is not None and (len(allowed) <= MOST_ROWS_TO_SCAN or _is_flat(index)):
+        return scan(on_cpu(), queries, k, allowed)
+    found = _search(index if allowed is None else on_cpu(), queries, k, allowed, params)
+    if found is None:
+        return scan(on_cpu(), queries, k, allowed)
+    scores, rows = found
+    starved = (rows < 0).any(axis=1)
+    if starved.any():
+        everything = np.arange(index.ntotal) if allowed is None else allowed
+        scores[starved], rows[starved] = scan(on_cpu(), queries[starved], k, everything)
+    return scores, rows
+
+
+def scan(index, queries, k, rows):
+    """Score all the given rows of an index on the CPU, decoded block by block: the best `k` as in [`best_rows`]."""
+    faiss = import_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    if _is_rabitq(faiss, ivf or index):  # decoding knows one bit a dimension only, its own scores know all
+        found = _search(index, queries, k, rows, _params(faiss, index, every_cell=True))
+        if (found[1] >= 0).all():
+            return found
+    if ivf is not None and ivf.direct_map.no():
+        ivf.make_direct_map()  # where each row lies
+    best = faiss.ResultHeap(len(queries), k, keep_max=index.metric_type == faiss.METRIC_INNER_PRODUCT)
+    for start in range(0, len(rows), ROWS_PER_BLOCK):
+        block = rows[start : start + ROWS_PER_BLOCK]
+        vectors = index.reconstruct_batch(block)
+        scores, positions = faiss.knn(queries, vectors, min(k, len(block)), metric=index.metric_type)
+        best.add_result(scores, block[positions])
+    best.finalize()
+    return best.D, best.I
+
+
+def _search(index, queries, k, allowed, params):
+    """FAISS's own search; `None` if this kind of index takes no selector."""
+    faiss = import_faiss()
+    if allowed is None:
+        try:
+            return index.search(queries, k, params=params)
+        except RuntimeError as error:
+            raise ValueError(f"FAISS refuses the search: {error}") from error
+    mask = np.zeros(index.ntotal, dtype=bool)
+    mask[allowed] = True
+    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    given, params = params, params or _params(faiss, index)
+    innermost = _innermost(params)
+    innermost.sel = selector
+    try:
+        return index.search(queries, k, params=params)
+    except RuntimeError as error:
+        if given is not None:
+            raise ValueError(f"FAISS refuses the search: {error}") from error
+        return None
+    finally:
+        innermost.sel = None  # the selector lives no longer than this call
+
+
+def _params(faiss, index, every_cell=False):
+    """Parameters with the index's own values: FAISS takes a selector only in those of the very kind of index."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_params(faiss, index.index, every_cell))
+    if isinstance(index, faiss.IndexRefine):
+        inner = _params(faiss, index.base_index, every_cell)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=index.nlist if every_cell else index.nprobe, max_codes=index.max_codes)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=index.hnsw.efSearch)
+    return faiss.SearchParameters()
+
+
+def _innermost(params):
+    """The parameters of the index that holds the vectors, under transforms and refinements."""
+    for name in ("index_params", "base_index_params"):
+        inner = getattr(params, name, None)
+        if inner is not None:
+            return _innermost(inner)
+    return params
+
+
+def _is_flat(index):
+    return type(index).__name__.startswith("IndexFlat")
+
+
+def _is_rabitq(faiss, index):
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _is_rabitq(faiss, index.index)
+    return "RaBitQ" in type(index).__name__
+
+
 __all__ = [
     "automatic_factory",
+    "best_rows",
     "build_faiss_index",
+    "check_distributions",
     "empty_index",
     "faiss_metric",
+    "import_faiss",
     "index_problem",
     "is_on_gpu",
+    "scan",
     "to_cpu",
     "to_device",
 ]
