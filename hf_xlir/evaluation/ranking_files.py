@@ -269,7 +269,7 @@ def _json_lines(rankings, scores, _):
 
 def _read_table(file, name, errors):
     """For each query the passages by rank, or a score per passage."""
-    split, has_scores, of_query = None, False, {}  # for each query, the score or rank of each passage
+    split, has_scores, found = None, False, {}  # for each query, the score or rank of each passage
     for number, line in read_lines(file, name, errors):
         if split is None:
             split = _split_of(line)
@@ -284,16 +284,16 @@ def _read_table(file, name, errors):
             continue
         query, passage, rank, score = fields
         reason = _fault(query, passage, rank, score)
-        if reason is None and passage in of_query.get(query, ()):
+        if reason is None and passage in found.get(query, ()):
             reason = f"the passage `{passage}` occurred before for the query `{query}`"
         if reason is not None:
             errors.bad(name, number, reason)
             continue
         has_scores = score is not None
-        of_query.setdefault(query, {})[passage] = float(score) if has_scores else int(rank)
+        found.setdefault(query, {})[passage] = float(score) if has_scores else int(rank)
     if has_scores:
-        return of_query
-    return {query: sorted(ranks, key=lambda id, ranks=ranks: (ranks[id], id)) for query, ranks in of_query.items()}
+        return found
+    return {query: sorted(ranks, key=lambda id, ranks=ranks: (ranks[id], id)) for query, ranks in found.items()}
 
 
 def _split_of(first_line):
@@ -340,7 +340,7 @@ def _fault_of_score(score):
 
 def _read_objects(file, name, errors):
     """For each query the passages in the order of the list, or a score per passage."""
-    of_query, has_scores = {}, None
+    found, has_scores = {}, None
     for number, row in read_json_objects(file, name, errors):
         query, ctxs = _checked_id(row.get("id")), row.get("ctxs")
         if query is None or not isinstance(ctxs, list) or not all(isinstance(each, dict) for each in ctxs):
@@ -353,7 +353,7 @@ def _read_objects(file, name, errors):
             reason = "one of `ctxs` has no `id`"
         elif len(set(ids)) < len(ids):
             reason = f"the passage `{next(id for i, id in enumerate(ids) if id in ids[:i])}` occurs twice"
-        elif query in of_query:
+        elif query in found:
             reason = f"the query `{query}` occurred before"
         elif any((score is not None) != scored for score in scores):
             reason = "some passages in the file have a `score`, others have none"
@@ -363,8 +363,8 @@ def _read_objects(file, name, errors):
             errors.bad(name, number, reason)
             continue
         has_scores = scored
-        of_query[query] = dict(zip(ids, map(float, scores), strict=True)) if scored else ids
-    return of_query
+        found[query] = dict(zip(ids, map(float, scores), strict=True)) if scored else ids
+    return found
 
 
 def _checked_id(id):

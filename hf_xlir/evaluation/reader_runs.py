@@ -104,13 +104,13 @@ def read_answers(model, processor, examples, batch_size=8, scores=None, **genera
         if scores == "likelihood":
             targets = [target_of(examples[place]) for place in places]
             found = _likelihoods(model, processor, questions, passages, targets)
-        for place, text, of_one in zip(places, texts, found or [None] * len(places), strict=True):
-            if of_one is not None and not all(map(math.isfinite, of_one)):
+        for place, text, own in zip(places, texts, found or [None] * len(places), strict=True):
+            if own is not None and not all(map(math.isfinite, own)):
                 raise ValueError(
                     f"The reader's scores of passages for {examples[place]['question']!r:.80} are not all finite: its "
                     "weights are damaged, or overflow the type that it was loaded in; try float32."
                 )
-            answers[place] = ReadAnswer(text, of_one)
+            answers[place] = ReadAnswer(text, own)
     return answers
 
 
@@ -314,9 +314,9 @@ def answer_metrics(judged):
     for row in judged:
         if row["exact_match"] is None:
             continue
-        of_language = sums.setdefault(row.get("lang") or "other", [0, 0, 0.0])
+        own = sums.setdefault(row.get("lang") or "other", [0, 0, 0.0])
         for place, value in enumerate((1, row["exact_match"], row["f1"])):
-            of_language[place] += value
+            own[place] += value
     if not sums:
         return {}
     num_questions = sum(number for number, _, _ in sums.values())
@@ -325,11 +325,11 @@ def answer_metrics(judged):
     if len(sums) == 1:
         return metrics
     means = {
-        language: {name: of_one[place] / of_one[0] for place, name in enumerate(names, 1)}
-        for language, of_one in sorted(sums.items())
+        language: {name: own[place] / own[0] for place, name in enumerate(names, 1)}
+        for language, own in sorted(sums.items())
     }
-    metrics |= {f"macro_{name}": sum(of_one[name] for of_one in means.values()) / len(means) for name in names}
-    return metrics | {f"{language}_{name}": of_one[name] for language, of_one in means.items() for name in names}
+    metrics |= {f"macro_{name}": sum(own[name] for own in means.values()) / len(means) for name in names}
+    return metrics | {f"{language}_{name}": own[name] for language, own in means.items() for name in names}
 
 
 def _likelihoods(model, processor, questions, passages, targets):
@@ -340,8 +340,8 @@ def _likelihoods(model, processor, questions, passages, targets):
         questions, passages, targets = ([each[place] for place in known] for each in (questions, passages, targets))
         inputs = processor(questions, passages, targets).to(model.device)
         scores = answer_log_likelihoods(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
-        for place, of_one in zip(known, scores_read(scores.tolist(), passages, processor), strict=True):
-            found[place] = of_one
+        for place, own in zip(known, scores_read(scores.tolist(), passages, processor), strict=True):
+            found[place] = own
     return found
 
 

@@ -80,8 +80,8 @@ class EvaluationReport:
         measures = dict.fromkeys(measure for values in self.systems.values() for measure in values)
         for measure in measures:
             for system, values in self.systems.items():
-                of_measure = values.get(measure, {})
-                cells = [f"{100 * of_measure[name]:.1f}" if name in of_measure else "-" for name in names]
+                by_language = values.get(measure, {})
+                cells = [f"{100 * by_language[name]:.1f}" if name in by_language else "-" for name in names]
                 lines.append(_row([measure, system, *cells]))
         if self.comparisons:
             lines += ["", *_table_head(["measure", "systems", "language"], ["questions", "difference", "p"])]
@@ -152,41 +152,39 @@ def evaluate_systems(benchmark, systems, measures=None, *, baseline=None, seed=0
     curve_measure = ANSWER_MEASURE if benchmark.relevance is None else "R"
     depth = max(len(ranking) for each in systems.values() for ranking in [*by_query(each).values(), ()])
     cutoffs = [k for k in CUTOFFS if k <= depth] or [1]
-    of_curve = {k: f"{curve_measure}@{k}" for k in cutoffs}
+    curve_measures = {k: f"{curve_measure}@{k}" for k in cutoffs}
 
     per_query, values, curves = {}, {}, {}
     for name, rankings in systems.items():
         per_query[name] = evaluate_rankings(
             rankings,
             benchmark.relevance,
-            [*measures, *of_curve.values()],
+            [*measures, *curve_measures.values()],
             answers=benchmark.answers,
             passages=benchmark.passages,
             per_query=True,
         )
         means = {measure: means_by_group(each, benchmark.groups) for measure, each in per_query[name].items()}
         values[name] = {measure: means[measure] for measure in measures}
-        curves[name] = {k: means[measure].get("macro", means[measure]["mean"]) for k, measure in of_curve.items()}
+        curves[name] = {
+            k: means[measure].get("macro", means[measure]["mean"]) for k, measure in curve_measures.items()
+        }
 
-    first = measures[0]
-    counted = next(iter(per_query.values()))[first]
+    counted = next(iter(per_query.values()))[measures[0]]
     groups = benchmark.groups or dict.fromkeys(counted, "all")
     members = {group: [query for query in counted if groups[query] == group] for group in sorted(set(groups.values()))}
     members = {group: queries for group, queries in members.items() if queries}
-    comparisons = []
-    if baseline is not None:
-        parts = members if len(members) == 1 else {**members, "all": list(counted)}
-        for name in systems:
-            comparisons += [
-                _compare(per_query, name, baseline, first, group, queries, seed)
-                for group, queries in parts.items()
-                if name != baseline and len(queries) > 1
-            ]
-    num_questions = {group: len(queries) for group, queries in members.items()}
-    of_all = benchmark.translated and len(members) > 1 and any(each["group"] == "all" for each in comparisons)
-    notes = [NOT_INDEPENDENT] if of_all else []
+    comparisons = [] if baseline is None else _compare_all(per_query, baseline, measures[0], members, seed)
+    over_all = any(each["group"] == "all" for each in comparisons)
     return EvaluationReport(
-        benchmark.name, num_questions, len(benchmark.passages), values, curves, curve_measure, comparisons, notes
+        benchmark.name,
+        num_questions={group: len(queries) for group, queries in members.items()},
+        num_passages=len(benchmark.passages),
+        systems=values,
+        curves=curves,
+        curve_measure=curve_measure,
+        comparisons=comparisons,
+        notes=[NOT_INDEPENDENT] if benchmark.translated and len(members) > 1 and over_all else [],
     )
 
 
@@ -352,10 +350,17 @@ def compare_runs(first, second, method="permutation", *, num_permutations=9999, 
     return Comparison(len(first), float(differences.mean()), float(p_value))
 
 
-def _compare(per_query, first, second, measure, group, queries, seed):
-    runs = [{query: per_query[name][measure][query] for query in queries} for name in (first, second)]
-    test = compare_runs(*runs, seed=seed)
-    return {"first": first, "second": second, "measure": measure, "group": group, **test._asdict()}
+def _compare_all(per_query, baseline, measure, members, seed):
+    """Tests of each system against the baseline, in each group and over all queries."""
+    parts = members if len(members) == 1 else {**members, "all": list(per_query[baseline][measure])}
+    comparisons = []
+    for name in per_query:
+        for group, queries in parts.items():
+            if name != baseline and len(queries) > 1:
+                runs = [{query: per_query[each][measure][query] for query in queries} for each in (name, baseline)]
+                test = compare_runs(*runs, seed=seed)._asdict()
+                comparisons.append({"first": name, "second": baseline, "measure": measure, "group": group, **test})
+    return comparisons
 
 
 def _table_head(texts, numbers):

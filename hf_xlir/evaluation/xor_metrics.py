@@ -106,7 +106,7 @@ def xor_retrieve_metrics(predictions, references, tokenize=None):
         for name, limit in TOKEN_LIMITS.items():
             prefix = prefixes.of(row["ctxs"], limit)
             hits[name].setdefault(language, []).append(any(span in prefix for span in spans[row["id"]]))
-    result = {name: _percentages(of_language) for name, of_language in hits.items()}
+    result = {name: _percentages(by_language) for name, by_language in hits.items()}
     return result if approximation is None else {**result, "tokenizer": approximation}
 
 

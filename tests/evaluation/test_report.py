@@ -9,6 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_xlir import RetrievalPipeline
 from hf_xlir.evaluation import (
     Benchmark,
     EvaluationReport,
@@ -16,9 +17,11 @@ from hf_xlir.evaluation import (
     evaluate_pipeline,
     evaluate_systems,
     load_benchmark,
+    rank_by_bm25,
     recall_at_k,
     reciprocal_rank,
 )
+from hf_xlir.index import BM25Index
 
 
 PASSAGES = Dataset.from_list([{"id": id, "title": "", "text": f"Text {id}."} for id in "abcd"])
@@ -205,6 +208,16 @@ def test_a_pipeline_gets_the_values_of_its_rankings():
     expected = evaluate_systems(benchmark, {"model": {id: ids[:2] for id, ids in MODEL.items()}}, ["RR", "R@2"])
     assert report == expected
     assert list(evaluate_pipeline(pipeline, benchmark, progress=False).systems["pipeline"])[0] == "R@1"  # the defaults
+
+
+def test_a_retrieval_pipeline():
+    benchmark = load_benchmark("mini-world", languages=["en", "fi"])
+    index = BM25Index.build(benchmark.passages, progress=False)
+    search = RetrievalPipeline(index=index, passages=benchmark.passages, device="cpu")
+    report = evaluate_pipeline(search, benchmark, name="bm25", progress=False)
+    ranked = rank_by_bm25(benchmark.questions, benchmark.passages, progress=False)
+    assert report == evaluate_systems(benchmark, {"bm25": ranked})
+    assert report.systems["bm25"]["R@5"]["en"] > report.systems["bm25"]["R@5"]["fi"]
 
 
 def test_the_question_s_own_passage_is_left_out_unless_it_is_judged():
