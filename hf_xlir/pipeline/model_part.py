@@ -101,8 +101,9 @@ class ModelPart:
 
     @property
     def embedding_dim(self):
-        """The size of a retriever's vectors."""
-        return self.config.embedding_dim or self.config.encoder_config.hidden_size
+        """Dimensions of a retriever's vectors, `None` if the configuration does not say."""
+        hidden_size = getattr(self.config.get_text_config(), "hidden_size", None)
+        return getattr(self.config, "embedding_dim", None) or hidden_size
 
     def get(self, device=None):
         """The model, on a device and in evaluation mode, and its processor."""

@@ -1,4 +1,4 @@
-"""Indexes and encoders that are defined outside the package work in every part of a pipeline."""
+"""Indexes, encoders and model families that are defined outside the package work in every part of a pipeline."""
 
 import json
 from types import SimpleNamespace
@@ -8,11 +8,18 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from hf_xlir import QuestionAnsweringPipeline, RetrievalPipeline
+from hf_xlir import (
+    BiEncoderConfig,
+    BiEncoderModel,
+    BiEncoderProcessor,
+    QuestionAnsweringPipeline,
+    RetrievalPipeline,
+)
 from hf_xlir.index import BM25Index, DenseIndex, LateInteractionIndex, SearchIndex, base, embed_passages
 from hf_xlir.index.base import register_index
 from hf_xlir.index.sharing import load_index_from_hub, push_index_to_hub
-from hf_xlir.pipeline import Retriever
+from hf_xlir.models import ModelFamily, auto, register_family
+from hf_xlir.pipeline import Retriever, model_part
 
 
 class LetterIndex:
@@ -169,6 +176,36 @@ class TestIndex:
             RetrievalPipeline(index=SimpleNamespace(kind="a", queries="text"), passages=passages, device="cpu")
         with pytest.raises(ValueError, match="encode_query"):
             Retriever(VectorIndex(np.eye(4), ids(passages)), encoder=object())
+
+
+class MyConfig(BiEncoderConfig):
+    model_type = "my_retriever"
+
+
+class MyModel(BiEncoderModel):
+    config_class = MyConfig
+
+
+class MyProcessor(BiEncoderProcessor):
+    config_class = MyConfig
+
+
+class TestFamily:
+    def test_searches_is_saved_and_described(self, parts, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(auto, "FAMILIES", dict(auto.FAMILIES))
+        monkeypatch.setattr(model_part, "FAMILIES", auto.FAMILIES)
+        register_family(ModelFamily(MyConfig, MyModel, MyProcessor, vectors="vectors"))
+        model, processor = parts.biencoder
+        mine = MyModel(MyConfig(**{**model.config.to_dict(), "model_type": "my_retriever"})).eval()
+        mine.load_state_dict(model.state_dict())
+        search = RetrievalPipeline.build(
+            (mine, MyProcessor.from_config(processor.tokenizer, mine.config)), world.passages, device="cpu"
+        )
+        expected = RetrievalPipeline.build(parts.biencoder, world.passages, device="cpu")(world.questions)
+        assert search(world.questions) == expected
+        search.save_pretrained(tmp_path)
+        assert RetrievalPipeline.from_pretrained(tmp_path, device="cpu")(world.questions) == expected
+        assert "`my_retriever`" in (tmp_path / "README.md").read_text()
 
 
 class TestBuild:
