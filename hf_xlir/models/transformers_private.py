@@ -21,6 +21,14 @@ new release of transformers against this file first.
   `_keys_to_ignore_on_load_unexpected`, class attributes of `RetrieverPreTrainedModel`: transformers' way to declare
   attention implementations and the weights that a checkpoint may have too many.
 - `_auto_class`, in `hub_export`: there is no way to undo `register_for_auto_class`.
+
+Private methods of `Trainer` that the trainers in `hf_xlir/training` override or call:
+
+- `_save_checkpoint`, `_get_output_dir`: a checkpoint is written to a draft folder and renamed when it is complete.
+- `_init_training_state`: how many epochs and batches to skip on resuming, which is corrected for streams.
+- `_push_from_checkpoint`, `_finish_current_push`: uploads wait for complete checkpoints and carry code and card.
+- `_save`: a repository gets the modelling code.
+- `_prepare_inputs`: moves a batch to the device where `training_step` and `prediction_step` are replaced.
 """
 
 import inspect

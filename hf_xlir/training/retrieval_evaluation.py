@@ -22,6 +22,7 @@ from ..evaluation.rankings import texts_by_id
 from ..evaluation.retrieval_runs import QUESTIONS_PER_BLOCK, check_questions, search_exactly
 from ..index import LateInteractionIndex, QueryEmbeddings, TokenEmbeddings, embed_passages, embed_queries
 from ..index.checks import check_k
+from ..index.embed import both_forms
 from ..index.scoring import TopK
 from ..utils.progress import progress_bar
 
@@ -239,7 +240,17 @@ def _texts(prediction):
     return [[text_of_id[id] for id in prediction.predictions[question]] for question in prediction.questions["id"]]
 
 
-def rank_passages_together(model, processor, questions, passages, k=100, *, share=True, batch_size=64, progress=True):
+def rank_passages_together(
+    encoder,
+    *inputs,
+    processor=None,
+    questions=None,
+    passages=None,
+    k=None,
+    share=True,
+    batch_size=64,
+    progress=True,
+):
     r"""
     [`rank_passages`] with the work shared among processes. Each process encodes its part of the questions and
     passages, and searches its own passages for all questions. Processes exchange query vectors and their best
@@ -248,10 +259,14 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
     All processes must call it with the same arguments. Each receives the whole result, equal on all of them and, up to
     rounding, to that of one process. Without `torch.distributed` this is [`rank_passages`].
 
+    Two forms: `rank_passages_together(encoder, questions, passages, k)` and `rank_passages_together(model, processor,
+    questions, passages, k)`.
+
     Args:
-        model (`RetrieverPreTrainedModel`):
-            The model, not wrapped for distributed training.
-        processor (`RetrieverProcessor`):
+        encoder ([`Encoder`], `str`, `os.PathLike`, `tuple` or an object with `encode_query` and `encode_document`):
+            An encoder, a path or Hub id, `(model, processor)`, or a model with its processor as the next argument. A
+            model must not be wrapped for distributed training.
+        processor (`RetrieverProcessor`, *optional*):
             The model's processor.
         questions (`datasets.Dataset` or `list[dict]`):
             Rows with `id` and `question`.
@@ -277,14 +292,16 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
     ```python
     >>> from hf_xlir.training import rank_passages_together
 
-    >>> rankings, scores = rank_passages_together(model, processor, questions, passages, k=20)  # doctest: +SKIP
+    >>> rankings, scores = rank_passages_together(encoder, questions, passages, k=20)  # doctest: +SKIP
 
     ```
     """
+    given = {"processor": processor, "questions": questions, "passages": passages, "k": k}
+    encoder, questions, passages, k = both_forms(encoder, inputs, given)
     num_processes = dist.get_world_size() if share and dist.is_available() and dist.is_initialized() else 1
     if num_processes == 1:
-        return rank_passages(model, processor, questions, passages, k, batch_size=batch_size, progress=progress)
-    k = check_k(k)
+        return rank_passages(encoder, questions, passages, k, batch_size=batch_size, progress=progress)
+    k = check_k(100 if k is None else k)
     ids, texts = check_questions(questions)
     passage_ids = check_passages(passages)
 
@@ -293,7 +310,7 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
     own = None
     if start < stop:
         own = passages.select(range(start, stop)) if isinstance(passages, Dataset) else passages[start:stop]
-        own = embed_passages(model, processor, own, batch_size=batch_size, progress=progress)
+        own = embed_passages(encoder, own, batch_size=batch_size, progress=progress)
         own = LateInteractionIndex.build(own, nbits=None) if isinstance(own, TokenEmbeddings) else own
 
     result = RankedPassages({}, {})
@@ -301,7 +318,7 @@ def rank_passages_together(model, processor, questions, passages, k=100, *, shar
         for first in range(0, len(ids), QUESTIONS_PER_BLOCK):
             block = slice(first, first + QUESTIONS_PER_BLOCK)
             asked = texts[block][slice(*_part(len(texts[block]), rank, num_processes))]
-            queries = embed_queries(model, processor, asked, batch_size=batch_size) if asked else None
+            queries = embed_queries(encoder, asked, batch_size=batch_size) if asked else None
             queries = _joined([part for part in _gather(queries) if part is not None])
             found = TopK.empty(len(queries.embeddings)) if own is None else search_exactly(own, queries, k)
             scores, rows = (np.asarray(part) for part in found)

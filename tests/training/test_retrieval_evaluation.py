@@ -10,7 +10,8 @@ from two_process_retrieval import make_passages, make_questions
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import RetrieverTrainer
-from hf_xlir.training.retrieval_evaluation import RetrievalPrediction, retrieval_metrics
+from hf_xlir.index import Encoder
+from hf_xlir.training import RetrievalPrediction, mine_hard_negatives, rank_passages_together, retrieval_metrics
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +240,27 @@ def test_errors_about_missing_passages(tokenizer, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             RetrieverTrainer(model, arguments, processor, train_dataset=make_rows(), **kwargs)
+
+
+def test_any_encoder_ranks(tmp_path):
+    """An encoder, its model with the processor, a path, and an object of another library."""
+    model, processor = make_retriever("biencoder", make_tokenizer())
+    questions, passages = make_questions(), make_passages()
+    expected = rank_passages_together(model, processor, questions, passages, 5, progress=False)
+
+    class Foreign:
+        def encode_query(self, texts):
+            return Encoder(model, processor).encode_query(texts)
+
+        def encode_document(self, texts):
+            return Encoder(model, processor).encode_document(texts)
+
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for encoder in (Encoder(model, processor), (model, processor), str(tmp_path)):
+        assert rank_passages_together(encoder, questions, passages, 5, progress=False).rankings == expected.rankings
+    rows = [{"id": row["id"], "text": row["text"]} for row in passages]
+    found = rank_passages_together(Foreign(), questions, rows, k=5, progress=False)
+    assert found.rankings == rank_passages_together(model, processor, questions, rows, k=5, progress=False).rankings
+    mined = mine_hard_negatives(questions, passages, found, exclude_answers=False, progress=False)
+    assert len(mined) == len(questions)
