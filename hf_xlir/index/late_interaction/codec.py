@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -92,6 +93,11 @@ class ResidualCodec:
     def embedding_dim(self):
         """Number of dimensions of a vector."""
         return self.rotation.shape[0]
+
+    @cached_property
+    def half_norms(self):
+        """Half the squared length of each centroid."""
+        return self.centroids.square().sum(dim=1) / 2
 
     @property
     def record_bytes(self):
@@ -197,10 +203,10 @@ def check_nbits(nbits):
 
 def nearest_centroids(vectors, codec):
     """The centroid at the smallest distance from each vector, int64 of shape `(num_vectors,)`."""
-    half_norms = codec.centroids.square().sum(dim=1) / 2
-    blocks = (vectors[start : start + TOKENS_PER_BLOCK].float() for start in range(0, len(vectors), TOKENS_PER_BLOCK))
+    blocks = [vectors[start : start + TOKENS_PER_BLOCK].float() for start in range(0, len(vectors), TOKENS_PER_BLOCK)]
     nearest = [
-        torch.addmm(half_norms, block @ codec.rotation, codec.centroids.T, beta=-1).argmax(dim=1) for block in blocks
+        torch.addmm(codec.half_norms, block @ codec.rotation, codec.centroids.T, beta=-1).argmax(dim=1)
+        for block in blocks
     ]
     return torch.cat(nearest) if nearest else torch.zeros(0, dtype=torch.long)
 

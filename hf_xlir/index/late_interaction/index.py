@@ -63,8 +63,9 @@ class LateInteractionIndex(BaseIndex):
     Vectors are used as they are, without normalisation. Compression keeps their lengths in half precision, so that a
     vector twice as long has twice the inner products; lengths below 1e-6 lose digits.
 
-    A change costs what the changed passages cost, whatever the size of the index. It puts new vectors into a segment
-    of their own and only marks removed passages. When a limit is passed, the same call also maintains the segments:
+    A change costs what the changed passages cost, whatever the size of the index (`benchmarks/index_changes.py`). It
+    puts new vectors into a segment of their own and only marks removed passages. When a limit is passed, the same call
+    also maintains the segments:
 
     | what | when | loss |
     |---|---|---|
@@ -506,9 +507,10 @@ was compressed is rounded a second time |
 
     def _change(self, change, embeddings, maintain):
         check_vectors(embeddings, self.embedding_dim)
-        change(self.contents, embeddings)  # complains about ids before the work
-        embeddings = pool_tokens(embeddings, self.settings.pooling_factor)
-        self.contents = maintained(change(self.contents, embeddings), self.settings, maintain)
+        contents = change(self.contents, embeddings)  # an error for ids comes before the work
+        if self.settings.pooling_factor > 1:
+            contents = change(self.contents, pool_tokens(embeddings, self.settings.pooling_factor))
+        self.contents = maintained(contents, self.settings, maintain)
 
     def _best(self, contents, queries, k, query_mask, limits, allowed, excluded=None, single=True, progress=False):
         """The best `k` slots for each query, a [`TopK`], among those allowed and not excluded, of all segments."""
