@@ -1,32 +1,30 @@
 """
-How small can a dense index be? Sizes and recall of indexes by FAISS factory strings, over all passages and over those
-that a filter keeps, so that one can be chosen; then the chosen one is saved.
+How small can a dense index be? This script measures size and recall of FAISS indexes, over all passages and over those
+that a filter keeps, and saves the index that you choose.
 
-    python examples/compress_index.py --model MODEL --questions dev.jsonl --passages psgs_w100.tsv.gz \
+    python examples/compress_index.py --model_name_or_path MODEL --questions dev.jsonl --passages psgs_w100.tsv.gz \
         --n_subquantizers 32 64 --output_dir out
-    python examples/compress_index.py --model MODEL --questions dev.jsonl --passages psgs_w100.tsv.gz \
+    python examples/compress_index.py --model_name_or_path MODEL --questions dev.jsonl --passages psgs_w100.tsv.gz \
         --train_questions train.jsonl --keep 1 0.5 --drop_titles "^List of" --factories SQ8 RaBitQ \
         --choose SQ8 --output_dir out
 
-Questions have `passage_ids`, and found is what is among them (DPR's top-k accuracy); or they have `answers`, and found
-is a passage that holds one. `--keep` keeps shares of the passages, by a classifier of passages' vectors that learns
-from the `passage_ids` of `--train_questions`. Vectors are made once, in `OUTPUT_DIR/embeddings`, or taken from
-`--embeddings`.
+A question with `passage_ids` counts as found if one of them is in the top k (DPR's top-k accuracy); a question with
+`answers`, if a passage in the top k contains one. `--keep` keeps shares of the passages: a classifier of passage
+vectors learns from the `passage_ids` of `--train_questions` which ones to keep. Passages are embedded once, into
+`OUTPUT_DIR/embeddings`, or their vectors are read from `--embeddings`.
 
-What FAISS cannot make or train of the passages, such as cells or codes that are more than them, is listed before any
-passage is embedded.
+Indexes that FAISS cannot build or train on so few passages are reported before any passage is embedded.
 
-Fewer dimensions are the model's: `examples/train_biencoder.py --embedding_dim 128` trains a projection with LayerNorm.
-`--beside OUT_768` puts the rows of another model's report in front, of the same questions at the same depths.
+To compare vectors with fewer dimensions, train a projection (`examples/train_biencoder.py --embedding_dim 128`), and
+show the report of another model above this one with `--beside OUT_768`. Both need the same questions and `--k`.
 
-All processes embed under `accelerate launch`, and what was interrupted goes on when it is started again. `OUTPUT_DIR`
-gets `report.md` and `report.json`, the classifier (`filter.safetensors`), and with `--choose` the index and the
-passages of the last share of `--keep`: `index`, to be loaded with `DenseIndex.load`, and `passages.jsonl`.
+Under `accelerate launch` all processes embed. An interrupted run resumes when it is started again. `OUTPUT_DIR` gets
+`report.md`, `report.json`, the classifier (`filter.safetensors`) and, with `--choose`, the index (`index`, for
+`DenseIndex.load`) and the passages (`passages.jsonl`) of the last share of `--keep`.
 """
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +45,18 @@ from hf_xlir.index import (
     fitting_rows,
     index_problem,
 )
-from hf_xlir.utils.files import write_text
+from hf_xlir.utils import process_group, replacing, write_text
 from support.index_sizes import IndexSize, compare_index_sizes, part_of, size_table
 
 
+@process_group()
 def main(argv=None):
     """Embed, filter, compare, save."""
     args = parse_arguments(argv)
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
 
-    # 1. Data and model; what cannot work is said before passages are embedded
-    with state.main_process_first():  # the others find its files in the cache
+    # 1. Data and model, checked before passages are embedded
+    with state.main_process_first():  # the others then read from its cache
         questions, passages = load_questions(args.questions), load_passages(args.passages)
         needed = needed_passages(args.train_questions)
     quality, beside = quality_of(questions, passages), other_reports(args)
@@ -66,13 +65,14 @@ def main(argv=None):
         raise ValueError("No passage is left: loosen `--min_words`, `--max_words` or `--drop_titles`.")
     if needed is not None:
         check_needed(needed, passages.select(rows)["id"])
-    model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
+    model = AutoModel.from_pretrained(args.model_name_or_path)
+    processor = AutoProcessor.from_pretrained(args.model_name_or_path)
     check_indexes(args, model.config, len(rows))
 
-    # 2. Vectors, and which passages to keep
+    # 2. Vectors, and the passages to keep
     model = model.to(state.device).eval()
     embeddings = load_embeddings(args, model, processor, passages)
-    if not state.is_main_process:  # what is left takes one process
+    if not state.is_main_process:  # the rest takes one process
         return
     queries = embed_queries(model, processor, questions["question"]).embeddings
     subsets = kept_passages(args, part_of(embeddings, rows), rows, needed)
@@ -97,14 +97,13 @@ def main(argv=None):
         add_dense_index(chosen, part_of(embeddings, kept), string_factory=args.choose, seed=args.seed)
         chosen.get_index("dense").save(args.output_dir / "index")
         chosen.drop_index("dense")
-        unfinished = args.output_dir / "passages.jsonl.unfinished"
-        chosen.to_json(unfinished, force_ascii=False)
-        os.replace(unfinished, args.output_dir / "passages.jsonl")
+        with replacing(args.output_dir / "passages.jsonl") as draft:
+            chosen.to_json(draft, force_ascii=False)
         print(f"{args.choose} over {len(chosen)} passages is in {args.output_dir / 'index'}")
 
 
 def other_reports(args):
-    """The rows of other models' reports, which have to be of the same depths."""
+    """The rows of other models' reports, which must have the same depths."""
     rows = []
     for folder in args.beside:
         for row in json.loads((folder / "report.json").read_text(encoding="utf-8")):
@@ -116,31 +115,33 @@ def other_reports(args):
 
 
 def needed_passages(path):
-    """Ids of the passages that training questions needed, of which a filter learns."""
+    """Ids of the passages that answer training questions; a filter learns from them."""
     if path is None:
         return None
     train = load_questions(path)
     if "passage_ids" not in train.column_names:
-        raise ValueError(f"`{path}` has no `passage_ids`, from which the filter could learn.")
+        raise ValueError(
+            f"`{path}` has no `passage_ids`. The filter learns from them: add them, or leave `--train_questions` out."
+        )
     return {id for ids in train["passage_ids"] for id in ids}
 
 
 def check_needed(needed, ids):
-    """Raise unless a filter has passages of both kinds to learn from."""
+    """Raise unless the filter has both kinds of passages to learn from."""
     number = sum(id in needed for id in ids)
     if number in (0, len(ids)):
         raise ValueError(
-            f"A filter learns from passages of both kinds, got {number} that `--train_questions` needed and "
-            f"{len(ids) - number} others. Give other questions, or leave the filter out."
+            f"A filter needs passages that answer `--train_questions` and passages that do not, got {number} and "
+            f"{len(ids) - number}. Give other questions, or leave the filter out."
         )
 
 
 def check_indexes(args, config, num_passages):
-    """Raise unless FAISS can make, and train on the passages that are kept, all indexes of the model's vectors."""
+    """Raise unless FAISS can build and train every index on the passages that are kept."""
     if config.model_type != "biencoder":
         raise ValueError(
-            f"`{args.model}` is a model of type {config.model_type!r}: these are indexes of one vector a passage, "
-            "which dual encoders have. `LateInteractionIndex.build` compresses those of a ColBERT."
+            f"`{args.model_name_or_path}` is a model of type {config.model_type!r}, but this script needs a dual "
+            "encoder, with one vector per passage. Use `LateInteractionIndex.build` for a ColBERT."
         )
     dim = config.embedding_dim or config.encoder_config.hidden_size
     numbers = [len(best_share(np.zeros(num_passages), share)) for share in args.keep]
@@ -151,23 +152,25 @@ def check_indexes(args, config, num_passages):
     if problems:
         raise ValueError(
             "\n".join([*problems, ""])
-            + "Leave these out, or keep more passages: they have to be as many as an index has cells (`IVF...`), and "
-            "as a byte or a code of other size has values (256, or 16 in `PQ64x4`)."
+            + "Leave these out, or keep more passages: at least as many as an index has cells (`IVF...`), and as a "
+            "code has values (256 for a byte, 16 in `PQ64x4`)."
         )
 
 
 def load_embeddings(args, model, processor, passages):
-    """The passages' vectors, from a folder or by the model."""
+    """The passages' vectors, read from a folder or computed."""
     if args.embeddings is None:
         return embed_passages(model, processor, passages, args.output_dir / "embeddings")
     embeddings = DenseEmbeddings.load(args.embeddings)
     if embeddings.ids != passages["id"][:]:
-        raise ValueError(f"`{args.embeddings}` has other passages than `{args.passages}`, or another order of them.")
+        raise ValueError(
+            f"`{args.embeddings}` has other passages than `{args.passages}`, or the same in another order."
+        )
     return embeddings
 
 
 def kept_passages(args, fitting, rows, needed):
-    """Rows of passages by what the report calls them: shares of those that fit, best-scored first."""
+    """The rows of the passages to compare, `{name in the report: rows}`."""
     if needed is None:
         return {"all": rows}
     filter = PassageFilter.fit(fitting, needed & set(fitting.ids), args.seed)
@@ -178,7 +181,7 @@ def kept_passages(args, fitting, rows, needed):
 
 
 def quality_of(questions, passages):
-    """What the report measures: gold passages where they are known, answers otherwise."""
+    """The measure of the report: gold passages if they are known, otherwise answers."""
     if "passage_ids" in questions.column_names:
         relevance = {row["id"]: row["passage_ids"] for row in questions if row["passage_ids"]}
 
@@ -198,37 +201,45 @@ def quality_of(questions, passages):
 
 
 def parse_arguments(argv):
-    """The command line; mistakes in it end the script before work starts."""
+    """The command line, checked before work starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="Folder or Hub name of a dual encoder.")
+    parser.add_argument("--model_name_or_path", required=True, help="Folder or Hub id of a dual encoder.")
     parser.add_argument("--questions", required=True, help="JSON of questions with `passage_ids` or `answers`.")
-    parser.add_argument("--passages", required=True, help="TSV, JSON or parquet of passages.")
-    parser.add_argument("--output_dir", type=Path, required=True, help="Folder of what is written.")
-    parser.add_argument("--embeddings", help="Folder of the passages' vectors, by `embed_passages`.")
+    parser.add_argument("--passages", required=True, help="Passages as TSV, JSON or parquet.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder for report, vectors and index.")
+    parser.add_argument("--embeddings", help="Folder of passage vectors that `embed_passages` wrote.")
     parser.add_argument(
         "--factories",
         nargs="+",
         default=["Flat", "SQfp16", "SQ8", "RaBitQ"],
-        help="FAISS's descriptions of indexes, such as IVF1024,SQ8 or OPQ64,PQ64.",
+        help="FAISS factory strings, such as IVF1024,SQ8 or OPQ64,PQ64.",
     )
     parser.add_argument(
         "--n_subquantizers",
         type=int,
         nargs="+",
         default=[],
-        help="Adds PQ indexes: bytes a passage.",
+        help="Bytes per passage of additional PQ indexes.",
     )
-    parser.add_argument("--n_probe", type=int, help="Cells that a search of an IVF index looks at.")
-    parser.add_argument("--train_questions", help="Questions with `passage_ids`, of which a filter learns.")
-    parser.add_argument("--keep", type=float, nargs="+", default=[1.0], help="Shares of passages that it keeps.")
-    parser.add_argument("--min_words", type=int, default=0, help="Drop passages of fewer words.")
-    parser.add_argument("--max_words", type=int, help="Drop passages of more words.")
-    parser.add_argument("--drop_titles", help="Drop passages in whose titles this regular expression is found.")
-    parser.add_argument("--k", type=int, nargs="+", default=[20, 100], help="Depths of what counts as found.")
-    parser.add_argument("--beside", type=Path, nargs="+", default=[], help="Folders with other models' reports.")
-    parser.add_argument("--choose", help="The index to save: one of FAISS's descriptions.")
-    parser.add_argument("--seed", type=int, default=0, help="Of whatever is random.")
-    parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
+    parser.add_argument("--n_probe", type=int, help="Number of cells that a search of an IVF index visits.")
+    parser.add_argument("--train_questions", help="Questions with `passage_ids`, from which the filter learns.")
+    parser.add_argument(
+        "--keep", type=float, nargs="+", default=[1.0], help="Shares of the passages that the filter keeps."
+    )
+    parser.add_argument("--min_words", type=int, default=0, help="Drop passages with fewer words.")
+    parser.add_argument("--max_words", type=int, help="Drop passages with more words.")
+    parser.add_argument("--drop_titles", help="Drop passages whose title matches this regular expression.")
+    parser.add_argument("--k", type=int, nargs="+", default=[20, 100], help="Depths at which to measure recall.")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="Output folders of other models, to show their reports, too.",
+    )
+    parser.add_argument("--choose", help="FAISS factory string of the index to save.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of everything random.")
+    parser.add_argument("--use_cpu", action="store_true", help="Do not use a GPU.")
     args = parser.parse_args(argv)
     args.factories += [f"PQ{number}" for number in args.n_subquantizers]
     if (args.keep != [1.0]) != (args.train_questions is not None):

@@ -1,20 +1,23 @@
 """
-Convert a checkpoint of another library, or one of this package for another library; embeddings stay the same.
+Convert a checkpoint of another library for this package, or the other way round. Embeddings stay the same.
 
-    python examples/convert_checkpoint.py --input lightonai/GTE-ModernColBERT-v1 --output_dir gte-moderncolbert
-    python examples/convert_checkpoint.py --input DrDecr.dnn --tokenizer FacebookAI/xlm-roberta-base \
+    python examples/convert_checkpoint.py --model_name_or_path lightonai/GTE-ModernColBERT-v1 \
+        --output_dir gte-moderncolbert
+    python examples/convert_checkpoint.py --model_name_or_path DrDecr.dnn --tokenizer FacebookAI/xlm-roberta-base \
         --output_dir drdecr
-    python examples/convert_checkpoint.py --input facebook/dpr-question_encoder-single-nq-base \
+    python examples/convert_checkpoint.py --model_name_or_path facebook/dpr-question_encoder-single-nq-base \
         --document_encoder facebook/dpr-ctx_encoder-single-nq-base --output_dir dpr
-    python examples/convert_checkpoint.py --input nq_reader_base --tokenizer google-t5/t5-base --output_dir reader
-    python examples/convert_checkpoint.py --input my-colbert --to pylate --output_dir my-colbert-pylate
+    python examples/convert_checkpoint.py --model_name_or_path nq_reader_base --tokenizer google-t5/t5-base \
+        --output_dir reader
+    python examples/convert_checkpoint.py --model_name_or_path my-colbert --to pylate --output_dir my-colbert-pylate
 
-In: ColBERT and PLAID folders (`artifact.metadata`), `.dnn` and `.model` files of PrimeQA's DR.DECR, PyLate and
-sentence-transformers folders, DPR's two encoders or its `.cp` files, FiD's readers and retrievers, BGE-M3's head for
-one vector a token. Out, with `--to`: this package's folder, PyLate's, sentence-transformers', or the encoder alone.
+It reads ColBERT and PLAID folders (`artifact.metadata`), `.dnn` and `.model` files of PrimeQA's DR.DECR, PyLate and
+sentence-transformers folders, DPR's two encoders or its `.cp` files, FiD's readers and retrievers, and BGE-M3's
+multi-vector head. It writes a folder for this package or, with `--to`, for PyLate, sentence-transformers or plain
+transformers (the encoder alone).
 
-Nothing in a checkpoint is run, and nothing is made up: a weight that is missing, or a setting that has no counterpart,
-ends the script before anything is written.
+No code in a checkpoint is run. A missing weight, or a setting without a counterpart, ends the script before anything
+is written.
 """
 
 import argparse
@@ -24,12 +27,12 @@ from hf_xlir.convert import FORMATS, TARGETS, convert_checkpoint
 
 
 def main(argv=None):
-    """Convert, and say what was found and written."""
+    """Convert, and print what was read and written."""
     args = parse_arguments(argv)
 
     # 1. Read, convert, write
     conversion = convert_checkpoint(
-        args.input,
+        args.model_name_or_path,
         args.output_dir,
         format=None if args.format == "auto" else args.format,
         to=args.to,
@@ -41,9 +44,12 @@ def main(argv=None):
         token=args.token,
     )
 
-    # 2. What there is now
+    # 2. Report
     model = conversion.model
-    print(f"{args.input} is {conversion.format}: {type(model).__name__}, {model.num_parameters():,} parameters.")
+    print(
+        f"{args.model_name_or_path} is {conversion.format}: {type(model).__name__}, "
+        f"{model.num_parameters():,} parameters."
+    )
     for name in conversion.processor.settings:
         print(f"  {name}: {getattr(conversion.processor, name)!r}")
     for note in conversion.notes:
@@ -54,19 +60,19 @@ def main(argv=None):
 def parse_arguments(argv):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, help="Folder, file or Hub name of the checkpoint.")
+    parser.add_argument("--model_name_or_path", required=True, help="Folder, file or Hub id of the checkpoint.")
     parser.add_argument("--output_dir", type=Path, required=True, help="A new folder.")
-    parser.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="What the input is.")
-    parser.add_argument("--to", choices=TARGETS, default="hf_xlir", help="Who shall load what is written.")
+    parser.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="Format of the checkpoint.")
+    parser.add_argument("--to", choices=TARGETS, default="hf_xlir", help="Library that will load the result.")
     parser.add_argument(
         "--tokenizer",
-        help="Folder or Hub name of the tokenizer and, for a file, of the encoder's configuration.",
+        help="Folder or Hub id of the tokenizer and, for a single file, of the encoder's configuration.",
     )
-    parser.add_argument("--document_encoder", help="Folder or Hub name of the other one of DPR's two encoders.")
-    parser.add_argument("--query_length", type=int, help="Most token ids of a query.")
-    parser.add_argument("--document_length", type=int, help="Most token ids of a document.")
-    parser.add_argument("--revision", help="Branch, tag or commit of a Hub repository given as --input.")
-    parser.add_argument("--token", help="For private repositories; that of `hf auth login` by default.")
+    parser.add_argument("--document_encoder", help="Folder or Hub id of DPR's encoder of passages.")
+    parser.add_argument("--query_length", type=int, help="Most tokens per query.")
+    parser.add_argument("--document_length", type=int, help="Most tokens per document.")
+    parser.add_argument("--revision", help="Branch, tag or commit of the Hub repository.")
+    parser.add_argument("--token", help="Token for private repositories (default: that of `hf auth login`).")
     return parser.parse_args(argv)
 
 

@@ -6,7 +6,7 @@ Distil a retriever: a student that reads many languages learns from a teacher, i
 2. Relevance scores: the student ranks documents for a question as the teacher does for the English question; a live
    teacher, or scores that were stored, by a cross-encoder of `examples/finetune_encoder.py` for instance.
 
-By a recipe, or by arguments of one's own (`--help` names them all); and in small, to see it run:
+With a recipe, with arguments of your own (`--help` lists them), or as a quick test on tiny data:
 
     python examples/distill_student.py examples/recipes/drdecr_kd_parallel.yaml \
         --source_file other.tsv --target_file english.tsv
@@ -16,11 +16,11 @@ By a recipe, or by arguments of one's own (`--help` names them all); and in smal
         --objective margin_mse --rows scored_rows.jsonl --output_dir out
     python examples/distill_student.py examples/recipes/drdecr_kd_xor.yaml --smoke --output_dir out
 
-On several processes, with one of the files in `examples/accelerate_configs`:
+On several processes, with a file of `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/distill_student.py ...
 
-A run that was interrupted goes on from its last whole checkpoint when it is started again. The student and its
+An interrupted run resumes from its last complete checkpoint when it is started again. The student and its
 processor are saved to `--output_dir`, with the metrics if `--eval_questions` and `--eval_passages` are given.
 """
 
@@ -33,6 +33,7 @@ from transformers import set_seed
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_parallel, load_training_rows, load_triples
 from hf_xlir.models.auto import load_retriever
+from hf_xlir.utils import process_group
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import EvaluationArguments, train_and_save
 from support.smoke import prepare_smoke
@@ -47,22 +48,26 @@ Pooling = Literal["cls", "mean", "last4_mean"]
 
 @dataclass
 class ModelArguments:
-    """The student. Settings that are left out are those of the model, or the defaults of a new one."""
+    """The student. Settings that are left out keep the model's value, or a new model's default."""
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "A retriever, or a bare encoder."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A retriever, or an encoder such as XLM-R."}
+    )
     model_type: Family | None = field(default=None, metadata={"help": "What to make of a bare encoder."})
     embedding_dim: int | None = field(default=None, metadata={"help": "Size of a vector."})
     pooling: Pooling | None = field(default=None, metadata={"help": "What a dual encoder's vectors are made of."})
     normalize: bool | None = field(default=None, metadata={"help": "Whether a dual encoder's have length 1."})
-    query_length: int | None = field(default=None, metadata={"help": "Token ids of a query."})
-    document_length: int | None = field(default=None, metadata={"help": "Most token ids of a document."})
+    query_length: int | None = field(default=None, metadata={"help": "Tokens per query."})
+    document_length: int | None = field(default=None, metadata={"help": "Most tokens per document."})
 
 
 @dataclass
 class TeacherArguments:
     """The teacher, likewise. Stored scores need none."""
 
-    teacher_name_or_path: str | None = field(default=None, metadata={"help": "A retriever, or a bare encoder."})
+    teacher_name_or_path: str | None = field(
+        default=None, metadata={"help": "A retriever, or an encoder such as XLM-R."}
+    )
     teacher_model_type: Family | None = field(default=None, metadata={"help": "What to make of a bare encoder."})
     teacher_pooling: Pooling | None = field(default=None, metadata={"help": "As `pooling`, such as mean."})
     teacher_normalize: bool | None = field(default=None, metadata={"help": "As `normalize`."})
@@ -87,13 +92,16 @@ class DataArguments:
     rows: str | None = field(
         default=None, metadata={"help": "JSON of rows, with `teacher_query` or `teacher_scores` for instance."}
     )
-    num_negatives: int | None = field(default=None, metadata={"help": "Of a row, the first so many negatives."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+    num_negatives: int | None = field(
+        default=None, metadata={"help": "Use only this many negatives per row, the first ones."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for Arrow files."})
 
 
+@process_group()
 def main(argv=None):
     """Run all steps."""
-    # 1. Arguments, all of them checked before work starts
+    # 1. Arguments, checked before work starts
     model_args, teacher_args, data_args, eval_args, training_args, recipe_args = parse_recipe(
         ModelArguments,
         TeacherArguments,
@@ -146,7 +154,7 @@ def main(argv=None):
 
 
 def use_smoke_data(paths, model_args, teacher_args, data_args, objective):
-    """Put the small models and data in the place of what a recipe is for."""
+    """Replace models and data by tiny ones."""
     model_args.model_name_or_path = teacher_args.teacher_name_or_path = paths["encoder"]
     dense = objective == "embedding_distillation"
     model_args.model_type = model_args.model_type or ("biencoder" if dense else "colbert_xlmr")

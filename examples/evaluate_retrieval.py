@@ -1,5 +1,5 @@
 """
-How well does a retriever find passages? A benchmark, by language, with BM25 and the fusion of both beside it.
+Measure a retriever on a benchmark, per language, beside BM25 and the fusion of both.
 
     python examples/evaluate_retrieval.py --benchmark xquad-r --data_dir DATA --model_name_or_path out \
         --output_dir results
@@ -10,15 +10,15 @@ How well does a retriever find passages? A benchmark, by language, with BM25 and
         --output_dir results
 
 The benchmark is `xquad-r` (XQuAD's questions in any language on its paragraphs in any language), `xor-retrieve`, `nq`
-(both with `--passages`), `mini-world` (built in), or a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv. What
-they consist of is downloaded, or taken from `--data_dir`. The model is a retriever of this package or an encoder whose
-vectors of tokens are pooled, such as all-MiniLM-L6-v2; passages are ranked by exact search. Under `accelerate launch`
-all processes share the model's work, and the first one does the rest and writes. BM25 counts words, or pairs of
-characters where the passages are in a language without spaces, such as Chinese, Japanese or Thai.
+(both with `--passages`), `mini-world` (built in), or a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv. Data
+are downloaded, or read from `--data_dir`. The model is a retriever of this package, or an encoder whose token vectors
+are pooled, such as all-MiniLM-L6-v2. It searches exactly. Under `accelerate launch` all processes share the model's
+work, and the first one does the rest. BM25 counts words, or pairs of characters if the passages are in a language
+without spaces, such as Chinese, Japanese or Thai.
 
-`OUTPUT_DIR` gets `results.md`, for a model card, and `results.json`; charts by language and by number of passages; and
-in `rankings` each system's ranking, which `--ranking_file` takes. For `xor-retrieve` there are R@2kt and R@5kt by
-their official definition, too, and each system's `predictions` as they are submitted.
+`OUTPUT_DIR` gets `results.md`, for a model card, `results.json`, charts by language and by number of passages, and in
+`rankings` the ranking of each system, which `--ranking_file` reads. For `xor-retrieve` it also gets R@2kt and R@5kt by
+their official definition, and the `predictions` of each system as the task takes them.
 """
 
 import argparse
@@ -50,12 +50,14 @@ from hf_xlir.evaluation import (
 from hf_xlir.index import BM25_TOKENIZERS, FUSION_METHODS, bm25_tokenizer_for, check_fusion
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training import rank_passages_together
+from hf_xlir.utils import process_group
 from support.recipes import check_files
 
 
+@process_group()
 def main(argv=None):
     """Load, rank, measure, report."""
-    # 1. Arguments, and what can be found missing at once
+    # 1. Arguments, and checks that need no data
     args = parse_arguments(argv)
     check_files(passages=args.passages, **{f"ranking_file {name}": path for name, path in args.ranking_file.items()})
     if not args.no_plots:
@@ -66,7 +68,7 @@ def main(argv=None):
 
     # 2. The benchmark
     options = ("data_dir", "split", "languages", "passage_language", "passages", "on_error")
-    with state.main_process_first():  # the others find its files in the cache
+    with state.main_process_first():  # the others then read from its cache
         benchmark = load_benchmark(args.benchmark, **{name: getattr(args, name) for name in options})
 
     hidden = benchmark.answers is None and benchmark.relevance is None
@@ -74,7 +76,7 @@ def main(argv=None):
         parse_measures(args.measures, benchmark.relevance is not None, benchmark.answers is not None)
     check_ranking_ids(args.ranking_file, args.ranking_format, "`--ranking_file` has the name")
     given = {name: load_ranking(path) for name, path in args.ranking_file.items()}
-    if args.ranking_format != "jsonl":  # which holds any
+    if args.ranking_format != "jsonl":  # jsonl takes any id
         for part in ("questions", "passages"):
             check_ranking_ids(getattr(benchmark, part)["id"][:], args.ranking_format, f"`{part}` has the id")
 
@@ -139,7 +141,7 @@ def main(argv=None):
 
 
 def load_model(args):
-    """A retriever as it was saved, or one of a bare encoder, whose pooled vectors are compared by cosine."""
+    """A saved retriever, or a bare encoder as a dual encoder with pooling and cosine."""
     settings = {"query_length": args.query_length, "document_length": args.document_length}
     if AutoConfig.from_pretrained(args.model_name_or_path).model_type in ("colbert_xlmr", "biencoder"):
         return load_retriever(args.model_name_or_path, **settings)
@@ -149,7 +151,7 @@ def load_model(args):
 
 
 def official_measures(predictions, questions, tokenize):
-    """R@2kt and R@5kt from 0 to 1, as other measures are, and what is to be said of an approximation."""
+    """R@2kt and R@5kt from 0 to 1, as other measures are, and a note if they are approximate."""
     result = xor_retrieve_metrics(predictions, questions, tokenize=tokenize)
     note = result.pop("tokenizer", None)
     suffix = f" ({tokenize}, approximation)" if note else ""
@@ -161,7 +163,7 @@ def official_measures(predictions, questions, tokenize):
 
 
 def name_of(model):
-    """A model's Hub name, or the last part of its folder's path: results are for others to read."""
+    """A model's Hub id, or the last part of its folder's path: results are for others to read."""
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
@@ -173,42 +175,52 @@ def named_file(given):
 
 
 def parse_arguments(argv):
-    """The command line; mistakes in it end the script before work starts."""
+    """The command line, checked before work starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", required=True, help="xquad-r, xor-retrieve, nq, mini-world or a folder.")
-    parser.add_argument("--output_dir", type=Path, required=True, help="Folder of what is written.")
-    parser.add_argument("--model_name_or_path", help="Folder or Hub name of a retriever, or of an encoder.")
-    parser.add_argument("--systems", nargs="*", choices=("model", "bm25", "fusion"), help="All by default.")
-    parser.add_argument("--ranking_file", nargs="+", default=[], help="Other systems' rankings: FILE or NAME=FILE.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder for results, rankings and charts.")
+    parser.add_argument("--model_name_or_path", help="Folder or Hub id of a retriever or an encoder.")
+    parser.add_argument(
+        "--systems", nargs="*", choices=("model", "bm25", "fusion"), help="Systems to measure (default: all)."
+    )
+    parser.add_argument("--ranking_file", nargs="+", default=[], help="Rankings of other systems: FILE or NAME=FILE.")
 
-    parser.add_argument("--data_dir", help="Folder of the benchmark's files; they are downloaded by default.")
-    parser.add_argument("--split", help="Of the questions.")
-    parser.add_argument("--languages", nargs="+", help="Of the questions; all by default.")
-    parser.add_argument("--passage_language", help="Of XQuAD's paragraphs; English by default.")
-    parser.add_argument("--passages", help="For xor-retrieve and nq: TSV, JSON or parquet of passages.")
-    parser.add_argument("--on_error", choices=("raise", "skip"), help="What a bad row is.")
+    parser.add_argument("--data_dir", help="Folder of the benchmark's files (default: download them).")
+    parser.add_argument("--split", help="Split of the questions.")
+    parser.add_argument("--languages", nargs="+", help="Languages of the questions (default: all).")
+    parser.add_argument("--passage_language", help="Language of XQuAD's paragraphs (default: English).")
+    parser.add_argument("--passages", help="Passages of xor-retrieve and nq, as TSV, JSON or parquet.")
+    parser.add_argument(
+        "--on_error", choices=("raise", "skip"), help="Whether a bad row ends the script or is left out."
+    )
 
-    parser.add_argument("--k", type=int, default=100, help="Passages a question.")
-    parser.add_argument("--batch_size", type=int, default=64, help="Texts that are encoded at once.")
-    parser.add_argument("--query_length", type=int, help="Pieces of a question; the model's, or 128, by default.")
-    parser.add_argument("--document_length", type=int, help="Pieces of a passage; the model's by default.")
-    parser.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="Of a bare encoder.")
+    parser.add_argument("--k", type=int, default=100, help="Passages per question.")
+    parser.add_argument("--batch_size", type=int, default=64, help="Texts per batch.")
+    parser.add_argument("--query_length", type=int, help="Tokens per question (default: the model's, or 128).")
+    parser.add_argument("--document_length", type=int, help="Tokens per passage (default: the model's).")
+    parser.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="Pooling of a bare encoder.")
     parser.add_argument(
         "--bm25_tokenize",
         choices=("auto", *BM25_TOKENIZERS),
         default="auto",
-        help="BM25's words; by the passages' script.",
+        help="How BM25 splits texts (auto: by the passages' script).",
     )
-    parser.add_argument("--fusion_method", choices=FUSION_METHODS, default="reciprocal_rank", help="How to fuse.")
-    parser.add_argument("--fusion_weights", type=float, nargs=2, help="Of the model and of BM25; equal by default.")
-    parser.add_argument("--use_cpu", action="store_true", help="Leave GPUs alone.")
+    parser.add_argument(
+        "--fusion_method", choices=FUSION_METHODS, default="reciprocal_rank", help="How rankings are fused."
+    )
+    parser.add_argument("--fusion_weights", type=float, nargs=2, help="Weights of model and BM25 (default: equal).")
+    parser.add_argument("--use_cpu", action="store_true", help="Do not use a GPU.")
 
-    parser.add_argument("--measures", nargs="+", help="Such as R@5 RR@10 nDCG@10 MAP Answer@20; BM25 by the first.")
-    parser.add_argument("--tokenize", choices=("treebank",), help="For R@2kt, without NLTK's data: an approximation.")
-    parser.add_argument("--ranking_format", choices=RANKING_FORMATS, default="jsonl", help="Of the rankings.")
-    parser.add_argument("--plot_format", choices=("png", "svg"), default="png", help="Of the charts.")
-    parser.add_argument("--no_plots", action="store_true", help="Draw none, which needs no matplotlib.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the tests of significance.")
+    parser.add_argument(
+        "--measures", nargs="+", help="Such as R@5 RR@10 nDCG@10 MAP Answer@20; the first is compared with BM25."
+    )
+    parser.add_argument(
+        "--tokenize", choices=("treebank",), help="Approximate tokenizer for R@2kt, which needs no NLTK data."
+    )
+    parser.add_argument("--ranking_format", choices=RANKING_FORMATS, default="jsonl", help="Format of the rankings.")
+    parser.add_argument("--plot_format", choices=("png", "svg"), default="png", help="Format of the charts.")
+    parser.add_argument("--no_plots", action="store_true", help="Draw no charts; matplotlib is then not needed.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the significance tests.")
     args = parser.parse_args(argv)
 
     with_model = args.model_name_or_path is not None

@@ -20,15 +20,14 @@ A reranker's scores are a teacher's, for `examples/distill_student.py`. This wri
     python examples/distill_student.py --model_name_or_path student --objective margin_mse \
         --rows scored_rows.jsonl --output_dir distilled
 
-On several processes, with one of the files in `examples/accelerate_configs`:
+On several processes, with a file of `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/finetune_encoder.py ...
 
-A run that was interrupted goes on from its last whole checkpoint when it is started again.
+An interrupted run resumes from its last complete checkpoint when it is started again.
 """
 
 import copy
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,6 +50,7 @@ from hf_xlir.data import load_training_rows
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.models.configuration_retriever import RetrieverConfig
 from hf_xlir.training import WholeCheckpointsMixin, listwise_cross_entropy_loss
+from hf_xlir.utils import process_group, replacing
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import train_and_save
 from support.smoke import prepare_smoke
@@ -78,8 +78,10 @@ class DataArguments:
     use_teacher_query: bool = field(
         default=False, metadata={"help": "Read the rows' `teacher_query`, in English, instead of `query`."}
     )
-    num_negatives: int | None = field(default=None, metadata={"help": "Of a row, the first so many negatives."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+    num_negatives: int | None = field(
+        default=None, metadata={"help": "Use only this many negatives per row, the first ones."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for Arrow files."})
 
 
 class EncoderTrainer(WholeCheckpointsMixin, Trainer):
@@ -100,9 +102,10 @@ class RerankingTrainer(EncoderTrainer):
         return (loss, {"logits": scores}) if return_outputs else loss
 
 
+@process_group()
 def main(argv=None):
     """Run all steps."""
-    # 1. Arguments, all of them checked before work starts
+    # 1. Arguments, checked before work starts
     model_args, data_args, training_args, recipe_args = parse_recipe(
         ModelArguments, DataArguments, TrainingArguments, argv=argv, description=__doc__
     )
@@ -144,7 +147,7 @@ def main(argv=None):
 
 
 def use_smoke_data(paths, model_args, data_args, output_dir):
-    """Put the small model and data in the place of what a run in earnest has."""
+    """Replace model and data by tiny ones."""
     model_args.model_name_or_path, data_args.cache_dir = paths["encoder"], paths["cache"]
     if data_args.task == "classification":
         data_args.train_file = data_args.eval_file = paths["texts"]
@@ -258,10 +261,8 @@ def write_scores(trainer, rows, path):
     if trainer.is_world_process_zero():
         kept = [name for name in rows.column_names if name != "teacher_scores"]
         scored = rows.select_columns(kept).add_column("teacher_scores", scores.tolist())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        scored.to_json(unfinished, force_ascii=False)
-        os.replace(unfinished, path)
+        with replacing(path) as draft:
+            scored.to_json(draft, force_ascii=False)
         print(f"{len(scored)} rows with scores of {scores.shape[1]} documents each are in {path}.")
 
 

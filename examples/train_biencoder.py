@@ -2,7 +2,7 @@
 Train a dual encoder: from DPR's examples, from hard negatives (mined before, or with the model before each epoch), or
 from a reader's scores.
 
-By a recipe, or by arguments of one's own (`--help` names them all); and in small, to see it run:
+With a recipe, with arguments of your own (`--help` lists them), or as a quick test on tiny data:
 
     python examples/train_biencoder.py examples/recipes/dpr_nq.yaml --train_file nq-train.json --output_dir out
     python examples/train_biencoder.py --model_name_or_path out --train_format rows \
@@ -17,7 +17,7 @@ with one of the files in `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_biencoder.py ...
 
-A run that was interrupted goes on from its last whole checkpoint when it is started again. The model and its processor
+An interrupted run resumes from its last complete checkpoint when it is started again. The model and its processor
 are saved to `--output_dir`, with the metrics if `--eval_questions` and `--eval_passages` are given.
 """
 
@@ -36,6 +36,7 @@ from hf_xlir.data import (
 )
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training import HardNegativeRefresh, dpr_rows, reader_rows
+from hf_xlir.utils import process_group
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import EvaluationArguments, train_and_save
 from support.smoke import prepare_smoke
@@ -43,22 +44,24 @@ from support.smoke import prepare_smoke
 
 @dataclass
 class ModelArguments:
-    """What to train. Settings that are left out are those of the model, or the defaults of a new one."""
+    """The model to train. Settings that are left out keep the value of the model, or the default of a new one."""
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "A dual encoder, or a bare encoder."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A dual encoder, or an encoder such as XLM-R."}
+    )
     embedding_dim: int | None = field(default=None, metadata={"help": "Size of a vector after a projection."})
     share_encoders: bool | None = field(default=None, metadata={"help": "One tower for queries and documents."})
     pooling: Literal["cls", "mean", "last4_mean"] | None = field(
         default=None, metadata={"help": "What a text's vector is made of."}
     )
     normalize: bool | None = field(default=None, metadata={"help": "Vectors of length 1."})
-    query_length: int | None = field(default=None, metadata={"help": "Most token ids of a query."})
-    document_length: int | None = field(default=None, metadata={"help": "Most token ids of a document."})
+    query_length: int | None = field(default=None, metadata={"help": "Most tokens per query."})
+    document_length: int | None = field(default=None, metadata={"help": "Most tokens per document."})
 
 
 @dataclass
 class DataArguments:
-    """What to train on."""
+    """The training data."""
 
     train_file: str | None = field(default=None, metadata={"help": "The examples."})
     train_format: Literal["dpr", "rows", "questions", "reader"] = field(
@@ -74,17 +77,22 @@ class DataArguments:
         default=None,
         metadata={"help": "A question: drawn from DPR's or mined (1 by default), or a row's first ones (all)."},
     )
-    num_passages: int | None = field(default=None, metadata={"help": "Of a reader's passages, the first so many."})
-    on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+    num_passages: int | None = field(
+        default=None, metadata={"help": "Use only this many of a reader's passages, the first ones."}
+    )
+    on_error: Literal["raise", "skip"] = field(
+        default="raise", metadata={"help": "Whether a bad row ends the script or is left out."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for Arrow files."})
 
 
 ARGUMENTS = (ModelArguments, DataArguments, EvaluationArguments, RetrieverTrainingArguments)
 
 
+@process_group()
 def main(argv=None):
     """Run all steps."""
-    # 1. Arguments, all of them checked before work starts
+    # 1. Arguments, checked before work starts
     model_args, data_args, eval_args, training_args, recipe_args = parse_recipe(
         *ARGUMENTS, argv=argv, description=__doc__
     )
@@ -115,7 +123,7 @@ def main(argv=None):
 
 
 def use_smoke_data(paths, model_args, data_args):
-    """Put the small model and data in the place of what a recipe is for."""
+    """Replace model and data by tiny ones."""
     files = {"dpr": "dpr", "rows": "rows", "questions": "questions", "reader": "reader_examples"}
     model_args.model_name_or_path, data_args.cache_dir = paths["encoder"], paths["cache"]
     data_args.train_file = paths[files[data_args.train_format]]

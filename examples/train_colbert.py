@@ -1,18 +1,18 @@
 """
 Train a ColBERT from triples: of texts, of ids, or n-way with the scores of a teacher.
 
-On one process, by a recipe or by arguments of one's own (`--help` names them all); and in small, to see it run:
+With a recipe, with arguments of your own (`--help` lists them), or as a quick test on tiny data:
 
     python examples/train_colbert.py examples/recipes/drdecr_nq.yaml --triples triples.tsv --output_dir out
     python examples/train_colbert.py --model_name_or_path FacebookAI/xlm-roberta-base --objective margin_mse \
         --triples examples.json --queries queries.tsv --passages collection.tsv --output_dir out
     python examples/train_colbert.py examples/recipes/drdecr_nq.yaml --smoke --output_dir out
 
-On several, with one of the files in `examples/accelerate_configs`:
+On several processes, with a file of `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_colbert.py ...
 
-A run that was interrupted goes on from its last whole checkpoint when it is started again. The model and its processor
+An interrupted run resumes from its last complete checkpoint when it is started again. The model and its processor
 are saved to `--output_dir`, with the metrics if `--eval_questions` and `--eval_passages` are given.
 """
 
@@ -25,6 +25,7 @@ from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_reader_examples, load_triples
 from hf_xlir.models.auto import load_retriever
 from hf_xlir.training import reader_rows
+from hf_xlir.utils import process_group
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import EvaluationArguments, train_and_save
 from support.smoke import prepare_smoke
@@ -36,12 +37,12 @@ WITH_SCORES = ("margin_mse", "score_distillation")
 
 @dataclass
 class ModelArguments:
-    """What to train. Settings that are left out are those of the model, or the defaults of a new one."""
+    """The model to train. Settings that are left out keep the value of the model, or the default of a new one."""
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "A ColBERT, or a bare encoder."})
+    model_name_or_path: str | None = field(default=None, metadata={"help": "A ColBERT, or an encoder such as XLM-R."})
     embedding_dim: int | None = field(default=None, metadata={"help": "Size of a token's vector."})
-    query_length: int | None = field(default=None, metadata={"help": "Token ids of a query."})
-    document_length: int | None = field(default=None, metadata={"help": "Most token ids of a document."})
+    query_length: int | None = field(default=None, metadata={"help": "Tokens per query."})
+    document_length: int | None = field(default=None, metadata={"help": "Most tokens per document."})
     query_expansion: Literal["pad", "mask", "none"] | None = field(
         default=None, metadata={"help": "How a short query is filled up."}
     )
@@ -49,28 +50,35 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """What to train on."""
+    """The training data."""
 
     triples: str | None = field(default=None, metadata={"help": "Triples of texts, or of ids."})
     queries: str | None = field(default=None, metadata={"help": "Where the ids of queries are looked up."})
     passages: str | None = field(default=None, metadata={"help": "Where the ids of passages are looked up."})
-    num_negatives: int | None = field(default=None, metadata={"help": "Of ids, the first so many negatives."})
+    num_negatives: int | None = field(
+        default=None, metadata={"help": "Use only this many negatives, the first ones (with ids)."}
+    )
     reader_examples: str | None = field(
         default=None, metadata={"help": "Instead of triples, for reader_distillation: a reader's scored examples."}
     )
-    num_passages: int | None = field(default=None, metadata={"help": "Of a reader's passages, the first so many."})
+    num_passages: int | None = field(
+        default=None, metadata={"help": "Use only this many of a reader's passages, the first ones."}
+    )
     quoting: Literal["raw", "csv"] = field(default="raw", metadata={"help": "What quotes mean in triples of texts."})
     streaming: bool = field(default=False, metadata={"help": "Read during training, and write no Arrow file."})
-    on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+    on_error: Literal["raise", "skip"] = field(
+        default="raise", metadata={"help": "Whether a bad row ends the script or is left out."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for Arrow files."})
 
 
 ARGUMENTS = (ModelArguments, DataArguments, EvaluationArguments, RetrieverTrainingArguments)
 
 
+@process_group()
 def main(argv=None):
     """Run all steps."""
-    # 1. Arguments, all of them checked before work starts
+    # 1. Arguments, checked before work starts
     model_args, data_args, eval_args, training_args, recipe_args = parse_recipe(
         *ARGUMENTS, argv=argv, description=__doc__
     )
@@ -125,7 +133,7 @@ def load_rows(data_args, from_reader):
 
 
 def use_smoke_data(paths, model_args, data_args, eval_args, ids):
-    """Put the small model and data in the place of what a recipe is for."""
+    """Replace model and data by tiny ones."""
     model_args.model_name_or_path = paths["encoder"]
     data_args.triples, data_args.cache_dir = paths["nway" if ids else "triples"], paths["cache"]
     data_args.num_negatives = None

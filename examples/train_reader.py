@@ -1,7 +1,7 @@
 """
 Train a reader: Fusion-in-Decoder from any T5, mT5 or umT5, or from a reader that was trained before.
 
-By a recipe, or by arguments of one's own (`--help` names them all); and in small, to see it run:
+With a recipe, with arguments of your own (`--help` lists them), or as a quick test on tiny data:
 
     python examples/train_reader.py examples/recipes/fid_reader_base.yaml \
         --train_file train.json --eval_file dev.json --output_dir out
@@ -18,7 +18,7 @@ A question may have fewer passages than `n_context`, or none, and is then read a
 `answers`, a passage without text or broken JSON end the script by their lines before anything is written, or are left
 out with `--on_error skip`.
 
-On several processes, with one of the files in `examples/accelerate_configs`:
+On several processes, with a file of `examples/accelerate_configs`:
 
     accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/train_reader.py ...
 
@@ -36,6 +36,7 @@ from transformers import set_seed
 from hf_xlir.data import load_reader_examples
 from hf_xlir.models.auto import load_reader
 from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments, answer_rows
+from hf_xlir.utils import process_group
 from support.answer_substitution import AnswerSubstitution
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import train_and_save
@@ -44,7 +45,7 @@ from support.smoke import prepare_smoke
 
 @dataclass
 class ModelArguments:
-    """What to train. Settings that are left out are those of the reader, or the defaults of a new one."""
+    """The model to train. Settings that are left out keep the reader's value, or a new reader's default."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "A T5, mT5 or umT5, or a reader."})
     text_maxlength: int | None = field(default=None, metadata={"help": "Most token ids of question and passage."})
@@ -55,7 +56,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """What to train on."""
+    """The training data."""
 
     train_file: str | None = field(default=None, metadata={"help": "Questions with passages and answers."})
     eval_file: str | None = field(default=None, metadata={"help": "The same, to be answered during training."})
@@ -63,16 +64,19 @@ class DataArguments:
         default=0.0,
         metadata={"help": "Share of training questions whose answer is exchanged, in the passages, too, each epoch."},
     )
-    on_error: Literal["raise", "skip"] = field(default="raise", metadata={"help": "What a bad row is."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where Arrow files go."})
+    on_error: Literal["raise", "skip"] = field(
+        default="raise", metadata={"help": "Whether a bad row ends the script or is left out."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for Arrow files."})
 
 
 ARGUMENTS = (ModelArguments, DataArguments, ReaderTrainingArguments)
 
 
+@process_group()
 def main(argv=None):
     """Run all steps."""
-    # 1. Arguments, all of them checked before work starts
+    # 1. Arguments, checked before work starts
     model_args, data_args, training_args, recipe_args = parse_recipe(*ARGUMENTS, argv=argv, description=__doc__)
     if recipe_args.smoke:
         use_smoke_data(prepare_smoke(training_args), model_args, data_args)
@@ -101,7 +105,7 @@ def main(argv=None):
 
 
 def use_smoke_data(paths, model_args, data_args):
-    """Put the small model and data in the place of what a recipe is for."""
+    """Replace model and data by tiny ones."""
     model_args.model_name_or_path, data_args.cache_dir = paths["backbone"], paths["cache"]
     data_args.train_file = data_args.eval_file = paths["reader_examples"]
 

@@ -29,7 +29,7 @@ def files(tmp_path, tiny_biencoder, tiny_tokenizer):
         questions.append(question)
     for name, rows in {"passages": passages, "questions": questions}.items():
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    given = ["--model", tmp_path / "model", "--passages", tmp_path / "passages.jsonl"]
+    given = ["--model_name_or_path", tmp_path / "model", "--passages", tmp_path / "passages.jsonl"]
     given += ["--questions", tmp_path / "questions.jsonl", "--output_dir", tmp_path / "out"]
     return [str(each) for each in given], tmp_path, (tiny_biencoder, processor), (questions, passages)
 
@@ -132,13 +132,13 @@ def test_errors(load_script, files, capsys, arguments, message):
         (["--choose", "Flaat"], "FAISS cannot make an index 'Flaat'"),
         (["--n_subquantizers", "2"], "FAISS cannot train an index 'PQ2' on 8 vectors: it takes at least 256\nLeave"),
         (["--choose", "IVF9,SQ8"], "FAISS cannot train an index 'IVF9,SQ8' on 8 vectors: it takes at least 9\n"),
-        (["--train_questions", "questions.jsonl", "--keep", "0.5"], "8 that `--train_questions` needed and 0 others"),
+        (["--train_questions", "questions.jsonl", "--keep", "0.5"], "got 8 and 0"),
         (["--min_words", "50"], "No passage is left: loosen `--min_words`"),
         (["--drop_titles", "."], "No passage is left"),
         (["--drop_titles", "("], "`drop_titles` is no regular expression"),
         (["--train_questions", "plain.jsonl", "--keep", "0.5"], "`plain.jsonl` has no `passage_ids`"),
         (["--questions", "plain.jsonl"], "Questions need `passage_ids`, or all of them `answers`"),
-        (["--model", "colbert"], "of type 'colbert_xlmr': these are indexes of one vector a passage"),
+        (["--model_name_or_path", "colbert"], "of type 'colbert_xlmr'"),
     ],
 )
 def test_what_cannot_work_is_said_before_passages_are_embedded(

@@ -33,13 +33,25 @@ def files(tmp_path, tiny_biencoder, tiny_colbert, tiny_tokenizer):
 
 
 def index_arguments(files, model, *options):
-    given = ["--model", files / model, "--passages", files / "passages.jsonl", "--output_dir", files / "index"]
+    given = ["--model_name_or_path", files / model, "--passages", files / "passages.jsonl"]
+    given += ["--output_dir", files / "index"]
     return [str(each) for each in (*given, "--use_cpu", *options)]
 
 
 def search_arguments(files, model, output, *options):
-    given = ["--model", files / model, "--passages", files / "passages.jsonl", "--n_context", 3, "--k", 1, 3]
-    given += ["--questions", files / "questions.jsonl", "--output", files / output, "--use_cpu"]
+    given = ["--model_name_or_path", files / model, "--passages", files / "passages.jsonl"]
+    given += [
+        "--n_context",
+        3,
+        "--k",
+        1,
+        3,
+        "--questions",
+        files / "questions.jsonl",
+        "--output_file",
+        files / output,
+        "--use_cpu",
+    ]
     return [str(each) for each in (*given, *options)]
 
 
@@ -76,11 +88,11 @@ def test_questions_without_an_answer_found_are_left_out(load_script, files, caps
     ]
     right = [{"id": "z", "question": "Which?", "answers": ["Danube", "NORTH"]}]  # all passages have it
     search = load_script("retrieve_passages")
-    for rows, message in ((wrong, None), (wrong + right, "1 of 3 questions have a passage that says an answer")):
+    for rows, message in ((wrong, None), (wrong + right, "1 of 3 questions")):
         (files / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
         given = search_arguments(files, "biencoder", "left.jsonl", "--answered_only")
         if message is None:
-            with pytest.raises(ValueError, match="None of 2 questions has an answer in the 3 passages found for it"):
+            with pytest.raises(ValueError, match="None of 2 questions has an answer"):
                 search.main(given)
             assert not (files / "left.jsonl").exists()
         else:
@@ -100,8 +112,8 @@ def test_what_the_index_is_can_be_said(load_script, files):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("biencoder", ["--nbits", "2"], "`nbits` is not for a model of type 'biencoder'"),
-        ("colbert", ["--factory", "SQ8"], "`factory` is not for a model of type 'colbert_xlmr'"),
+        ("biencoder", ["--nbits", "2"], "`nbits` .* 'biencoder'"),
+        ("colbert", ["--factory", "SQ8"], "`factory` .* 'colbert_xlmr'"),
         ("biencoder", ["--factory", "PQ5"], "FAISS cannot make an index 'PQ5' of 8 dimensions"),
         ("biencoder", ["--factory", "IVF4096,SQ8"], r"train an index 'IVF4096,SQ8' on \d+ vectors: .* 4096\. Give"),
     ],
@@ -112,6 +124,7 @@ def test_what_cannot_be_indexed_is_said_before_passages_are_embedded(load_script
     assert not (files / "index").exists()
 
 
+@pytest.mark.slow
 def test_two_processes(load_script, files):
     config = EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"
     path = os.pathsep.join([str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,9 +1,6 @@
 """The script that mines hard negatives, from each of its sources, on small data."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -14,19 +11,17 @@ from hf_xlir.evaluation import rank_by_bm25, rank_passages
 from hf_xlir.training import mine_hard_negatives
 
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "mine_hard_negatives.py"
 RIVERS = {"Nile": "north", "Volga": "south", "Seine": "west", "Amazon": "east", "Mekong": "south and east"}
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, load_script, capsys):
     """Runs the script. Returns the rows that it wrote."""
 
     def run(*arguments):
         output = tmp_path / "new" / "rows.jsonl"
-        command = [str(SCRIPT), "--output", str(output), "--use_cpu", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        script = load_script("mine_hard_negatives")
+        script.main(["--output_file", str(output), "--use_cpu", *map(str, arguments)])
         assert [path.name for path in output.parent.iterdir()] == ["rows.jsonl"]
         assert f"are in {output}" in capsys.readouterr().out
         return load_training_rows(output, cache_dir=str(tmp_path / "cache"))
@@ -77,7 +72,9 @@ def test_a_model(run, data, tmp_path, tiny_biencoder, tiny_tokenizer):
     processor = BiEncoderProcessor.from_config(tiny_tokenizer, tiny_biencoder.config)
     for part in (tiny_biencoder, processor):
         part.save_pretrained(tmp_path / "model")
-    rows = run(*files, "--source", "model", "--model", tmp_path / "model", "--depth", 1, 3, "--keep_answers")
+    rows = run(
+        *files, "--source", "model", "--model_name_or_path", tmp_path / "model", "--depth", 1, 3, "--keep_answers"
+    )
     rankings = rank_passages(tiny_biencoder, processor, questions, passages, k=3, progress=False)
     options = {"depth": (1, 3), "exclude_answers": False, "progress": False}
     assert_same_rows(rows, mine_hard_negatives(questions, passages, rankings, **options))
@@ -100,9 +97,9 @@ def test_a_ranking_of_another_system(run, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--source", "model"), "`--model` and `--source model` go together"),
-        (("--ranking", "run.trec"), "`--ranking` and `--source ranking` go together"),
-        (("--questions", "questions.jsonl"), "`--questions` and `--passages` go together"),
+        (("--source", "model"), "`--model_name_or_path` and `--source model`"),
+        (("--ranking", "run.trec"), "`--ranking` and `--source ranking`"),
+        (("--questions", "questions.jsonl"), "`--questions` and `--passages`"),
         (("--source", "colbert"), "invalid choice: 'colbert'"),
     ],
 )

@@ -9,6 +9,7 @@ from accelerate.utils import DistributedType
 from transformers import get_scheduler
 
 from hf_xlir import RetrieverTrainingArguments
+from hf_xlir.training import OBJECTIVES
 from support.recipes import parse_recipe
 from support.runs import EvaluationArguments
 
@@ -144,7 +145,11 @@ def parse(load_script, script_of):
         else:
             types = (*own, EvaluationArguments, RetrieverTrainingArguments)
         parsed = parse_recipe(*types, argv=[str(recipe), "--use_cpu"])
-        return {name: value for of_type in parsed for name, value in vars(of_type).items()}
+        arguments = {name: value for of_type in parsed for name, value in vars(of_type).items()}
+        if "objective" in arguments:  # a setting that is not given has the objective's default
+            defaults = vars(OBJECTIVES[arguments["objective"]].Settings())
+            arguments |= {name: value for name, value in defaults.items() if arguments[name] is None}
+        return arguments
 
     return run
 
