@@ -4,31 +4,18 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from ..utils.checks import check_integer
+
 
 def check_k(k):
-    """`k`, or a `ValueError`."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"`k`, the number of passages to return, must be a positive integer, got {k!r}.")
-    return int(k)
+    """`k` as an `int`; a `ValueError` unless it is a positive integer."""
+    return check_integer("k", k)
 
 
 def check_queries(embeddings, mask, embedding_dim, single):
-    r"""
-    Token vectors of queries as an index scores them, or a `ValueError` that says what is wrong.
-
-    Args:
-        embeddings (`torch.Tensor` or `numpy.ndarray`):
-            Of shape `(query_length, embedding_dim)` or `(num_queries, query_length, embedding_dim)`.
-        mask (`torch.BoolTensor` or `numpy.ndarray`, *optional*):
-            Of the same shape without the last axis.
-        embedding_dim (`int`):
-            What the index holds.
-        single (`bool`):
-            Whether there must be one query; otherwise there must be three axes.
-
-    Returns:
-        `tuple[torch.FloatTensor, torch.BoolTensor]`: Float32 of shape `(num_queries, query_length, embedding_dim)` and
-        its mask.
+    """
+    Token vectors of queries, float32 of shape `(num_queries, query_length, embedding_dim)`, and their mask. `single`
+    takes one query, with or without the first axis; without a mask every token counts.
     """
     embeddings = to_float_tensor(embeddings)
     shape = tuple(embeddings.shape)
@@ -36,8 +23,8 @@ def check_queries(embeddings, mask, embedding_dim, single):
         embeddings = embeddings[None]
     if embeddings.ndim != 3 or 0 in embeddings.shape or (single and len(embeddings) != 1):
         expected = "(query_length, embedding_dim)" if single else "(num_queries, query_length, embedding_dim)"
-        hint = " For several queries use the batch search." if single and embeddings.ndim == 3 else ""
-        raise ValueError(f"Query embeddings must have shape {expected}, none of it 0, got {shape}.{hint}")
+        hint = " `search_batch` takes several queries." if single and embeddings.ndim == 3 else ""
+        raise ValueError(f"Query embeddings must have the shape {expected} without a 0, got {shape}.{hint}")
     check_dim(embeddings, embedding_dim)
     if mask is None:
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
@@ -56,10 +43,10 @@ def check_queries(embeddings, mask, embedding_dim, single):
 
 
 def to_float_tensor(embeddings):
-    """A tensor, an array or nested lists as a float32 tensor on the CPU, without a gradient."""
+    """A float32 tensor on the CPU, without a gradient, from a tensor, an array or nested lists."""
     try:
         if not isinstance(embeddings, torch.Tensor):
-            # A copy where torch has no tensor of it: reversed, read-only, or of another byte order
+            # torch cannot share arrays that are reversed, read-only or of another byte order: these are copied
             embeddings = torch.from_numpy(np.require(embeddings, np.float32, ["C", "W"]))
         return embeddings.detach().cpu().float()
     except (TypeError, ValueError) as error:
@@ -67,7 +54,7 @@ def to_float_tensor(embeddings):
 
 
 def check_dim(embeddings, embedding_dim):
-    """Raise if the last axis is not that of the index."""
+    """A `ValueError` if the last axis is not that of the index."""
     if embeddings.shape[-1] != embedding_dim:
         raise ValueError(
             f"Query embeddings have {embeddings.shape[-1]} dimensions, the index has {embedding_dim}: encode queries "
@@ -76,31 +63,15 @@ def check_dim(embeddings, embedding_dim):
 
 
 def check_finite(embeddings):
-    """Raise if a value is NaN or infinite."""
+    """A `ValueError` if a value is NaN or infinite."""
     if not embeddings.isfinite().all():
         raise ValueError("Query embeddings have NaN or infinite values.")
 
 
 def rows_of_ids(ids, row_of_id, name="allowed_ids"):
-    r"""
-    Rows of some passages.
-
-    Args:
-        ids (`Iterable[str]`):
-            Their ids; one that comes twice counts once.
-        row_of_id (`Mapping[str, int]`):
-            The row of each id of an index.
-        name (`str`, *optional*, defaults to `"allowed_ids"`):
-            What messages call `ids`.
-
-    Returns:
-        `numpy.ndarray` of int64 and shape `(number of ids,)`: rising.
-
-    Raises:
-        ValueError: If `ids` is one string, or an id is unknown.
-    """
+    """Rows of some ids, int64 in rising order, each once; `name` is the argument's name for errors."""
     if isinstance(ids, str):
-        raise ValueError(f"`{name}` must be several ids, got one string: use `[{ids!r}]`.")
+        raise ValueError(f"`{name}` must be a list of ids, got one string: use `[{ids!r}]`.")
     ids = set(ids)
     unknown = sorted(str(id) for id in ids if id not in row_of_id)
     if unknown:
@@ -109,7 +80,7 @@ def rows_of_ids(ids, row_of_id, name="allowed_ids"):
 
 
 def check_ids_match(dataset, ids):
-    """Raise unless the rows of a dataset are the embedded passages, in their order."""
+    """A `ValueError` unless the rows of a dataset are the embedded passages in their order."""
     if not isinstance(dataset, Dataset):
         raise ValueError(f"An index attaches to a `datasets.Dataset`, got {type(dataset).__name__}.")
     if len(dataset) != len(ids):

@@ -66,8 +66,7 @@ def embed_passages(
     output_dir=None)`.
 
     Texts are tokenized and sorted by length in blocks; results are in the order of `passages`. On disk, memory holds
-    the ids and the vectors of one block, whatever the size of the corpus, and `output_dir` is valid only once
-    everything is written.
+    the ids and the vectors of one block, and `output_dir` is valid only once everything is written.
 
     The same call resumes a run that was killed from its last whole block, and gives the result that an undisturbed run
     gives; after a finished run it returns at once. Calls are the same if the encoder's weights and settings, the

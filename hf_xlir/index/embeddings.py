@@ -27,15 +27,14 @@ class TokenEmbeddings:
         values (`numpy.ndarray` of shape `(number of tokens, embedding_dim)`):
             Vectors of the tokens that count, float32 or float16; an array in memory or memory-mapped.
         lengths (`numpy.ndarray` of shape `(number of passages,)`):
-            Number of vectors of each passage, at least 1.
+            Number of vectors per passage, at least 1.
         ids (`list[str]`):
             The passages' ids, each one once.
         query_moments (`numpy.ndarray` of float64 and shape `(embedding_dim, embedding_dim)`, *optional*):
-            What the same model's queries are like, for [`LateInteractionIndex.build`]: the mean outer product of
-            their vectors with themselves.
+            Mean outer product of the same model's query vectors with themselves, for [`LateInteractionIndex.build`].
 
     Raises:
-        ValueError: If the parts do not fit together, a passage has no vector, or an id appears twice.
+        ValueError: If sizes do not match, a passage has no vector, or an id appears twice.
 
     Example:
     ```python
@@ -61,12 +60,12 @@ class TokenEmbeddings:
             f"{lengths.dtype} of shape {lengths.shape}" if isinstance(lengths, np.ndarray) else type(lengths).__name__
         )
         if not isinstance(lengths, np.ndarray) or lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer):
-            raise ValueError(f"`lengths` must be an array of one integer a passage, got {got}.")
+            raise ValueError(f"`lengths` must be an array of one integer per passage, got {got}.")
         object.__setattr__(self, "lengths", lengths.astype(np.int64, copy=False))  # unsigned ones wrap around
         _check_ids(self.ids, len(self.lengths))
         if len(self.lengths) and self.lengths.min() < 1:
             passage = self.ids[int(self.lengths.argmin())]
-            raise ValueError(f"Passage `{passage}` keeps no token, so that nothing could match it: leave it out.")
+            raise ValueError(f"Passage `{passage}` keeps no token, so nothing could match it: leave it out.")
         if self.offsets[-1] != len(self.values):
             raise ValueError(f"`lengths` sum to {self.offsets[-1]}, but `values` has {len(self.values)} rows.")
         expected = (self.embedding_dim, self.embedding_dim)
@@ -77,25 +76,25 @@ class TokenEmbeddings:
         return len(self.lengths)
 
     def __getitem__(self, position):
-        """The token vectors of the passage at that position, `(its length, embedding_dim)`."""
+        """The token vectors of the passage at a position: `(number of tokens, embedding_dim)`."""
         if not 0 <= position < len(self):
             raise IndexError(f"Position {position} is out of range for {len(self)} passages.")
         return self.values[self.offsets[position] : self.offsets[position + 1]]
 
     @property
     def embedding_dim(self):
-        """Number of dimensions of a vector."""
+        """Dimensions of a vector."""
         return self.values.shape[1]
 
     @cached_property
     def offsets(self):
-        """Where each passage starts in `values`, and the end: int64 of shape `(number of passages + 1,)`."""
+        """First row of each passage in `values`, and the end: int64 of shape `(number of passages + 1,)`."""
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     @classmethod
     def from_padded(cls, embeddings, mask, ids):
         r"""
-        Pack padded vectors, as models return them.
+        Pack padded vectors, the form in which models return them.
 
         Args:
             embeddings (`torch.FloatTensor` of shape `(number of passages, length, embedding_dim)`):
@@ -119,15 +118,14 @@ class TokenEmbeddings:
         return cls(values.numpy(), mask.sum(dim=1).numpy(), list(ids))
 
     def save(self, path):
-        """Write a folder; one that exists is replaced at once, and only when the new one is complete."""
+        """Write a folder. It replaces an existing one at once, when all of it is written."""
         save_tokens(self, path, TOKEN_FORMAT)
 
     @classmethod
     def load(cls, path, verify=False):
         """
-        Open a folder written by [`~TokenEmbeddings.save`]; vectors stay on disk until they are used.
-
-        `verify=True` first compares all checksums, which reads everything once; without, only sizes and small files.
+        Open a folder that [`~TokenEmbeddings.save`] wrote; vectors stay on disk until they are used. Sizes and small
+        files are checked; `verify=True` compares all checksums, which reads everything once.
         """
         return load_tokens(path, TOKEN_FORMAT, verify)
 
@@ -135,7 +133,7 @@ class TokenEmbeddings:
 @dataclass(frozen=True, eq=False)
 class DenseEmbeddings:
     r"""
-    One vector a passage.
+    One vector per passage.
 
     Args:
         values (`numpy.ndarray` of shape `(number of passages, embedding_dim)`):
@@ -144,7 +142,7 @@ class DenseEmbeddings:
             The passages' ids, each one once.
 
     Raises:
-        ValueError: If the parts do not fit together, or an id appears twice.
+        ValueError: If sizes do not match, or an id appears twice.
     """
 
     values: np.ndarray
@@ -159,11 +157,11 @@ class DenseEmbeddings:
 
     @property
     def embedding_dim(self):
-        """Number of dimensions of a vector."""
+        """Dimensions of a vector."""
         return self.values.shape[1]
 
     def save(self, path):
-        """Write a folder; one that exists is replaced at once, and only when the new one is complete."""
+        """Write a folder. It replaces an existing one at once, when all of it is written."""
         check_replaceable(path, DENSE_FORMAT, TOKEN_FORMAT)
         with FolderWriter(path) as folder:
             np.save(folder.file("values.npy"), self.values)
@@ -173,9 +171,8 @@ class DenseEmbeddings:
     @classmethod
     def load(cls, path, verify=False):
         """
-        Open a folder written by [`~DenseEmbeddings.save`]; vectors stay on disk until they are used.
-
-        `verify=True` first compares all checksums, which reads everything once; without, only sizes and small files.
+        Open a folder that [`~DenseEmbeddings.save`] wrote; vectors stay on disk until they are used. Sizes and small
+        files are checked; `verify=True` compares all checksums, which reads everything once.
         """
 
         def open_files(_, files):
@@ -191,9 +188,9 @@ class QueryEmbeddings(NamedTuple):
     Args:
         embeddings (`torch.FloatTensor`):
             Of shape `(number of queries, length, embedding_dim)`, or `(number of queries, embedding_dim)` from a
-            model with one vector a text.
+            model with one vector per text.
         mask (`torch.BoolTensor` of shape `(number of queries, length)`, *optional*):
-            `True` for tokens that count; `None` from a model with one vector a text.
+            `True` for tokens that count; `None` from a model with one vector per text.
     """
 
     embeddings: torch.Tensor
@@ -201,7 +198,7 @@ class QueryEmbeddings(NamedTuple):
 
 
 def save_tokens(embeddings, path, kind, **fields):
-    """Write [`TokenEmbeddings`] as a folder of the format `kind`, whose manifest also has `fields`."""
+    """Write [`TokenEmbeddings`] as a folder of the format `kind`, with further `fields` in its manifest."""
     check_replaceable(path, kind, TOKEN_FORMAT, DENSE_FORMAT)
     with FolderWriter(path) as folder:
         np.save(folder.file("values.npy"), embeddings.values)
@@ -287,38 +284,25 @@ def padded(vectors, count):
     return embeddings, torch.arange(embeddings.shape[1]) < lengths[:, None]
 
 
-def as_token_embeddings(embeddings, ids=None):
-    """[`TokenEmbeddings`], also from a list of arrays or tensors of shape `(number of tokens, embedding_dim)`."""
-    return _as_embeddings(embeddings, ids, TokenEmbeddings)
-
-
 def as_dense_embeddings(embeddings, ids=None):
     """[`DenseEmbeddings`], also from an array or tensor of one vector per passage, or a list of vectors."""
-    return _as_embeddings(embeddings, ids, DenseEmbeddings)
-
-
-def _as_embeddings(embeddings, ids, kind):
-    if isinstance(embeddings, TokenEmbeddings | DenseEmbeddings):
-        if not isinstance(embeddings, kind):
-            raise ValueError(f"Expected `{kind.__name__}`, got `{type(embeddings).__name__}`.")
+    if isinstance(embeddings, DenseEmbeddings):
         if ids is not None:
-            raise ValueError(f"`{kind.__name__}` have ids of their own: leave `ids` out.")
+            raise ValueError("`DenseEmbeddings` have ids of their own: leave `ids` out.")
         return embeddings
-    if ids is None:
-        raise ValueError(f"Vectors need the ids of their passages: give `ids`, or `{kind.__name__}`.")
+    if ids is None or isinstance(ids, str):
+        raise ValueError(f"`ids` must be a list of one id per passage, got {ids!r}.")
     ids = list(ids)
     if not all(isinstance(id, str) for id in ids):
         raise ValueError("`ids` must be strings.")
-    values, lengths = packed(embeddings, ids)
-    if (lengths is None) != (kind is DenseEmbeddings):
-        got = "one vector" if lengths is None else "several vectors"
-        other = "DenseIndex" if lengths is None else "LateInteractionIndex"
-        raise ValueError(f"Got {got} per passage: that is what `{other}` takes.")
-    return DenseEmbeddings(values, ids) if lengths is None else TokenEmbeddings(values, lengths, ids)
+    values = as_vectors(embeddings, ids)
+    if isinstance(values, list):
+        raise ValueError("Got several vectors per passage, expected one: `LateInteractionIndex` takes several.")
+    return DenseEmbeddings(values, ids)
 
 
 def write_ids(folder, ids):
-    """Write the passages' ids as a file of `folder`, some at a time: millions of them fill gigabytes."""
+    """Write the passages' ids into a folder, block by block: the text of millions of ids fills gigabytes."""
     with open(folder.file("ids.json"), "w", encoding="utf-8") as file:
         for start in range(0, len(ids), IDS_PER_WRITE):
             text = json.dumps(ids[start : start + IDS_PER_WRITE])
@@ -340,7 +324,7 @@ def _check_vectors(values, shape):
 
 def _check_ids(ids, expected):
     if len(ids) != expected:
-        raise ValueError(f"There must be one id a passage, got {len(ids)} ids for {expected} passages.")
+        raise ValueError(f"There must be one id per passage, got {len(ids)} ids for {expected} passages.")
     duplicate = first_duplicate(ids)
     if duplicate is not None:
         raise ValueError(f"The id `{duplicate}` appears twice: ids must be unique.")
@@ -351,7 +335,6 @@ __all__ = [
     "QueryEmbeddings",
     "TokenEmbeddings",
     "as_dense_embeddings",
-    "as_token_embeddings",
     "packed",
     "padded",
     "read_ids",

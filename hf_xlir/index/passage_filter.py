@@ -1,4 +1,4 @@
-"""Which passages of a corpus are worth a place in its index."""
+"""Choosing the passages of a corpus that are worth space in its index."""
 
 import re
 
@@ -16,20 +16,19 @@ PASSAGES_PER_BLOCK = 2**14
 
 class PassageFilter:
     r"""
-    Tells passages that questions are likely to need from others, by their vectors: a logistic regression, after the
-    linear classifier of https://huggingface.co/papers/2012.15156, whose index keeps the best-scored passages only.
+    Scores how likely questions are to need a passage, by a logistic regression on its vector. The linear classifier of
+    https://huggingface.co/papers/2012.15156 shrinks an index in the same way: it keeps the best-scored passages only.
 
     Args:
         weight (`torch.FloatTensor` of shape `(embedding_dim,)`):
-            Direction of the passages that are needed.
+            Direction of needed passages.
         bias (`float`):
-            What is added to the inner product.
+            Number that is added to the inner product.
 
     Example:
     ```python
     >>> import numpy as np
-    >>> from hf_xlir.index import DenseEmbeddings
-    >>> from hf_xlir.index.passage_filter import PassageFilter
+    >>> from hf_xlir.index import DenseEmbeddings, PassageFilter
 
     >>> values = np.random.default_rng(0).standard_normal((100, 4)).astype("float32")
     >>> values[:20, 0] += 3  # what was needed so far
@@ -47,16 +46,16 @@ class PassageFilter:
     @classmethod
     def fit(cls, embeddings, positive_ids, seed=0):
         r"""
-        Learn from passages that training questions needed.
+        Fit a filter to the passages that training questions needed.
 
         Args:
             embeddings ([`DenseEmbeddings`]):
                 All passages.
             positive_ids (`Iterable[str]`):
-                Passages that were needed, such as gold passages, or those in which an answer was found. Others, up to
-                10 times as many, are drawn as examples of what is not; both kinds weigh the same.
+                Needed passages, such as gold passages or passages with an answer. Up to 10 times as many others are
+                drawn as negatives; both kinds weigh the same.
             seed (`int`, *optional*, defaults to 0):
-                Of the draw.
+                Seed of the draw.
 
         Returns:
             [`PassageFilter`].
@@ -68,13 +67,12 @@ class PassageFilter:
         positive_ids = set(positive_ids)
         unknown = sorted(str(id) for id in positive_ids if id not in row_of_id)
         if unknown:
-            raise ValueError(f"{len(unknown)} of `positive_ids` are no passages, such as {unknown[:5]}.")
+            raise ValueError(f"{len(unknown)} of `positive_ids` are not among the passages, such as {unknown[:5]}.")
         positives = np.array(sorted(row_of_id[id] for id in positive_ids), dtype=np.int64)
         others = np.setdiff1d(np.arange(len(embeddings)), positives)
         if not len(positives) or not len(others):
             raise ValueError(
-                f"A filter learns from passages of both kinds, got {len(positives)} that were needed and "
-                f"{len(others)} others."
+                f"A filter needs both kinds of passages, got {len(positives)} needed and {len(others)} others."
             )
         number = min(len(others), NEGATIVES_PER_POSITIVE * len(positives))
         negatives = np.sort(np.random.default_rng(seed).choice(others, number, replace=False))
@@ -82,7 +80,7 @@ class PassageFilter:
         return cls(*_logistic_regression(*map(torch.from_numpy, kinds)))
 
     def scores(self, embeddings):
-        r"""Log-odds that passages are needed, by [`DenseEmbeddings`]: float32 of shape `(number of passages,)`."""
+        """Log-odds that the passages of [`DenseEmbeddings`] are needed: float32 of shape `(number of passages,)`."""
         if embeddings.embedding_dim != len(self.weight):
             raise ValueError(
                 f"The embeddings have {embeddings.embedding_dim} dimensions, the filter {len(self.weight)}: use the "
@@ -107,43 +105,43 @@ class PassageFilter:
 
 def best_share(scores, share):
     r"""
-    Rows of the best-scored passages, rising.
+    Rows of the best-scored passages, in rising order.
 
     Args:
         scores (`numpy.ndarray` of shape `(number of passages,)`):
-            Higher is better; of equal ones the first rows are kept.
+            Higher is better; of equal scores the first rows are kept.
         share (`float`):
-            Above 0, up to 1; at least one passage is kept.
+            Share to keep, above 0 and at most 1; at least one passage is kept.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"`share`, what is kept, must be above 0 and at most 1, got {share}.")
+        raise ValueError(f"`share` must be above 0 and at most 1, got {share}.")
     number = max(1, round(share * len(scores)))
     return np.sort(np.argsort(-scores, kind="stable")[:number])
 
 
 def fitting_rows(passages, min_words=0, max_words=None, drop_titles=None):
     r"""
-    Rows of passages by their length and their titles, rising.
+    Rows of the passages with a suitable length and title, in rising order.
 
     Args:
         passages (`Iterable[dict]`):
             Rows with `text` and perhaps `title`.
         min_words, max_words (`int`, *optional*):
-            Fewest and most words of a text, between white space.
+            Minimum and maximum number of words of a text, split at white space.
         drop_titles (`str`, *optional*):
-            A regular expression; passages are dropped where it is found in the title, such as
+            A regular expression; passages whose title contains it are dropped, such as
             `r"^(List of|Index of)|\(disambiguation\)"`.
 
     Returns:
         `numpy.ndarray` of int64.
 
     Raises:
-        ValueError: If `drop_titles` is no regular expression.
+        ValueError: If `drop_titles` is not a regular expression.
     """
     try:
         pattern = None if drop_titles is None else re.compile(drop_titles)
     except re.error as error:
-        raise ValueError(f"`drop_titles` is no regular expression: {drop_titles!r}: {error}") from error
+        raise ValueError(f"`drop_titles` is not a regular expression: {drop_titles!r}: {error}") from error
 
     def fits(passage):
         if pattern is not None and pattern.search(passage.get("title") or ""):
@@ -155,7 +153,7 @@ def fitting_rows(passages, min_words=0, max_words=None, drop_titles=None):
 
 
 def _logistic_regression(positives, negatives):
-    """Weight and bias that tell two sets of float64 vectors apart, both of the same weight."""
+    """Weight and bias that separate two sets of float64 vectors, which weigh the same."""
     vectors = torch.cat([positives, negatives])
     mean, deviation = vectors.mean(dim=0), vectors.std(dim=0).mean().clamp_min(1e-12)
     scaled = [(each - mean) / deviation for each in (positives, negatives)]

@@ -7,11 +7,11 @@ import torch
 
 class TopK(NamedTuple):
     r"""
-    The best passages seen so far.
+    The best passages so far.
 
     Args:
         scores (`torch.FloatTensor` of shape `(num_queries, k)`):
-            Falling in each row.
+            In falling order per query.
         rows (`torch.LongTensor` of shape `(num_queries, k)`):
             The passages' rows; of equal scores the lowest row comes first.
     """
@@ -25,17 +25,7 @@ class TopK(NamedTuple):
         return cls(torch.empty(num_queries, 0), torch.empty(num_queries, 0, dtype=torch.long))
 
     def merge(self, scores, rows, k):
-        r"""
-        The best `k` of these and of further passages, whose rows are all higher.
-
-        Args:
-            scores (`torch.FloatTensor` of shape `(num_queries, num_passages)`):
-                Scores of the further passages.
-            rows (`torch.LongTensor` of shape `(num_passages,)`):
-                Their rows, rising.
-            k (`int`):
-                Most passages to keep.
-        """
+        """The best `k` of these and of further passages, whose rows (rising) are all higher than those here."""
         scores = torch.cat([self.scores, scores], dim=1)
         rows = torch.cat([self.rows, rows.expand(len(scores), -1)], dim=1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -43,31 +33,13 @@ class TopK(NamedTuple):
 
 
 def packed_maxsim_scores(query_embeddings, document_embeddings, document_lengths):
-    r"""
-    [`~hf_xlir.models.late_interaction.maxsim_scores`] over packed documents: one matrix product for all tokens, then
-    a maximum a document. Nothing is padded, and nothing runs once a document.
+    """
+    MaxSim over packed documents: one matrix product for all tokens, then a maximum per document. Query vectors that do
+    not count are 0, which adds 0 to every score.
 
-    Args:
-        query_embeddings (`torch.FloatTensor` of shape `(num_queries, query_length, embedding_dim)`):
-            Token vectors of queries; those that do not count are 0, which adds 0 to every score.
-        document_embeddings (`torch.FloatTensor` of shape `(num_tokens, embedding_dim)`):
-            Token vectors of the documents, one document after another.
-        document_lengths (`torch.LongTensor` of shape `(num_documents,)`):
-            Number of vectors of each document, at least 1.
-
-    Returns:
-        `torch.FloatTensor` of shape `(num_queries, num_documents)`, at least float32.
-
-    Example:
-    ```python
-    >>> import torch
-    >>> from hf_xlir.index.scoring import packed_maxsim_scores
-
-    >>> documents = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.5]])
-    >>> packed_maxsim_scores(torch.eye(2)[None], documents, torch.tensor([1, 2]))
-    tensor([[1.0000, 1.4000]])
-
-    ```
+    Shapes: `(num_queries, query_length, embedding_dim)`, `(num_tokens, embedding_dim)` of one document after another,
+    and `(num_documents,)` numbers of vectors per document, at least 1. The result, at least float32, has the shape
+    `(num_queries, num_documents)`.
     """
     num_queries, query_length, _ = query_embeddings.shape
     similarities = document_embeddings @ query_embeddings.flatten(0, 1).T  # (num_tokens, num_queries * query_length)

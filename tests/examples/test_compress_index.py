@@ -135,7 +135,7 @@ def test_errors(load_script, files, capsys, arguments, message):
         (["--train_questions", "questions.jsonl", "--keep", "0.5"], "got 8 and 0"),
         (["--min_words", "50"], "No passage is left: loosen `--min_words`"),
         (["--drop_titles", "."], "No passage is left"),
-        (["--drop_titles", "("], "`drop_titles` is no regular expression"),
+        (["--drop_titles", "("], "`drop_titles`"),
         (["--train_questions", "plain.jsonl", "--keep", "0.5"], "`plain.jsonl` has no `passage_ids`"),
         (["--questions", "plain.jsonl"], "Questions need `passage_ids`, or all of them `answers`"),
         (["--model_name_or_path", "colbert"], "of type 'colbert_xlmr'"),

@@ -237,7 +237,7 @@ def test_hidden_answers_give_predictions_only(run, xor):
             "--ranking_file: names are those of files, without a folder, got ['a/b']",
         ),
         (["--measures", "R@5", "P@5"], "--measures: 'P@5' is not a measure"),
-        (["--fusion_weights", "-1", "1"], "--fusion_weights: `weights` must be numbers from 0"),
+        (["--fusion_weights", "-1", "1"], "--fusion_weights: `weights`"),
         (["--k", "0"], "--k must be a positive integer, got 0"),
     ],
 )

@@ -20,7 +20,7 @@ class TestK:
 
     @pytest.mark.parametrize("k", [0, -1, 2.0, True, None, "3", np.float32(2)])
     def test_others(self, k):
-        with pytest.raises(ValueError, match="`k`, the number of passages to return, must be a positive integer, got"):
+        with pytest.raises(ValueError, match="`k` must be a positive integer"):
             check_k(k)
 
 
@@ -60,11 +60,11 @@ class TestQueries:
     @pytest.mark.parametrize(
         ("embeddings", "mask", "single", "message"),
         [
-            ([1.0, 2.0], None, True, r"must have shape \(query_length, embedding_dim\), none of it 0, got \(2,\)"),
-            (QUERY, None, False, r"must have shape \(num_queries, query_length, embedding_dim\).*got \(2, 2\)"),
-            ([QUERY, QUERY], None, True, r"got \(2, 2, 2\). For several queries use the batch search"),
-            (np.zeros((0, 2)), None, True, r"none of it 0, got \(0, 2\)"),
-            (np.zeros((0, 3, 2)), None, False, r"none of it 0, got \(0, 3, 2\)"),
+            ([1.0, 2.0], None, True, r"\(query_length, embedding_dim\).*got \(2,\)"),
+            (QUERY, None, False, r"\(num_queries, query_length, embedding_dim\).*got \(2, 2\)"),
+            ([QUERY, QUERY], None, True, r"got \(2, 2, 2\).*`search_batch`"),
+            (np.zeros((0, 2)), None, True, r"got \(0, 2\)"),
+            (np.zeros((0, 3, 2)), None, False, r"got \(0, 3, 2\)"),
             ([[1.0, 2.0, 3.0]], None, True, "have 3 dimensions, the index has 2: encode queries with the model"),
             (QUERY, [1, 0], True, r"`query_mask` must be boolean .* got torch.int64 of shape \(1, 2\)"),
             (QUERY, [True], True, r"got torch.bool of shape \(1, 1\) for queries of shape \(2, 2\)"),

@@ -124,7 +124,7 @@ class TestAddDenseIndex:
             ("ragged", {}, "must hold one vector per row, all of one length"),
             (DenseEmbeddings(vectors(), [f"q{i}" for i in range(N)]), {}, "Row 0 of the dataset is the passage `p0`"),
             (np.full((N, DIM), np.nan), {}, "vector of row 0 has a NaN"),
-            (vectors(), {"metric": "cosine"}, "`metric` must be one of inner_product, l2, got 'cosine'"),
+            (vectors(), {"metric": "cosine"}, "`metric`.*'cosine'"),
             (vectors(), {"string_factory": "Nonsense"}, "cannot make an index 'Nonsense' of 8 dimensions"),
         ],
     )
@@ -172,7 +172,7 @@ class TestAddDenseIndex:
         ("query", "k", "message"),
         [
             (np.zeros(5), 3, "5 dimensions, the index has 8"),
-            (np.zeros((2, DIM)), 3, "batch search"),
+            (np.zeros((2, DIM)), 3, "`search_batch`"),
             (np.full(DIM, np.inf), 3, "NaN or infinite"),
             (np.zeros(DIM), 0, "positive integer, got 0"),
         ],

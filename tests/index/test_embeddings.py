@@ -54,7 +54,7 @@ class TestTokenEmbeddings:
             (np.zeros((3, 2), dtype=int), [3], ["a"], "floating-point array of shape"),
             ([[0.0, 1.0]], [1], ["a"], r"floating-point array of shape \(.*\), got list"),
             (torch.zeros(3, 2), [3], ["a"], r"floating-point array of shape \(.*\), got Tensor"),
-            (np.zeros((3, 2)), [1.5, 1.5], ["a", "b"], "one integer a passage, got float64"),
+            (np.zeros((3, 2)), [1.5, 1.5], ["a", "b"], "one integer per passage.*float64"),
             (np.zeros((3, 2)), [3], ["a", "b"], "2 ids for 1 passages"),
             (np.zeros((3, 2)), [1, 2], ["a", "a"], "`a` appears twice"),
             (np.zeros((3, 2)), [3, 0], ["a", "b"], "`b` keeps no token"),
@@ -66,7 +66,7 @@ class TestTokenEmbeddings:
             TokenEmbeddings(values, np.array(lengths), ids)
 
     def test_lengths_that_are_no_array(self):
-        with pytest.raises(ValueError, match="`lengths` must be an array of one integer a passage, got list"):
+        with pytest.raises(ValueError, match="`lengths`.*list"):
             TokenEmbeddings(np.zeros((3, 2)), [3], ["a"])
 
     @pytest.mark.parametrize("dtype", ["uint8", "uint64", "int32"])

@@ -348,9 +348,9 @@ class TestBadInput:
         ("query", "options", "message"),
         [
             (np.zeros((3, 7)), {}, "7 dimensions, the index has 8"),
-            (np.zeros(8), {}, r"shape \(query_length, embedding_dim\), none of it 0, got \(8,\)"),
-            (np.zeros((2, 3, 8)), {}, "use the batch search"),
-            (np.zeros((0, 8)), {}, "none of it 0"),
+            (np.zeros(8), {}, r"\(query_length, embedding_dim\).*got \(8,\)"),
+            (np.zeros((2, 3, 8)), {}, "`search_batch`"),
+            (np.zeros((0, 8)), {}, "without a 0"),
             ([[1.0], [1.0, 2.0]], {}, "one array or tensor of numbers"),
             (np.full((3, 8), np.nan), {}, "NaN or infinite"),
             (np.ones((3, 8)), {"k": 0}, "positive integer, got 0"),
@@ -365,9 +365,7 @@ class TestBadInput:
             LateInteractionIndex.build(random_embeddings()).search(query, **options)
 
     def test_search_batch_needs_three_axes(self):
-        with pytest.raises(
-            ValueError, match=r"\(num_queries, query_length, embedding_dim\), none of it 0, got \(5, 8\)"
-        ):
+        with pytest.raises(ValueError, match=r"\(num_queries, query_length, embedding_dim\).*got \(5, 8\)"):
             LateInteractionIndex.build(random_embeddings()).search_batch(random_queries(1)[0])
 
 

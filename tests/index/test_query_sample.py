@@ -159,7 +159,7 @@ class TestKeeping:
     ("queries", "message"),
     [
         (expanded_queries().embeddings, "`queries` must be `QueryEmbeddings`, got Tensor"),
-        (QueryEmbeddings(torch.ones(2, DIM), None), r"must have shape \(num_queries, query_length, embedding_dim\)"),
+        (QueryEmbeddings(torch.ones(2, DIM), None), r"\(num_queries, query_length, embedding_dim\)"),
         (QueryEmbeddings(torch.ones(2, 3, 5), None), "have 5 dimensions, the index has 64"),
         (QueryEmbeddings(torch.full((2, 3, DIM), torch.nan), None), "NaN or infinite"),
         (QueryEmbeddings(torch.ones(2, 3, DIM), torch.zeros(2, 3, dtype=torch.bool)), "Query 0 keeps no token"),

@@ -311,7 +311,7 @@ class TestErrors:
             ({"n_probe": 0}, ValueError, "`n_probe` must be a positive integer"),
             ({"params": 3}, TypeError, "params"),
             ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer"),
-            ({"allowed_ids": "a"}, ValueError, "must be several ids"),
+            ({"allowed_ids": "a"}, ValueError, "list of ids"),
             ({"allowed_ids": ["nobody"]}, ValueError, "1 ids are not in this index"),
         ],
     )

@@ -418,7 +418,7 @@ class TestRefused:
             ({"defaults": {"generate_kwargs": {"trust_remote_code": True}}}, "run code from elsewhere"),
             ({"defaults": {"n_context": -1}}, "`n_context` must be a positive integer"),
             ({"fusion": {"method": "borda"}}, "`method` must be one of"),
-            ({"fusion": {"rank_constant": "60"}}, "`rank_constant` must be a number from 0, got '60'"),
+            ({"fusion": {"rank_constant": "60"}}, "`rank_constant`.*'60'"),
             ({"format_version": "2"}, "is damaged: Validation error for field 'format_version'"),
             (
                 {"fusion": {"method": "reciprocal_rank", "rank_konstant": 9}},

@@ -1,36 +1,33 @@
-"""Making a FAISS index: which kind for how many vectors, what it is trained on, and on which device it lies."""
+"""FAISS: importing it, building an index from vectors in blocks, and searching it for exactly `k` rows."""
 
 from importlib import metadata
 
 import numpy as np
 from transformers.utils import logging
 
+from ...utils.checks import check_choice, check_integer
+
 
 logger = logging.get_logger(__name__)
 
 ROWS_PER_BLOCK = 16_384
 MOST_TRAINING_ROWS = 2**18
-MOST_CELLS = 4_096  # what that many training rows can place: 64 for each, where k-means wants at least 39
-# Below how many vectors each kind is the automatic choice; the last one has no bound
+MOST_CELLS = 4_096  # 64 training rows for each; k-means wants at least 39
+# Each kind is the automatic choice below so many vectors; the last kind is not bounded
 EXACT_BELOW = 100_000
 UNCOMPRESSED_BELOW = 1_000_000
 # A search looks at one cell in so many, but at no fewer than LEAST_PROBES
 CELLS_PER_PROBE = 32
 LEAST_PROBES = 16
 HNSW_BREADTH = 64
-OPQ_CODES = 256  # of the product quantiser that a rotation is trained with, whatever the one behind it has
-# Up to so many allowed rows are all scored: one small product for all queries costs less than any search
+OPQ_CODES = 256  # of the product quantizer that trains a rotation
+# Up to so many allowed rows are all scored: one small matrix product costs less than any search
 MOST_ROWS_TO_SCAN = ROWS_PER_BLOCK
 GPU_DISTRIBUTIONS = ("faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11")
 
 
 def check_distributions():
-    """
-    Look at what is installed, without importing FAISS.
-
-    Raises:
-        ImportError: If a CPU and a GPU distribution are installed, which overwrite each other.
-    """
+    """An `ImportError` if a CPU and a GPU distribution of FAISS are installed, which overwrite each other."""
     installed = [name for name in ("faiss-cpu", *GPU_DISTRIBUTIONS) if _is_installed(name)]
     if len(installed) > 1:
         keep = installed[-1]
@@ -42,12 +39,7 @@ def check_distributions():
 
 
 def import_faiss():
-    """
-    The module `faiss`.
-
-    Raises:
-        ImportError: If it is not installed.
-    """
+    """The module `faiss`, imported at first use; an `ImportError` that says how to install it."""
     try:
         import faiss
     except ModuleNotFoundError as error:
@@ -66,25 +58,7 @@ def _is_installed(name):
 
 
 def automatic_factory(num_vectors):
-    r"""
-    The kind of index for that many vectors; the table is in [`add_dense_index`].
-
-    Args:
-        num_vectors (`int`):
-            How many there will be.
-
-    Returns:
-        `str`: A description for `faiss.index_factory`.
-
-    Example:
-    ```python
-    >>> from hf_xlir.index.dense.faiss_index import automatic_factory
-
-    >>> [automatic_factory(n) for n in (99_999, 100_000, 1_000_000)]
-    ['Flat', 'IVF1024,Flat', 'IVF2048,SQ8']
-
-    ```
-    """
+    """The description for `faiss.index_factory` by the number of vectors; the table is in [`add_dense_index`]."""
     if num_vectors < EXACT_BELOW:
         return "Flat"
     # The power of two below 4 * sqrt(n): finding the cells and reading them then cost about the same
@@ -93,29 +67,7 @@ def automatic_factory(num_vectors):
 
 
 def build_faiss_index(vectors, string_factory, metric, n_probe, seed, device):
-    r"""
-    A FAISS index of vectors that are read in blocks.
-
-    Args:
-        vectors ([`DenseVectors`]):
-            What goes in.
-        string_factory (`str`, *optional*):
-            A description for `faiss.index_factory`.
-        metric (`"inner_product"` or `"l2"`):
-            How vectors compare.
-        n_probe (`int`, *optional*):
-            Cells of an inverted file that a search looks at.
-        seed (`int`):
-            Of the training sample.
-        device (`"cpu"` or `"cuda"`, *optional*):
-            See [`to_device`].
-
-    Returns:
-        `faiss.Index`.
-
-    Raises:
-        ValueError: If FAISS cannot make or train such an index, or as [`to_device`] raises.
-    """
+    """A FAISS index of vectors that are read in blocks (`vectors.read(rows)`); arguments of [`add_dense_index`]."""
     faiss = import_faiss()
     string_factory = string_factory or automatic_factory(len(vectors))
     index = empty_index(string_factory, vectors.dim, metric)
@@ -135,7 +87,7 @@ def build_faiss_index(vectors, string_factory, metric, n_probe, seed, device):
 
 
 def empty_index(string_factory, dim, metric="inner_product"):
-    """An index without vectors, or a `ValueError` if FAISS cannot make such an index of so many dimensions."""
+    """An index without vectors; a `ValueError` if FAISS cannot make one of so many dimensions."""
     try:
         return import_faiss().index_factory(dim, string_factory, faiss_metric(metric))
     except RuntimeError as error:
@@ -144,22 +96,22 @@ def empty_index(string_factory, dim, metric="inner_product"):
 
 def index_problem(string_factory, dim, num_vectors):
     r"""
-    Why there cannot be such an index, before there are vectors.
+    Why FAISS cannot make or train an index; checked before there are vectors.
 
     Args:
         string_factory (`str`):
             A description for `faiss.index_factory`.
         dim (`int`):
-            Of the vectors.
+            Dimensions of the vectors.
         num_vectors (`int`):
-            How many there will be, of which at most 262,144 train it.
+            Number of vectors. At most 262,144 of them train the index.
 
     Returns:
-        `str`, or `None` if nothing speaks against it.
+        `str` or `None`: The problem, if there is one.
 
     Example:
     ```python
-    >>> from hf_xlir.index.dense.faiss_index import index_problem
+    >>> from hf_xlir.index import index_problem
 
     >>> index_problem("IVF1024,SQ8", dim=64, num_vectors=1000)
     "FAISS cannot train an index 'IVF1024,SQ8' on 1000 vectors: it takes at least 1024"
@@ -177,13 +129,13 @@ def index_problem(string_factory, dim, num_vectors):
 
 
 def _least_training_rows(owner):
-    """As many as the largest of an index's codebooks has entries: k-means wants a vector for each."""
+    """The number of entries of the largest codebook of an index: k-means wants a vector for each."""
     faiss = import_faiss()
-    index = faiss.downcast_index(owner)  # which is a view, and ends with its owner
+    index = faiss.downcast_index(owner)  # a view, valid as long as its owner
     least = [1, getattr(index, "nlist", 1)]
     if hasattr(index, "pq"):
         least.append(index.pq.ksub)
-    for name in ("rq", "prq"):  # residual quantizers, whose later codebooks have more to learn from than the first
+    for name in ("rq", "prq"):  # residual quantizers; their later codebooks have more training rows than the first
         if hasattr(index, name):
             least.append(2 ** int(faiss.vector_to_array(getattr(index, name).nbits)[0]))
     if hasattr(index, "chain"):
@@ -197,33 +149,19 @@ def _least_training_rows(owner):
 
 
 def faiss_metric(metric):
-    """FAISS's number of a metric, or a `ValueError`."""
+    """FAISS's number of a metric."""
     faiss = import_faiss()
     metrics = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
-    if metric not in metrics:
-        raise ValueError(f"`metric` must be one of {', '.join(metrics)}, got {metric!r}.")
-    return metrics[metric]
+    return metrics[check_choice("metric", metric, tuple(metrics))]
 
 
 def to_device(index, device):
-    r"""
-    Move an index to the GPUs, a copy on each.
-
-    Args:
-        index (`faiss.Index`):
-            On the CPU.
-        device (`"cpu"` or `"cuda"`, *optional*):
-            `None`: on GPUs if FAISS finds one and has a GPU version of this kind of index, otherwise where it is.
-
-    Returns:
-        `faiss.Index`.
-
-    Raises:
-        ValueError: If `device` is `"cuda"` and that is not possible.
+    """
+    An index on the GPUs with a copy on each (`"cuda"`), on the CPU (`"cpu"`), or (`None`) on the GPUs if FAISS finds
+    one and has a GPU version of this kind of index.
     """
     faiss = import_faiss()
-    if device not in (None, "cpu", "cuda"):
-        raise ValueError(f"`device` must be `None`, 'cpu' or 'cuda', got {device!r}.")
+    check_choice("device", device, (None, "cpu", "cuda"))
     if device == "cpu":
         return index
     if not faiss.get_num_gpus():
@@ -243,22 +181,21 @@ def to_device(index, device):
 
 
 def to_cpu(index):
-    """The same index on the CPU: itself, or a copy of one that lies on GPUs."""
+    """The same index on the CPU: itself, or a copy of an index on GPUs."""
     faiss = import_faiss()
     return faiss.index_gpu_to_cpu(index) if is_on_gpu(index) else index
 
 
 def is_on_gpu(index):
-    """Whether an index lies on GPUs: alone, or as replicas."""
+    """Whether an index is on GPUs, alone or as replicas."""
     return type(index).__name__.startswith(("GpuIndex", "IndexReplicas"))
 
 
 def _set_breadth(faiss, index, n_probe, string_factory):
-    """How much a search looks at: FAISS itself looks at one cell only, which loses most of what is near."""
+    """Set how many cells a search looks at: FAISS's default of one cell loses most neighbours."""
     ivf = faiss.try_extract_index_ivf(index)
     if n_probe is not None:
-        if isinstance(n_probe, bool) or not isinstance(n_probe, int | np.integer) or n_probe < 1:
-            raise ValueError(f"`n_probe` must be a positive integer, got {n_probe!r}.")
+        check_integer("n_probe", n_probe)
         if ivf is None:
             raise ValueError(f"`n_probe` is for inverted files (`IVF...`), but the index is {string_factory!r}.")
     if ivf is not None:
@@ -268,40 +205,20 @@ def _set_breadth(faiss, index, n_probe, string_factory):
 
 
 def _training_rows(num_rows, seed):
-    """Row numbers, rising, so that a file is read in its order."""
+    """Row numbers in rising order, so that a file is read in its order."""
     if num_rows <= MOST_TRAINING_ROWS:
         return np.arange(num_rows)
     return np.sort(np.random.default_rng(seed).choice(num_rows, MOST_TRAINING_ROWS, replace=False, shuffle=False))
 
 
 def best_rows(index, on_cpu, queries, k, allowed=None, params=None):
-    r"""
-    The best rows for each query, of all or of some.
+    """
+    The best rows for each query (float32, contiguous), among all or the `allowed` ones (rising row numbers): FAISS's
+    scores and rows, best first, each of shape `(num_queries, min(k, number of allowed rows))`.
 
-    Few allowed rows are scored, all of them. Many are searched with a FAISS selector, where the kind of
-    index has one. A query that gets fewer than `k` rows that way, since its cells or its part of the graph hold no
-    more, is answered by scoring all allowed rows.
-
-    Args:
-        index (`faiss.Index`):
-            The index.
-        on_cpu (`Callable[[], faiss.Index]`):
-            Returns the same index on the CPU: on GPUs FAISS has no selectors, and does not decode single rows.
-        queries (`numpy.ndarray` of shape `(num_queries, embedding_dim)`):
-            Float32, contiguous.
-        k (`int`):
-            Number of rows a query.
-        allowed (`numpy.ndarray` of shape `(n,)`, *optional*):
-            Row numbers, rising, each once.
-        params (`faiss.SearchParameters`, *optional*):
-            Of FAISS's search, without a selector.
-
-    Returns:
-        `tuple[numpy.ndarray, numpy.ndarray]`: FAISS's scores (similarities, or squared distances) and rows, best
-        first, each of shape `(num_queries, min(k, number of allowed rows))`.
-
-    Raises:
-        ValueError: If FAISS refuses `params`.
+    A few allowed rows are all scored. Many are searched with a FAISS selector, if the kind of index has one. A query
+    whose cells or part of the graph hold fewer than `k` is answered by scoring all allowed rows. `on_cpu()` gives the
+    same index on the CPU: on GPUs FAISS has neither selectors nor decoding of single rows.
     """
     k = min(k, index.ntotal if allowed is None else len(allowed))
     if not k or not len(queries):
@@ -320,15 +237,15 @@ def best_rows(index, on_cpu, queries, k, allowed=None, params=None):
 
 
 def scan(index, queries, k, rows):
-    """Score all the given rows of an index on the CPU, decoded block by block: the best `k` as in [`best_rows`]."""
+    """Score all the given rows of an index on the CPU, decoded block by block; returns like [`best_rows`]."""
     faiss = import_faiss()
     ivf = faiss.try_extract_index_ivf(index)
-    if _is_rabitq(faiss, ivf or index):  # decoding knows one bit a dimension only, its own scores know all
+    if _is_rabitq(faiss, ivf or index):  # decoding uses one bit per dimension, its own scores use all
         found = _search(index, queries, k, rows, _params(faiss, index, every_cell=True))
         if (found[1] >= 0).all():
             return found
     if ivf is not None and ivf.direct_map.no():
-        ivf.make_direct_map()  # where each row lies
+        ivf.make_direct_map()  # where each row is
     best = faiss.ResultHeap(len(queries), k, keep_max=index.metric_type == faiss.METRIC_INNER_PRODUCT)
     for start in range(0, len(rows), ROWS_PER_BLOCK):
         block = rows[start : start + ROWS_PER_BLOCK]
@@ -340,7 +257,7 @@ def scan(index, queries, k, rows):
 
 
 def _search(index, queries, k, allowed, params):
-    """FAISS's own search; `None` if this kind of index takes no selector."""
+    """FAISS's own search; `None` if this kind of index does not take a selector."""
     faiss = import_faiss()
     if allowed is None:
         try:
@@ -360,11 +277,11 @@ def _search(index, queries, k, allowed, params):
             raise ValueError(f"FAISS refuses the search: {error}") from error
         return None
     finally:
-        innermost.sel = None  # the selector lives no longer than this call
+        innermost.sel = None  # the selector ends with this call
 
 
 def _params(faiss, index, every_cell=False):
-    """Parameters with the index's own values: FAISS takes a selector only in those of the very kind of index."""
+    """The index's own settings as search parameters; FAISS takes a selector only in those of the same kind."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         return faiss.SearchParametersPreTransform(index_params=_params(faiss, index.index, every_cell))
@@ -379,7 +296,7 @@ def _params(faiss, index, every_cell=False):
 
 
 def _innermost(params):
-    """The parameters of the index that holds the vectors, under transforms and refinements."""
+    """The parameters of the index that holds the vectors, inside transforms and refinements."""
     for name in ("index_params", "base_index_params"):
         inner = getattr(params, name, None)
         if inner is not None:

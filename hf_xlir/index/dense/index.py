@@ -229,8 +229,8 @@ class DenseIndex(FaissIndex):
         query = to_float_tensor(query)
         if query.ndim not in (1, 2) or (query.ndim == 2 and len(query) != 1):
             raise ValueError(
-                f"A query must have shape (embedding_dim,) or (1, embedding_dim), got {tuple(query.shape)}. For "
-                "several queries use the batch search."
+                f"A query must have the shape (embedding_dim,) or (1, embedding_dim), got {tuple(query.shape)}; "
+                "`search_batch` takes several queries."
             )
         scores, rows = self.search_batch(query.reshape(1, -1), k, params, allowed_ids, allowed_rows)
         return SearchResults(scores[0], rows[0])
@@ -248,7 +248,7 @@ class DenseIndex(FaissIndex):
                 FAISS's settings for this search alone, such as `faiss.SearchParametersIVF(nprobe=64)`, without a
                 selector.
             allowed_ids (`Iterable[str]`, *optional*):
-                Rank only these passages. Fewer are faster; up to 16,384 are all scored, whatever the index.
+                Rank only these passages. Fewer are faster; up to 16,384 are all scored, in any kind of index.
             allowed_rows (`numpy.ndarray` or `list[int]`, *optional*):
                 The same as row numbers, or as a boolean array with one value per row.
 
