@@ -276,7 +276,8 @@ def load_reader(path, dtype="float32", **settings):
         path (`str` or `os.PathLike`):
             Folder or Hub repository.
         dtype (`str` or `torch.dtype`, *optional*, defaults to `"float32"`):
-            Type of the weights. Training needs float32, whatever the file has; autocast computes in less.
+            Type of the weights. Training needs float32 weights even where the file has fewer bits; autocast computes
+            in less.
         settings:
             Settings of the processor to change: `text_maxlength`, `answer_maxlength`, `n_context`, `passage_eos`.
             `None` keeps the saved value.

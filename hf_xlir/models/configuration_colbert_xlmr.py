@@ -13,41 +13,41 @@ class ColBERTXLMRConfig(RetrieverConfig):
     Configuration of [`ColBERTXLMRModel`]: late interaction (https://huggingface.co/papers/2004.12832) over a
     multilingual encoder, as in DR.DECR (https://huggingface.co/papers/2112.08185).
 
-    Everything that changes an embedding is a field here and is saved with the model;
-    [`ColBERTXLMRProcessor.from_config`] builds the processor that matches.
+    Every setting that changes an embedding is a field of this class and is saved with the model.
+    [`ColBERTXLMRProcessor.from_config`] builds the matching processor.
 
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*):
-            The encoder, any family that `AutoModel` builds. Defaults to XLM-R base.
+            The encoder, of any type that `AutoModel` builds. Defaults to XLM-R base.
         embedding_dim (`int`, *optional*, defaults to 128):
             Size of a token embedding, after a linear projection.
         projection_bias (`bool`, *optional*, defaults to `False`):
-            Whether the projection has a bias, as that of BGE-M3.
+            Whether the projection has a bias. BGE-M3's has one.
         query_length (`int`, *optional*, defaults to 32):
             Token ids of a query: `<s>`, marker, pieces, `</s>`, then expansion.
         document_length (`int`, *optional*, defaults to 180):
             Most token ids of a document: `<s>`, marker, pieces, `</s>`.
         query_marker_id, document_marker_id (`int`, *optional*):
-            Ids put behind `<s>` to tell queries from documents. `None` stands for the published 9748 and 9749 or, in
-            a vocabulary that is too small for them, for its two last ordinary pieces.
+            Ids after `<s>` that mark queries and documents. `None` means the published 9748 and 9749 or, if the
+            vocabulary is too small for them, its last two ordinary pieces.
         use_markers (`bool`, *optional*, defaults to `True`):
-            Whether there are markers at all. BGE-M3 has none.
+            Whether texts have markers. BGE-M3's have none.
         query_expansion (`"pad"`, `"mask"` or `"none"`, *optional*, defaults to `"pad"`):
-            How a short query is filled up to `query_length`: with scored padding (DR.DECR), with scored mask tokens
-            (ColBERT), or not at all.
+            How a short query is filled up to `query_length`: with padding that is scored (DR.DECR), with mask tokens
+            that are scored (ColBERT), or not at all.
         attend_to_expansion (`bool`, *optional*, defaults to `False`):
-            Whether the other tokens attend to the expansion. In the published systems they do not.
+            Whether other tokens attend to the expansion. In the published systems they do not.
         skip_punctuation (`bool`, *optional*, defaults to `True`):
-            Whether document tokens that are one ASCII punctuation mark, alone or behind a word boundary, are left out
-            of the scores, as in the published systems. Other marks (`。`, `،`) count.
+            Whether scores leave out document tokens that are one ASCII punctuation mark, alone or after a word
+            boundary, as in the published systems. Other marks (`。`, `،`) count.
         skip_ids, query_skip_ids (`list[int]`, *optional*):
-            Further token ids that are left out of the scores, in documents and in queries.
+            Further token ids that scores leave out, in documents and in queries.
         query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
-            Text put in front of every query or document, behind the marker.
+            Text between the marker and every query or document.
         mask_id_zero (`bool`, *optional*, defaults to `False`):
-            Reproduces the published DR.DECR code, whose mask tests for id 0: in XLM-R that is `<s>`, which then never
-            counts, while document padding does, so that vectors kept for a document depend on its batch. Only for
-            checkpoints trained that way.
+            Reproduces the published DR.DECR code, whose mask tests for id 0. In XLM-R this is `<s>`, which then never
+            counts, while document padding does: the vectors of a document depend on its batch. Only for checkpoints
+            trained that way.
 
     Example:
     ```python

@@ -15,24 +15,24 @@ class FiDT5Config(T5Config):
     r"""
     Configuration of [`FiDT5ForConditionalGeneration`] (Fusion-in-Decoder, https://huggingface.co/papers/2007.01282).
 
-    All fields of [`~transformers.T5Config`], and these. What builds the inputs (lengths, number of passages) is kept
-    by [`FiDT5Processor`]: no weight depends on it, and a reader may be used with more passages than it was trained
-    with (section 4 of the paper).
+    The fields of [`~transformers.T5Config`] and the following. [`FiDT5Processor`] has the settings that build inputs
+    (lengths, number of passages): weights do not depend on them, and a reader can read more passages than in training
+    (section 4 of the paper).
 
     Args:
         backbone_model_type (`str`, *optional*, defaults to `"t5"`):
-            Whose weights the reader is made of: `"t5"` (also T5 1.1 and Flan-T5), `"mt5"` or `"umt5"`. They differ in
-            two things: mT5 never scales the decoder's output, and umT5 has relative position biases in every layer
-            where the others have them in the first. Sizes do not follow from it: use [`FiDT5Config.from_backbone`].
+            The model whose weights the reader has: `"t5"` (also T5 1.1 and Flan-T5), `"mt5"` or `"umt5"`. Two things
+            differ: mT5 never scales the decoder's output, and umT5 has relative position biases in every layer, the
+            others in the first only. This field sets no sizes; use [`FiDT5Config.from_backbone`] for them.
         scale_decoder_outputs (`bool`, *optional*):
-            Whether the decoder's output is multiplied by `d_model ** -0.5` before the vocabulary projection. By
-            default as the backbone does: `False` for mT5 and for T5 with `tie_word_embeddings=False` (T5 1.1), else
+            Whether the decoder's output is multiplied by `d_model ** -0.5` before the vocabulary projection. Defaults
+            to the backbone's value: `False` for mT5 and for T5 with `tie_word_embeddings=False` (T5 1.1), otherwise
             `True`.
         decoder_start_token_id (`int`, *optional*):
             First input of the decoder. Defaults to `pad_token_id`, as in all released T5 models.
 
     Raises:
-        ValueError: If `backbone_model_type` is none of the three, or a keyword is a misspelt field.
+        ValueError: If `backbone_model_type` has another value, or a keyword is a misspelt field.
 
     Example:
     ```python
@@ -56,7 +56,7 @@ class FiDT5Config(T5Config):
         known = {field.name for field in fields(self)}
         for name in kwargs.keys() - self.attribute_map.keys():
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-            if close and not name.endswith("_token_id"):  # `bos_token_id` is no misspelt `eos_token_id`
+            if close and not name.endswith("_token_id"):  # `bos_token_id` is not `eos_token_id` misspelt
                 raise ValueError(f"`FiDT5Config` has no field `{name}`. Did you mean `{close[0]}`?")
         if self.backbone_model_type not in BACKBONE_MODEL_TYPES:
             raise ValueError(
@@ -75,19 +75,10 @@ class FiDT5Config(T5Config):
     @classmethod
     def from_backbone(cls, config, **kwargs):
         """
-        The configuration of a reader made of a T5, mT5 or umT5 model.
-
-        Args:
-            config (`T5Config`, `MT5Config` or `UMT5Config`):
-                The backbone's configuration.
-            **kwargs:
-                Fields to change.
-
-        Returns:
-            [`FiDT5Config`]
+        The configuration of a reader with the weights of a T5, mT5 or umT5 model. Keywords are fields to change.
 
         Raises:
-            ValueError: If the configuration belongs to another family.
+            ValueError: If `config` is of another type.
         """
         _check_backbone(config.model_type, "The configuration")
         values = config.to_dict()
@@ -98,11 +89,11 @@ class FiDT5Config(T5Config):
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
         """
-        Like the parent's, but the configuration of a T5, mT5 or umT5 checkpoint, and so of the readers that the FiD
-        repository released, becomes that of a reader.
+        Like the parent's, but a T5, mT5 or umT5 checkpoint's configuration becomes a reader's. The readers that the
+        FiD repository released are such checkpoints.
 
         Raises:
-            ValueError: If the folder holds a model of another family.
+            ValueError: If the folder holds a model of another type.
         """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         model_type = config_dict.get("model_type")
@@ -115,8 +106,8 @@ class FiDT5Config(T5Config):
 def _check_backbone(model_type, what):
     if model_type not in BACKBONE_MODEL_TYPES:
         raise ValueError(
-            f"{what} is of type {model_type!r}, but a Fusion-in-Decoder reader is made of a model of type 'fid_t5' or "
-            f"one of {BACKBONE_MODEL_TYPES}. `AutoModel.from_pretrained` picks the class that fits a folder."
+            f"{what} is of type {model_type!r}, but a Fusion-in-Decoder reader needs type 'fid_t5' or one of "
+            f"{BACKBONE_MODEL_TYPES}. `AutoModel.from_pretrained` picks the class that fits a folder."
         )
 
 

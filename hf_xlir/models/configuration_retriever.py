@@ -1,4 +1,4 @@
-"""What the two retriever families' configurations share."""
+"""Base configuration of the retriever families."""
 
 import difflib
 from dataclasses import fields
@@ -8,10 +8,10 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, PreTrainedCo
 from transformers.configuration_utils import SubConfigSpec
 
 
-# Where XLM-R base differs from the defaults of `XLMRobertaConfig`, which are those of BERT
+# XLM-R base's values that differ from the defaults of `XLMRobertaConfig`, which are BERT's
 XLMR_BASE = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
-# What transformers takes beside fields
+# Keywords of transformers that are not fields
 OTHER_KEYWORDS = (
     *("model_type", "name_or_path", "num_labels", "torch_dtype"),
     *("attn_implementation", "experts_implementation", "output_attentions"),
@@ -21,24 +21,24 @@ OTHER_KEYWORDS = (
 @strict
 class RetrieverConfig(PreTrainedConfig):
     r"""
-    Base configuration of a text encoder that turns queries and documents into embeddings.
+    Base configuration of the models that turn queries and documents into embeddings.
 
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*):
-            Configuration of the transformer encoder, any family that `AutoModel` builds. Defaults to XLM-R base.
+            The encoder, of any type that `AutoModel` builds. Defaults to XLM-R base.
         embedding_dim (`int`, *optional*):
             Size of an embedding. `None`, the default, is the encoder's hidden size.
         query_length (`int`, *optional*, defaults to 32):
             Length of a query in token ids, special tokens included.
         document_length (`int`, *optional*, defaults to 180):
-            Most token ids a document keeps, special tokens included.
+            Most token ids of a document, special tokens included.
         query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
-            Text put in front of every query or document, as some models were trained with (`"query: "`).
+            Text before every query or document, for models trained with one (`"query: "`).
 
     Raises:
-        ValueError: If a size is too small, or a keyword is no field.
-        StrictDataclassError: If a field has another type or is none of the values listed for it. It comes from
-            huggingface_hub and is no `ValueError`.
+        ValueError: If a size is too small, or a keyword is not a field.
+        StrictDataclassError: If a field has the wrong type or a value that is not listed for it. This error of
+            huggingface_hub is not a `ValueError`.
     """
 
     sub_configs_defaults = {
@@ -56,17 +56,17 @@ class RetrieverConfig(PreTrainedConfig):
         known = {field.name for field in fields(self)}
         for name in kwargs.keys() - set(OTHER_KEYWORDS):
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            # A file says which transformers wrote it, and may have fields of a later one
+            # A saved file names the transformers that wrote it, and may have fields of a later release
             if close or self.transformers_version is None:
                 own = sorted(known - {field.name for field in fields(PreTrainedConfig)})
-                hint = f"Did you mean `{close[0]}`?" if close else f"Its own are {own}."
+                hint = f"Did you mean `{close[0]}`?" if close else f"Expected one of {own}."
                 raise ValueError(f"`{type(self).__name__}` has no field `{name}`. {hint}")
         super().__post_init__(**kwargs)
-        # The strict dataclass calls it, too, but what it raises then is no ValueError
+        # The strict dataclass also calls it, but raises an error that is not a `ValueError`
         self.validate_sizes()
 
     def validate_sizes(self):
-        """Called by the strict dataclass: both lengths must leave room for one piece beside the special tokens."""
+        """Called by the strict dataclass: both lengths must leave room for a piece besides the special tokens."""
         for name in ("query_length", "document_length"):
             if getattr(self, name) < 4:
                 raise ValueError(f"`{name}` must be at least 4 token ids, got {getattr(self, name)}.")
@@ -80,11 +80,11 @@ class RetrieverConfig(PreTrainedConfig):
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
         """
-        Like the parent's, but a folder of a bare encoder (BERT, XLM-R, DistilBERT ...) becomes the `encoder_config` of
-        a new retriever.
+        Like the parent's, but the configuration of a bare encoder (BERT, XLM-R, DistilBERT ...) becomes the
+        `encoder_config` of a new retriever.
 
         Raises:
-            ValueError: If the folder holds a model of another family, or none that transformers knows.
+            ValueError: If the folder holds a model of another family, or of a type that transformers does not know.
         """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         source = config_dict.get("model_type")

@@ -1,11 +1,11 @@
-"""Late interaction between token embeddings: pure tensors, no model."""
+"""Late interaction between token embeddings, as pure tensor functions."""
 
 import torch
 
 
 def maxsim_scores(query_embeddings, document_embeddings, query_mask=None, document_mask=None):
     r"""
-    Scores of every query against every document: for each query token the largest similarity to any kept token of the
+    Scores of every query against every document: the largest similarity of each query token to any kept token of the
     document, summed over the query's kept tokens (ColBERT, https://huggingface.co/papers/2004.12832).
 
     Args:
@@ -16,14 +16,14 @@ def maxsim_scores(query_embeddings, document_embeddings, query_mask=None, docume
         query_mask (`torch.BoolTensor` of shape `(num_queries, query_length)`, *optional*):
             `True` for tokens that count. All count by default.
         document_mask (`torch.BoolTensor` of shape `(num_documents, document_length)`, *optional*):
-            `True` for tokens that may be matched; the rest get `-inf`, since a 0 would beat a negative cosine.
+            `True` for tokens that may be matched. The others get `-inf`, since a 0 would beat a negative cosine.
 
     Returns:
         `torch.FloatTensor` of shape `(num_queries, num_documents)`, at least float32: sums in half precision would tie
-        documents that differ.
+        different documents.
 
     Raises:
-        ValueError: If shapes do not fit together, or a document keeps no token.
+        ValueError: If shapes do not match, or a document keeps no token.
 
     Example:
     ```python
@@ -54,7 +54,7 @@ def maxsim_scores(query_embeddings, document_embeddings, query_mask=None, docume
 
 def maxsim_pair_scores(query_embeddings, document_embeddings, query_mask=None, document_mask=None):
     r"""
-    Scores of every query against documents of its own, as in n-way training.
+    Scores of every query against its own documents, as in n-way training.
 
     Args:
         query_embeddings (`torch.FloatTensor` of shape `(num_queries, query_length, embedding_dim)`):
@@ -70,13 +70,13 @@ def maxsim_pair_scores(query_embeddings, document_embeddings, query_mask=None, d
         `torch.FloatTensor` of shape `(num_queries, nway)`, at least float32.
 
     Raises:
-        ValueError: If shapes do not fit together, or a document keeps no token.
+        ValueError: If shapes do not match, or a document keeps no token.
     """
     query_mask, document_mask = _checked_masks(query_embeddings, document_embeddings, query_mask, document_mask, 4)
     if len(document_embeddings) != len(query_embeddings):
         raise ValueError(
-            f"Each query needs documents of its own: got {len(query_embeddings)} queries and documents for "
-            f"{len(document_embeddings)}."
+            f"Got {len(query_embeddings)} queries, but documents for {len(document_embeddings)}: give each query its "
+            "own documents."
         )
     # (num_queries, nway, query_length, document_length)
     similarities = query_embeddings[:, None] @ document_embeddings.transpose(-1, -2)
@@ -88,7 +88,7 @@ def maxsim_pair_scores(query_embeddings, document_embeddings, query_mask=None, d
 
 def maxsim_matches(query_embeddings, document_embeddings, document_mask=None):
     r"""
-    Which document token each query token matches, and how well: the explanation of one score.
+    The document token that each query token matches, and their similarity: the explanation of one score.
 
     Args:
         query_embeddings (`torch.FloatTensor` of shape `(query_length, embedding_dim)`):
@@ -133,8 +133,7 @@ def _checked_masks(query_embeddings, document_embeddings, query_mask, document_m
     empty = ~masks[1].any(dim=-1)
     if empty.any():
         raise ValueError(
-            f"Documents {empty.nonzero().squeeze(-1).tolist()[:10]} keep no token, so nothing can match them. "
-            "Leave empty documents out before scoring."
+            f"Documents {empty.nonzero().squeeze(-1).tolist()[:10]} keep no token: leave empty documents out."
         )
     return masks
 

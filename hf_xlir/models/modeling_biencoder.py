@@ -1,4 +1,4 @@
-"""The dual encoder: one vector a text, scored by inner product."""
+"""The dual encoder: one vector per text, scored by inner product."""
 
 import copy
 from numbers import Integral
@@ -14,7 +14,7 @@ ACTIVATIONS = {None: nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.G
 
 
 class BiEncoderHead(nn.Module):
-    """Linear projection and LayerNorm, the small embedding of https://huggingface.co/papers/2012.04584."""
+    """Linear projection and LayerNorm, for the small embeddings of https://huggingface.co/papers/2012.04584."""
 
     def __init__(self, config):
         super().__init__()
@@ -31,8 +31,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
     r"""
     Encoder, pooling, optional projection and optional L2 norm (DPR, https://huggingface.co/papers/2004.04906).
 
-    With `share_encoders=False` queries and documents have towers of their own; `text_type`, which the processor sets,
-    chooses. `from_pretrained` takes a folder of this family or of a bare encoder; what holds one tower fills both.
+    With `share_encoders=False` queries and documents have separate towers; `text_type`, which the processor sets,
+    selects the tower. `from_pretrained` takes a folder of this family or of a bare encoder. A single tower fills both.
     """
 
     config_class = BiEncoderConfig
@@ -53,22 +53,22 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         share = kwargs.pop("share_encoders", has_one_tower) if config is None else config.share_encoders
         if share and not has_one_tower:
             raise ValueError(
-                f"`{pretrained_model_name_or_path}` holds two towers, got share_encoders=True, which would drop that "
-                "of the documents. Leave `share_encoders` out, or start again from the bare encoder."
+                f"`{pretrained_model_name_or_path}` holds two towers, got share_encoders=True, which would drop the "
+                "documents' tower. Leave `share_encoders` out, or start again from the bare encoder."
             )
         if config is not None:
             config = copy.deepcopy(config)
             config.share_encoders = has_one_tower
             kwargs["config"] = config
         model, info = super()._load(pretrained_model_name_or_path, *model_args, saved=saved, **kwargs)
-        if has_one_tower and not share:  # what was loaded is copied
+        if has_one_tower and not share:  # the second tower is a copy
             model.separate_encoders()
         return model, info
 
     def separate_encoders(self):
-        """Give documents a tower of their own, which starts as a copy of the shared one."""
+        """Give documents their own tower, a copy of the shared one."""
         if not self.config.share_encoders:
-            raise ValueError("This model's encoders are separate already.")
+            raise ValueError("The encoders are separate already.")
         self.config.share_encoders = False
         self.document_encoder = copy.deepcopy(self.encoder)
         self.document_head = copy.deepcopy(self.head)
@@ -81,16 +81,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         return embeddings
 
     def tower(self, text_type):
-        """
-        The encoder and head for one kind of text.
-
-        Args:
-            text_type (`"query"` or `"document"`):
-                What is encoded.
-
-        Raises:
-            ValueError: If `text_type` is anything else.
-        """
+        """The encoder and head for `"query"` or `"document"`."""
         if text_type not in ("query", "document"):
             raise ValueError(f'`text_type` must be "query" or "document", got {text_type!r}.')
         if text_type == "query" or self.config.share_encoders:
@@ -110,7 +101,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         return_dict: bool | None = None,
     ) -> RetrieverOutput:
         r"""
-        Embed a batch of texts, as the processor's `process_queries` or `process_documents` gives it.
+        Embed a batch of texts from the processor's `process_queries` or `process_documents`.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
@@ -120,13 +111,13 @@ class BiEncoderModel(RetrieverPreTrainedModel):
             token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Segment ids, for encoders that take them.
             text_type (`"query"` or `"document"`, *optional*, defaults to `"query"`):
-                Which tower encodes. Without effect where both share one.
+                Selects the tower. No effect if queries and documents share one.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Embeddings instead of ids.
             offset_mapping (`torch.LongTensor`, *optional*):
-                Without effect: the processor gives it for [`~BiEncoderModel.word_vectors`], and one batch serves both.
+                Ignored. The processor can add it for [`~BiEncoderModel.word_vectors`].
             output_hidden_states, output_attentions (`bool`, *optional*):
-                Whether the encoder's layers and attention weights are returned.
+                Whether to return the encoder's layers and attention weights.
             return_dict (`bool`, *optional*):
                 `False` returns a tuple.
 
@@ -180,7 +171,7 @@ class BiEncoderModel(RetrieverPreTrainedModel):
         reduction="mean",
     ):
         r"""
-        Contextual vectors of words: the vectors of the pieces that a character span touches, summed or averaged.
+        Contextual vectors of words: the sum or mean of the vectors of the pieces that a character span touches.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
@@ -188,26 +179,26 @@ class BiEncoderModel(RetrieverPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`):
                 1 for real tokens.
             offset_mapping (`torch.LongTensor` of shape `(batch_size, sequence_length, 2)`):
-                Characters `[start, end)` of each piece, which the processor gives with `return_offsets_mapping=True`.
-                Special tokens have an empty range and never count. A piece that is a word boundary alone (XLM-R's `▁`
-                before Chinese, say) has the range of the character behind it, and counts with it.
+                Characters `[start, end)` of each piece, from the processor with `return_offsets_mapping=True`.
+                Special tokens have an empty range and never count. A piece that is only a word boundary (such as
+                XLM-R's `▁` before Chinese) has the range of the next character and counts with it.
             spans (`list[list[tuple[int, int]]]`):
-                For each text the `[start, end)` character spans of its words.
+                The `[start, end)` character spans of each text's words.
             token_type_ids (`torch.LongTensor`, *optional*):
                 Segment ids, for encoders that take them.
             text_type (`"query"` or `"document"`, *optional*, defaults to `"document"`):
-                Which tower encodes.
+                Selects the tower.
             layers (`tuple[int]`, *optional*, defaults to `(-1,)`):
                 Hidden states to average: 0 is the embedding layer, -1 the last.
             reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
-                How a word's pieces are joined.
+                How the vectors of a word's pieces are combined.
 
         Returns:
-            `list[torch.FloatTensor]`: For each text a tensor of shape `(number of spans, hidden_size)`.
+            `list[torch.FloatTensor]`: One tensor per text, of shape `(number of spans, hidden_size)`.
 
         Raises:
-            ValueError: If a span is no range of characters, or touches no piece or goes beyond the last one, for
-                instance because the text was cut there.
+            ValueError: If a span is not a range of characters, touches no piece, or ends after the last one, for
+                example because the text was truncated.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f'`reduction` must be "mean" or "sum", got {reduction!r}.')
@@ -237,8 +228,8 @@ class BiEncoderModel(RetrieverPreTrainedModel):
             missed = (counts[:, 0] == 0) | (bounds[:, 1] > ends.max())
             if missed.any():
                 raise ValueError(
-                    f"Spans {bounds[missed].tolist()} of text {row} touch no token, or go beyond the last one. Give "
-                    f"character positions within the text that is kept; it ends at character {int(ends.max())}."
+                    f"Spans {bounds[missed].tolist()} of text {row} touch no token or end after the last one. Give "
+                    f"character positions up to {int(ends.max())}, where the text ends or was truncated."
                 )
             summed = touched.to(states.dtype) @ states[row]  # (spans, hidden_size)
             vectors.append(summed / counts if reduction == "mean" else summed)
@@ -256,8 +247,8 @@ def _check_spans(spans, num_texts):
             is_pair = isinstance(span, list | tuple) and [isinstance(each, Integral) for each in span] == [True] * 2
             if not is_pair or not 0 <= span[0] < span[1]:
                 raise ValueError(
-                    f"`spans[{row}]` has {span!r}: a span is a pair (start, end) of character positions, with start "
-                    "at least 0 and below end."
+                    f"`spans[{row}]` has {span!r}, expected a pair (start, end) of character positions with "
+                    "0 <= start < end."
                 )
 
 

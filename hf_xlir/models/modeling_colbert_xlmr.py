@@ -1,10 +1,11 @@
-"""ColBERT over XLM-R: one vector a token, scored by late interaction."""
+"""ColBERT over XLM-R: one vector per token, scored by late interaction."""
 
 import torch
 from torch import nn
 
 from .configuration_colbert_xlmr import ColBERTXLMRConfig
 from .modeling_retriever import RetrieverOutput, RetrieverPreTrainedModel, check_positions
+from .transformers_private import attention_implementation
 
 
 class ColBERTXLMRModel(RetrieverPreTrainedModel):
@@ -12,7 +13,7 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
     Encoder, linear projection, L2 norm per token (ColBERT, https://huggingface.co/papers/2004.12832;
     DR.DECR, https://huggingface.co/papers/2112.08185).
 
-    `from_pretrained` takes a folder of this family or of a bare encoder; then `linear.weight` alone is new.
+    `from_pretrained` takes a folder of this family or of a bare encoder, to which it adds a new `linear.weight`.
 
     Example:
     ```python
@@ -50,7 +51,7 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
         return_dict: bool | None = None,
     ) -> RetrieverOutput:
         r"""
-        Embed the tokens of a batch, as the processor's `process_queries` or `process_documents` gives it.
+        Embed the tokens of a batch from the processor's `process_queries` or `process_documents`.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
@@ -58,22 +59,22 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 1 for tokens that others attend to. Defaults to all.
             embedding_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                `True` for tokens whose vectors count. Defaults to those attended to.
+                `True` for tokens whose vectors count. Defaults to the tokens that are attended to.
             token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Segment ids, for encoders that take them.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Embeddings instead of ids.
             output_hidden_states, output_attentions (`bool`, *optional*):
-                Whether the encoder's layers and attention weights are returned.
+                Whether to return the encoder's layers and attention weights.
             return_dict (`bool`, *optional*):
                 `False` returns a tuple.
 
         Returns:
-            [`RetrieverOutput`] with embeddings of shape `(batch_size, sequence_length, embedding_dim)`, each of L2
-            norm 1, or 0 where `embedding_mask` is `False`.
+            [`RetrieverOutput`] with embeddings of shape `(batch_size, sequence_length, embedding_dim)`, with L2 norm
+            1, or 0 where `embedding_mask` is `False`.
 
         Raises:
-            ValueError: If the attention implementation leaves out tokens whose vectors count.
+            ValueError: If the attention implementation skips tokens whose vectors count.
         """
         if attention_mask is None:
             attention_mask = self.attend_to_all(input_ids, inputs_embeds)
@@ -94,12 +95,12 @@ class ColBERTXLMRModel(RetrieverPreTrainedModel):
         return output.to_tuple() if return_dict is False else output
 
     def _check_expansion(self, attention_mask, embedding_mask):
-        # Flash attention drops what is not attended to, so the vectors of a query's expansion would be meaningless
-        implementation = self.encoder.config._attn_implementation
+        # Flash attention drops tokens that are not attended to: the vectors of a query's expansion would be undefined
+        implementation = attention_implementation(self.encoder.config)
         if "flash" in implementation and (embedding_mask & (attention_mask == 0)).any():
             raise ValueError(
-                f"`attn_implementation={implementation!r}` leaves out tokens that are not attended to, but the "
-                'vectors of the query expansion count. Load the model with `attn_implementation="sdpa"`, or set '
+                f"`attn_implementation={implementation!r}` skips tokens that are not attended to, but the vectors of "
+                'the query expansion count. Load the model with `attn_implementation="sdpa"`, or set '
                 '`attend_to_expansion=True` or `query_expansion="none"` before training.'
             )
 

@@ -1,4 +1,4 @@
-"""What the two retriever families' models share: an encoder, its loading, and the output."""
+"""Base of the retriever models: an encoder, loading, and the output."""
 
 import inspect
 import re
@@ -19,14 +19,14 @@ class RetrieverOutput(ModelOutput):
 
     Args:
         embeddings (`torch.FloatTensor`):
-            One vector a token, of shape `(batch_size, sequence_length, embedding_dim)`, or one a text, of shape
+            One vector per token, of shape `(batch_size, sequence_length, embedding_dim)`, or one per text, of shape
             `(batch_size, embedding_dim)`.
         embedding_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
-            `True` for tokens whose vectors count. `None` for models with one vector a text.
+            `True` for tokens whose vectors count. `None` for models with one vector per text.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*):
-            The encoder's layers, each of shape `(batch_size, sequence_length, hidden_size)`, if asked for.
+            The encoder's layers, each of shape `(batch_size, sequence_length, hidden_size)`, if requested.
         attentions (`tuple(torch.FloatTensor)`, *optional*):
-            The encoder's attention weights, if asked for.
+            The encoder's attention weights, if requested.
     """
 
     embeddings: torch.FloatTensor | None = None
@@ -36,24 +36,24 @@ class RetrieverOutput(ModelOutput):
 
 
 class RetrieverPreTrainedModel(PreTrainedModel):
-    """Loads a retriever's own folder, or starts one from a bare encoder's."""
+    """Base model, which loads a retriever's folder or starts a new retriever from a bare encoder."""
 
     config_class = RetrieverConfig
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
-    # Passed through: the encoder raises where it lacks the implementation asked for.
+    # The encoder raises an error for an implementation that it does not have
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # Heads that checkpoints carry from pre-training or a task, and that a retriever has no use for. ModernBERT's are
-    # `head` and `decoder`; a dual encoder's own `head` is no part of its encoder.
+    # Heads of pre-training or of a task, which a retriever does not use. ModernBERT's are `head` and `decoder`; a dual
+    # encoder's own `head` is outside its encoder.
     _keys_to_ignore_on_load_unexpected = [
         *(r"pooler\.", r"lm_head\.", r"(^|\.)cls\.", r"vocab_\w+\.", r"pred_layer\.", r"position_ids$"),
         *(r"(^|\.)((discriminator|generator)_)?predictions\.", r"(pre_)?classifier\.", r"qa_outputs\."),
         r"^encoder\.(head|decoder)\.",
     ]
-    # The losses average over the batch themselves, so the Trainer must not rescale them by item counts.
+    # The losses average over the batch, so the Trainer must not rescale them by item counts
     accepts_loss_kwargs = False
 
     @classmethod
@@ -67,15 +67,16 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         **kwargs,
     ):
         r"""
-        Load a retriever, or start one from a bare encoder: then only the projection is new, and reported as such.
+        Load a retriever, or start one from a bare encoder. In a new retriever only the projection is random, which
+        transformers reports.
 
-        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]; keywords that are fields of the
-        configuration override it.
+        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Keywords that are fields of the
+        configuration override its values.
 
         Raises:
-            ValueError: If the folder holds a model of another family or weights of another `embedding_dim`, or weights
-                are missing: nothing of an encoder may be left at random values.
-            OSError: If there is no such folder or repository.
+            ValueError: If the folder holds a model of another family or weights of another `embedding_dim`, or if
+                weights of the encoder are missing.
+            OSError: If the folder or repository does not exist.
         """
         hub_arguments = {
             name: kwargs[name]
@@ -83,7 +84,7 @@ class RetrieverPreTrainedModel(PreTrainedModel):
             if name in kwargs
         }
         source, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
-        # Raises for another family, whatever configuration is given
+        # Raises for another family, even if a configuration is given
         cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
         if config is not None:
             kwargs["config"] = config
@@ -104,22 +105,22 @@ class RetrieverPreTrainedModel(PreTrainedModel):
         missing = [name for name in info["missing_keys"] if is_own or name.startswith(f"{cls.base_model_prefix}.")]
         if missing:
             raise ValueError(
-                f"`{pretrained_model_name_or_path}` lacks {len(missing)} weights that the configuration describes, "
-                f"such as {sorted(missing)[:3]}. Copy the folder again, or correct its `config.json`."
+                f"`{pretrained_model_name_or_path}` lacks {len(missing)} weights of its configuration, such as "
+                f"{sorted(missing)[:3]}. Copy the folder again, or correct its `config.json`."
             )
         return (model, info) if output_loading_info else model
 
     @classmethod
     def _load(cls, pretrained_model_name_or_path, *model_args, saved, **kwargs):
-        """The parent's `from_pretrained`; `saved` is the configuration of an own folder, empty for a bare encoder."""
+        """The parent's `from_pretrained`. `saved` is a retriever's saved configuration, empty for a bare encoder."""
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     def save_pretrained(self, save_directory, *, save_original_format=False, **kwargs):
-        """Like the parent's, but a model started from a bare encoder is saved under its own key names."""
+        """Like the parent's, but a model that started from a bare encoder is saved under its own key names."""
         super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
 
     def encode(self, encoder, input_ids, attention_mask, **kwargs):
-        """Run an encoder without the arguments that are `None`: DistilBERT, say, has no `token_type_ids`."""
+        """Run an encoder without the arguments that are `None`: some have no `token_type_ids`, such as DistilBERT."""
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         encoded = encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if kwargs.get("output_hidden_states") and not encoded.hidden_states:
@@ -128,7 +129,7 @@ class RetrieverPreTrainedModel(PreTrainedModel):
 
     @staticmethod
     def attend_to_all(input_ids, inputs_embeds):
-        """The attention mask where none is given, of shape `(batch_size, sequence_length)`."""
+        """The default attention mask, of shape `(batch_size, sequence_length)`."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError(f"Give `input_ids` or `inputs_embeds`, got {'neither' if input_ids is None else 'both'}.")
         given = inputs_embeds if input_ids is None else input_ids
@@ -136,8 +137,8 @@ class RetrieverPreTrainedModel(PreTrainedModel):
 
     @staticmethod
     def build_encoder(encoder_config):
-        """An encoder of any family from its configuration, without the pooler that a retriever has no use for."""
-        # Not the dtype that the encoder was saved with: the projection is made in torch's default
+        """A new encoder of any type from its configuration, without a pooler, which a retriever does not use."""
+        # The projection has torch's default dtype, so the encoder must not have the dtype that it was saved with
         arguments = {"dtype": torch.get_default_dtype()}
         if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(encoder_config)].__init__).parameters:
             arguments["add_pooling_layer"] = False
@@ -145,16 +146,7 @@ class RetrieverPreTrainedModel(PreTrainedModel):
 
 
 def check_positions(model):
-    """
-    Compare the lengths of a retriever's configuration with its encoder's positions.
-
-    Args:
-        model (`RetrieverPreTrainedModel`):
-            The model; its encoder may number positions from `padding_idx + 1` on, as XLM-R does.
-
-    Raises:
-        ValueError: If texts may get longer than the encoder has learnt positions for.
-    """
+    """A `ValueError` if the texts of a retriever may be longer than its encoder's learnt positions."""
     most = num_positions(model)
     for name in ("query_length", "document_length"):
         length = getattr(model.config, name)
@@ -167,14 +159,8 @@ def check_positions(model):
 
 def num_positions(model):
     """
-    How many token ids a text may have.
-
-    Args:
-        model (`PreTrainedModel`):
-            A model with a transformer; that may number positions from `padding_idx + 1` on, as XLM-R does.
-
-    Returns:
-        `int`, or `None` where positions are not learnt.
+    The most token ids of a text, or `None` if positions are not learnt. Some encoders, such as XLM-R, number positions
+    from `padding_idx + 1` on.
     """
     return min(
         (
@@ -198,7 +184,7 @@ def _check_embedding_dim(path, saved, config, kwargs):
     if asked != saved:
         raise ValueError(
             f"`{path}` holds weights for embedding_dim={saved}, got embedding_dim={asked}. "
-            "Leave `embedding_dim` out, or start again from the bare encoder to train another size."
+            "Leave `embedding_dim` out, or train another size from the bare encoder."
         )
 
 

@@ -21,10 +21,10 @@ class BiEncoderProcessor(RetrieverProcessor):
         document_length (`int`, *optional*, defaults to 256):
             Most token ids of a document.
         query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
-            Text put in front of every query, or of every document and its title.
+            Text before every query, or before every document and its title.
 
     Raises:
-        TypeError: If a length is no integer, or a prompt no string.
+        TypeError: If a length is not an integer, or a prompt is not a string.
         ValueError: If a length is too small or too large, or the tokenizer lacks a special token.
 
     Example:
@@ -55,15 +55,15 @@ class BiEncoderProcessor(RetrieverProcessor):
 
         Args:
             texts (`list[str]`):
-                Questions. One that is too long is truncated, with a warning.
+                Questions. Long ones are truncated, with a warning.
             return_offsets_mapping (`bool`, *optional*, defaults to `False`):
                 Whether to add each piece's characters, for [`BiEncoderModel.word_vectors`].
             warn (`bool`, *optional*, defaults to `True`):
-                Whether to warn; training on sentences that may be long does not.
+                Whether to warn. Training on sentences, which may be long, does not.
 
         Returns:
-            `BatchFeature` of `input_ids` and `attention_mask`, each of shape `(number of texts, longest)`, what else
-            the tokenizer gives, and `text_type="query"`, which chooses the tower.
+            `BatchFeature` of `input_ids` and `attention_mask`, each of shape `(number of texts, longest)`,
+            `token_type_ids` if the tokenizer makes them, and `text_type="query"`, which selects the tower.
 
         Raises:
             ValueError: If the list or a text is empty.
@@ -73,20 +73,20 @@ class BiEncoderProcessor(RetrieverProcessor):
 
     def process_documents(self, texts, titles=None, return_offsets_mapping=False):
         r"""
-        Token ids of documents; title and text are a sentence pair.
+        Token ids of documents. A title and its text are a sentence pair.
 
         Args:
             texts (`list[str]`):
                 Passages. Those longer than `document_length` lose their end.
             titles (`list[str]`, *optional*):
-                First sentence of each pair; an empty title leaves the text alone. A title that would leave the text
-                less than half of the room loses its end first.
+                First sentence of each pair. With an empty title the text stands alone. A title that would leave the
+                text less than half of the room is truncated first.
             return_offsets_mapping (`bool`, *optional*, defaults to `False`):
-                Whether to add each piece's characters in the text (in the title: an empty range), for
-                [`BiEncoderModel.word_vectors`].
+                Whether to add each piece's characters in the text, for [`BiEncoderModel.word_vectors`]. Pieces of the
+                title have an empty range.
 
         Returns:
-            `BatchFeature` as [`~BiEncoderProcessor.process_queries`] gives it, with `text_type="document"`.
+            `BatchFeature` as from [`~BiEncoderProcessor.process_queries`], with `text_type="document"`.
 
         Raises:
             ValueError: If the list or a text is empty.
@@ -127,7 +127,7 @@ class BiEncoderProcessor(RetrieverProcessor):
         prompt = getattr(self, f"{text_type}_prompt")
         prompts = [prompt] * len(texts)
         for position in titled:
-            prompts[position] = ""  # it stands in front of the title
+            prompts[position] = ""  # it comes before the title
         prompted = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
         encoded = self._pieces(prompted, text_type, return_offsets_mapping)
         title_pieces, frames = {}, {False: self._frame(texts[0], paired=False)}
@@ -135,8 +135,8 @@ class BiEncoderProcessor(RetrieverProcessor):
             frames[True] = self._frame(texts[0], paired=True)
             if frames[True].room(length) < 1:
                 raise ValueError(
-                    f"`document_length`={length} leaves no room beside the special tokens of a title and a text: "
-                    "raise it, or leave the titles out."
+                    f"`document_length`={length} has no room for pieces besides the special tokens of a title and a "
+                    "text: raise it, or leave the titles out."
                 )
             rows = self._pieces([prompt + titles[position] for position in titled])["input_ids"]
             title_pieces = dict(zip(titled, rows, strict=True))
@@ -168,7 +168,7 @@ class BiEncoderProcessor(RetrieverProcessor):
         return BatchFeature({**self._pad(fields), "text_type": text_type})
 
     def _frame(self, example, paired):
-        """The special tokens that the tokenizer puts around a text, or a title and a text, as an example shows."""
+        """The special tokens that the tokenizer puts around a text, or around a title and a text."""
         encoded = self.tokenizer(example, example if paired else None, return_token_type_ids=True, verbose=False)
         ids, segments, sequences = encoded["input_ids"], encoded["token_type_ids"], encoded.sequence_ids(0)
         # sequences, such as [None, 0, 0, None, None, 1, 1, None]: 0 is the title, 1 the text, or 0 the text alone
@@ -198,12 +198,12 @@ class BiEncoderProcessor(RetrieverProcessor):
 
 
 def _shifted(offsets, start):
-    """Characters counted from `start`; pieces in front of it get an empty range."""
+    """Characters counted from `start`; earlier pieces get an empty range."""
     return [(max(first - start, 0), max(last - start, 0)) for first, last in offsets]
 
 
 class _Frame(NamedTuple):
-    """Special tokens in front of the title, between title and text, and behind the text; and all segment ids."""
+    """Special tokens before the title, between title and text, and after the text; and all segment ids."""
 
     start: list[int]
     middle: list[int]
@@ -213,11 +213,11 @@ class _Frame(NamedTuple):
     text_segment: int
 
     def room(self, length):
-        """How many pieces fit beside the special tokens."""
+        """How many pieces fit besides the special tokens."""
         return length - len(self.start) - len(self.middle) - len(self.end)
 
     def segments(self, title_length, text_length):
-        """Segment ids of a title and a text of so many pieces."""
+        """Segment ids of a title and a text with these numbers of pieces."""
         start, middle, end = self.special_segments
         return [*start, *[self.title_segment] * title_length, *middle, *[self.text_segment] * text_length, *end]
 

@@ -24,32 +24,33 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         tokenizer (`PreTrainedTokenizerBase`):
             The encoder's tokenizer.
         query_marker_id, document_marker_id (`int`, *optional*):
-            Ids put behind `<s>`. Default to the published 9748 and 9749 or, in a vocabulary that is too small for
-            them, to its two last ordinary pieces.
+            Ids after `<s>`. Defaults to the published 9748 and 9749 or, if the vocabulary is too small for them, its
+            last two ordinary pieces.
         use_markers (`bool`, *optional*, defaults to `True`):
-            Whether there are markers at all. BGE-M3 has none.
+            Whether texts have markers. BGE-M3's have none.
         query_length (`int`, *optional*, defaults to 32):
             Token ids of a query.
         document_length (`int`, *optional*, defaults to 180):
             Most token ids of a document.
         query_expansion (`"pad"`, `"mask"` or `"none"`, *optional*, defaults to `"pad"`):
-            What fills a short query: scored padding (DR.DECR), scored mask tokens (ColBERT), or nothing.
+            How a short query is filled up: with padding that is scored (DR.DECR), with mask tokens that are scored
+            (ColBERT), or not at all.
         attend_to_expansion (`bool`, *optional*, defaults to `False`):
-            Whether the other tokens attend to the expansion.
+            Whether other tokens attend to the expansion.
         skip_punctuation (`bool`, *optional*, defaults to `True`):
-            Whether document tokens that are one ASCII punctuation mark, alone or behind a word boundary, are left out
-            of the scores, as in the published systems. Other marks (`。`, `،`) count.
+            Whether scores leave out document tokens that are one ASCII punctuation mark, alone or after a word
+            boundary, as in the published systems. Other marks (`。`, `،`) count.
         skip_ids, query_skip_ids (`list[int]`, *optional*):
-            Further token ids that are left out of the scores, in documents and in queries.
+            Further token ids that scores leave out, in documents and in queries.
         query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
-            Text put in front of every query or document, behind the marker.
+            Text between the marker and every query or document.
         mask_id_zero (`bool`, *optional*, defaults to `False`):
-            Count exactly the tokens whose id is not 0, as the published DR.DECR code does: see
+            Whether exactly the tokens with an id other than 0 count, as in the published DR.DECR code. See
             [`ColBERTXLMRConfig`].
 
     Raises:
-        TypeError: If a setting has another type.
-        ValueError: If a setting is not possible, or the tokenizer lacks a special token.
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range, or the tokenizer lacks a special token.
 
     Example:
     ```python
@@ -119,13 +120,13 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
 
         Args:
             texts (`list[str]`):
-                Questions. One that is too long is truncated, with a warning.
+                Questions. Long ones are truncated, with a warning.
             warn (`bool`, *optional*, defaults to `True`):
-                Whether to warn; training on sentences that may be long does not.
+                Whether to warn. Training on sentences, which may be long, does not.
 
         Returns:
             `BatchFeature` of `input_ids`, `attention_mask` and `embedding_mask` (`True` for tokens whose vectors
-            count), each of shape `(number of texts, query_length)`, or as long as the longest text without expansion.
+            count), each of shape `(number of texts, query_length)`, or `(number of texts, longest)` without expansion.
 
         Raises:
             ValueError: If the list or a text is empty.
@@ -160,8 +161,8 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
             texts (`list[str]`):
                 Passages. Those longer than `document_length` lose their end.
             titles (`list[str]`, *optional*):
-                Put in front of each text, with a space between. A title that would leave the text less than half of
-                the room loses its end first.
+                Put before each text, followed by a space. A title that would leave the text less than half of the room
+                is truncated first.
 
         Returns:
             `BatchFeature` of `input_ids`, `attention_mask` and `embedding_mask` (`True` for tokens whose vectors
@@ -214,7 +215,7 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         return ["input_ids", "attention_mask", "embedding_mask"]
 
     def _room(self, length):
-        """How many pieces fit beside `<s>`, marker and `</s>`."""
+        """How many pieces fit besides `<s>`, marker and `</s>`."""
         return length - 2 - self.use_markers
 
     def _framed(self, rows, marker_id, length):
@@ -222,7 +223,7 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
         return [start + row[: self._room(length)] + end for row in rows]
 
     def _punctuation_ids(self):
-        """Ids of pieces that are one ASCII punctuation mark, with or without a word boundary in front."""
+        """Ids of pieces that are one ASCII punctuation mark, with or without a word boundary before it."""
         if getattr(self, "_punctuation_ids_cache", None) is None:
             unknown = self.tokenizer.unk_token_id
             pieces = [mark for mark in string.punctuation] + ["\u2581" + mark for mark in string.punctuation]
@@ -245,7 +246,7 @@ class ColBERTXLMRProcessor(RetrieverProcessor):
                 raise TypeError(f"`{name}` must be an integer or `None`, got {getattr(self, name)!r}.")
             if not 0 <= getattr(self, name) < len(self.tokenizer):
                 raise ValueError(
-                    f"`{name}` must be an id of the tokenizer's {len(self.tokenizer)} pieces, got "
+                    f"`{name}` must be an id of the tokenizer, from 0 to {len(self.tokenizer) - 1}, got "
                     f"{getattr(self, name)}."
                 )
         for name in ("skip_ids", "query_skip_ids"):
@@ -260,12 +261,12 @@ def _default_marker_ids(tokenizer):
     special = set(tokenizer.all_special_ids)
     ordinary = [token_id for token_id in range(len(tokenizer)) if token_id not in special]
     if len(ordinary) < 2:
-        raise ValueError(f"The tokenizer has {len(ordinary)} ordinary pieces, the two markers need one each.")
+        raise ValueError(f"The tokenizer has {len(ordinary)} ordinary pieces, but the two markers need one each.")
     return tuple(ordinary[-2:])
 
 
 def _stack(rows, length, fill_id):
-    """Ids of shape `(rows, length)` filled up with `fill_id`, and a mask of that shape, `True` for the rows' own."""
+    """Ids of shape `(rows, length)` filled up with `fill_id`, and a mask of that shape: `True` for the given ids."""
     lengths = torch.tensor([len(row) for row in rows])
     real = torch.arange(length) < lengths[:, None]
     input_ids = torch.full((len(rows), length), fill_id)

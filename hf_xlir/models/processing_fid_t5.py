@@ -1,4 +1,4 @@
-"""Inputs of the Fusion-in-Decoder reader: every passage together with its question."""
+"""Inputs of the Fusion-in-Decoder reader, in which every passage stands with its question, and its answers."""
 
 from collections.abc import Mapping
 
@@ -19,26 +19,27 @@ class FiDT5Processor(TextProcessor):
     r"""
     Turns questions, passages and answers into the inputs of [`FiDT5ForConditionalGeneration`].
 
-    A passage is read as `question: {question} title: {title} context: {text}`, without the `title:` part if it has no
-    title; a question without passages as `question: {question}` (section 3 of https://huggingface.co/papers/2007.01282).
+    A passage is read as `question: {question} title: {title} context: {text}`, without `title:` if it has no title. A
+    question without passages is read as `question: {question}` (section 3 of
+    https://huggingface.co/papers/2007.01282).
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
             The backbone's tokenizer: T5, mT5, umT5.
         text_maxlength (`int`, *optional*, defaults to 250):
-            Most token ids a passage keeps, question included (250 in the paper). Longer ones lose their end, so that
-            the question is the last to suffer, with a warning if nothing of the text is left. `None` keeps all.
+            Most token ids of a passage with its question (250 in the paper). Longer passages lose their end, with a
+            warning if none of the text is left. `None` keeps all.
         answer_maxlength (`int`, *optional*, defaults to 50):
-            Most token ids an answer keeps, `</s>` included and never cut off (the FiD repository's recipe has 50).
+            Most token ids of an answer, including `</s>`, which is never cut (50 in the FiD repository's recipe).
             `None` keeps all.
         n_context (`int`, *optional*, defaults to 100):
-            Most passages a question keeps, from the front (100 in the paper). `None` keeps all.
+            Most passages per question, from the first (100 in the paper). `None` keeps all.
         passage_eos (`bool`, *optional*, defaults to `False`):
-            Whether `</s>` ends each passage. The readers released by the FiD repository were trained without, hence
-            the default; their tokenizer put none, today's would. Answers always end with it.
+            Whether `</s>` ends each passage. The readers that the FiD repository released were trained without it.
+            Answers always end with `</s>`.
 
     Raises:
-        TypeError: If a setting has another type.
+        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range, or the tokenizer has no padding or `</s>` token.
 
     Example:
@@ -77,26 +78,26 @@ class FiDT5Processor(TextProcessor):
             questions (`list[str]` of length `batch_size`):
                 The questions.
             passages (`list[list[dict]]` of length `batch_size`, *optional*):
-                Each question's passages, best first: `{"title": str, "text": str}`, the title optional, other keys
-                ignored. The first `n_context` count. An empty list means that the question is read alone; so does
-                `None`, for all questions.
+                Each question's passages, best first: `{"title": str, "text": str}`. The title is optional, other keys
+                are ignored, and the first `n_context` passages count. A question with an empty list is read alone;
+                `None` means that all questions are.
             answers (`list[str]` of length `batch_size`, *optional*):
-                What the reader shall learn to write.
+                The answers that the reader learns to write.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 `"pt"` or `"np"`.
 
         Returns:
             [`~transformers.BatchFeature`] with
 
-            - **input_ids** of shape `(batch_size, num_passages, length)`: `num_passages` is the largest number of
-              passages of a question of the batch, `length` that of the batch's longest passage;
-            - **attention_mask** of the same shape: 1 for tokens, 0 for padding. A question with fewer passages has
-              passages of nothing but padding at the end, which the reader skips;
+            - **input_ids** of shape `(batch_size, num_passages, length)`, with the batch's largest number of passages
+              per question and the length of its longest passage;
+            - **attention_mask** of the same shape: 1 for tokens, 0 for padding. A question with fewer passages ends
+              with passages of padding, which the reader skips;
             - **labels** of shape `(batch_size, target_length)`, if `answers` is given: -100 for padding.
 
         Raises:
-            TypeError: If questions, passages or answers are not lists of what they should be.
-            ValueError: If a list is empty or has another length than `questions`, a question or passage is empty or no
+            TypeError: If questions, passages or answers have the wrong type.
+            ValueError: If a list is empty or differs in length from `questions`, a question or passage is empty or not
                 valid Unicode, or a passage has no `text`.
         """
         self._check_settings()
@@ -105,8 +106,8 @@ class FiDT5Processor(TextProcessor):
         if answers is not None:
             answers = _checked_texts(answers, "answers", length=len(questions), may_be_empty=True)
 
-        # The questions alone come first: they are what a question without passages is read as, and how long they are
-        # tells which passages lose a part of the question
+        # The questions alone come first: a question without passages is read so, and their lengths tell which passages
+        # lose a part of the question
         texts = [f"question: {question}" for question in questions]
         firsts = []  # where each question's passages begin
         for position, of_question in enumerate(passages):
@@ -134,7 +135,7 @@ class FiDT5Processor(TextProcessor):
         return BatchFeature(features, tensor_type=return_tensors)
 
     def _labels(self, answers):
-        """Token ids of the answers, `</s>` last, padded with -100: an array of shape `(batch_size, target_length)`."""
+        """Token ids of the answers with `</s>`, padded with -100, of shape `(batch_size, target_length)`."""
         rows = [
             self._cut(row, self.answer_maxlength, [self.tokenizer.eos_token_id]) for row in self._tokenize(answers)
         ]
@@ -144,12 +145,12 @@ class FiDT5Processor(TextProcessor):
         return labels
 
     def _tokenize(self, texts):
-        """Token ids of each text without special tokens, and uncut: the tokenizer may be set to cut the front off."""
+        """Token ids without special tokens and truncation, since a tokenizer may be set to cut the front."""
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
     @staticmethod
     def _cut(row, length, ends):
-        """The token ids followed by `ends`, `length` in all at most."""
+        """The token ids followed by `ends`, at most `length` in total."""
         return row + ends if length is None else row[: length - len(ends)] + ends
 
     def _warn_of_cut_questions(self, rows):
@@ -159,12 +160,12 @@ class FiDT5Processor(TextProcessor):
         if cut:
             logger.warning(
                 f"{len(cut)} of {len(rows)} questions were truncated to `text_maxlength`={self.text_maxlength} token "
-                f"ids, the first of them question {cut[0]} with {len(rows[cut[0]])}: neither its end nor any of its "
-                "passages is read. Shorten the question, or raise `text_maxlength`."
+                f"ids, first question {cut[0]} with {len(rows[cut[0]])}: neither its end nor its passages are read. "
+                "Shorten the question, or raise `text_maxlength`."
             )
 
     def _warn_of_unread_texts(self, passages, firsts, texts, rows):
-        """Say which passages end before their text begins; those of a cut question were reported with it."""
+        """Warn of passages that are cut before their text begins, except those of questions that are cut."""
         if self.text_maxlength is None:
             return
         room = self.text_maxlength - self.passage_eos
@@ -173,7 +174,7 @@ class FiDT5Processor(TextProcessor):
             for j, passage in enumerate(of_question if len(rows[i]) <= room else []):
                 if len(rows[firsts[i] + j]) > room:
                     front = texts[firsts[i] + j][: -len(passage["text"])].rstrip()
-                    if len(front.encode("utf-8")) + 1 >= room:  # else it has fewer pieces: each is a byte or more
+                    if len(front.encode("utf-8")) + 1 >= room:  # otherwise it has fewer pieces than that
                         places.append(f"passages[{i}][{j}]")
                         fronts.append(front)
         pieces = self._tokenize(fronts) if fronts else []
@@ -181,19 +182,18 @@ class FiDT5Processor(TextProcessor):
         if cut:
             logger.warning(
                 f"{len(cut)} passages were truncated to `text_maxlength`={self.text_maxlength} token ids before their "
-                f"text begins, the first of them `{cut[0]}`. Shorten the question or the title, or raise "
-                "`text_maxlength`."
+                f"text begins, first `{cut[0]}`. Shorten the question or the title, or raise `text_maxlength`."
             )
 
     def _checked_passages(self, passages, length):
-        """The passages that count, by question, or raise for what is no list of lists of passages."""
+        """The first `n_context` passages of each question, checked."""
         if not isinstance(passages, (list, tuple)) or not all(isinstance(each, (list, tuple)) for each in passages):
             raise TypeError(
-                "`passages` must be a list with one list of passages a question, got "
-                f"{_type_of(passages)}. For one question, write `passages=[[...]]`."
+                f"`passages` must be a list with one list of passages per question, got {_type_of(passages)}. For one "
+                "question, write `passages=[[...]]`."
             )
         if len(passages) != length:
-            raise ValueError(f"`passages` must have one list a question: got {len(passages)} for {length} questions.")
+            raise ValueError(f"`passages` has {len(passages)} lists, expected one per question: {length}.")
         passages = [of_question[: self.n_context] for of_question in passages]
         for i, of_question in enumerate(passages):
             for j, passage in enumerate(of_question):
@@ -215,7 +215,7 @@ class FiDT5Processor(TextProcessor):
         return passages
 
     def _check_settings(self):
-        """Raise for a setting that leaves no room for a token. Settings may be changed after construction."""
+        """An error for a setting that leaves no room for a token. Users may change settings at any time."""
         if not isinstance(self.passage_eos, bool):
             raise TypeError(f"`passage_eos` must be `True` or `False`, got {self.passage_eos!r}.")
         for name, least in (("text_maxlength", 1 + self.passage_eos), ("answer_maxlength", 2), ("n_context", 1)):
@@ -226,7 +226,7 @@ class FiDT5Processor(TextProcessor):
                 raise ValueError(f"`{name}` must be at least {least} or `None` (no limit), got {value}.")
         for name in ("pad_token", "eos_token"):
             if getattr(self.tokenizer, name) is None:
-                raise ValueError(f"The tokenizer has no `{name}`, which every batch needs. Set it first.")
+                raise ValueError(f"The tokenizer has no `{name}`, which every batch needs: set it first.")
 
 
 def _passage_text(passage):
@@ -241,11 +241,11 @@ def _type_of(value):
 
 
 def _checked_texts(texts, name, length=None, may_be_empty=False):
-    """The texts as a list, or raise for what is no list of strings, is empty, or has the wrong length."""
+    """The texts as a list, checked."""
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"`{name}` must be a list of strings, got {_type_of(texts)}.")
     if length is not None and len(texts) != length:
-        raise ValueError(f"`{name}` must have one entry a question: got {len(texts)} for {length} questions.")
+        raise ValueError(f"`{name}` must have one entry per question: got {len(texts)} for {length} questions.")
     if not texts:
         raise ValueError(f"`{name}` is empty: give at least one.")
     for position, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""What the two retriever families' processors share: checked texts, their pieces, and what is cut."""
+"""Base of the retriever processors: checks of texts, pieces, and truncation."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ logger = logging.get_logger(__name__)
 
 
 class RetrieverProcessor(TextProcessor):
-    """Base of the processors that turn texts into a retriever's inputs. Subclasses name their settings."""
+    """Base of the processors that turn texts into a retriever's inputs."""
 
     config_class = RetrieverConfig
     # Set by subclasses: arguments of `__init__` that are also fields of the model's configuration
@@ -30,14 +30,11 @@ class RetrieverProcessor(TextProcessor):
             ("pad_token", tokenizer.pad_token_id),
         ):
             if token_id is None:
-                raise ValueError(f"The tokenizer has no `{name}`, which every query and document needs. Set it first.")
+                raise ValueError(f"The tokenizer has no `{name}`, which every query and document needs: set it first.")
 
     def __call__(self, *args, **kwargs):
-        """Refused: queries and documents are encoded differently, so each has a method of its own."""
-        raise TypeError(
-            f"`{type(self).__name__}` is not called: use its `process_queries` or `process_documents`, which encode "
-            "texts differently."
-        )
+        """An error: queries and documents are encoded differently, each with its own method."""
+        raise TypeError(f"`{type(self).__name__}` cannot be called: use `process_queries` or `process_documents`.")
 
     @classmethod
     def from_config(cls, tokenizer, config):
@@ -54,24 +51,21 @@ class RetrieverProcessor(TextProcessor):
 
     def check_config(self, config):
         """
-        Compare with a model's configuration; fields that are `None` there follow the processor.
+        Compare the settings with a model's configuration. A field that is `None` there matches any setting.
 
         Raises:
-            ValueError: If a setting differs, since the model would then see other inputs than it was trained on.
+            ValueError: If a setting differs: the model would see other inputs than in training.
         """
         for name in self.settings:
             wanted = getattr(config, name)
             if wanted is not None and wanted != getattr(self, name):
                 raise ValueError(
-                    f"The processor has {name}={getattr(self, name)!r}, the model's configuration {name}={wanted!r}. "
-                    f"Build the processor with `{type(self).__name__}.from_config(tokenizer, model.config)`."
+                    f"The processor has {name}={getattr(self, name)!r}, the model's configuration {name}={wanted!r}: "
+                    f"build the processor with `{type(self).__name__}.from_config(tokenizer, model.config)`."
                 )
 
     def _check_texts(self, texts, what, titles=None):
-        """
-        Return `texts` and `titles` as lists, blank titles as `None`, or raise for an empty list, an empty text, or
-        something that is not text.
-        """
+        """`texts` and `titles` as lists, with `None` for blank titles; an error for an empty list or a bad text."""
         plural = {"query": "queries", "document": "documents"}[what]
         texts = _as_list(texts, plural)
         if not texts:
@@ -86,7 +80,7 @@ class RetrieverProcessor(TextProcessor):
             return texts, None
         titles = _as_list(titles, "titles")
         if len(titles) != len(texts):
-            raise ValueError(f"`titles` must have one entry a document: got {len(titles)} for {len(texts)}.")
+            raise ValueError(f"`titles` must have one entry per document: got {len(titles)} for {len(texts)}.")
         for position, title in enumerate(titles):
             if not isinstance(title, str | None):
                 raise TypeError(f"title {position} must be a string or `None`, got {type(title).__name__}.")
@@ -96,7 +90,7 @@ class RetrieverProcessor(TextProcessor):
         return texts, [None if title is None or is_blank(title) else title for title in titles]
 
     def _check_lengths(self):
-        """Raise for a length that leaves no room for pieces, or that is beyond what the tokenizer is made for."""
+        """An error for a length that leaves no room for pieces or exceeds the tokenizer's maximum."""
         for name in ("query_length", "document_length"):
             length, most = getattr(self, name), self.tokenizer.model_max_length
             if not isinstance(length, int) or isinstance(length, bool):
@@ -106,8 +100,8 @@ class RetrieverProcessor(TextProcessor):
 
     def _pieces(self, texts, what=None, return_offsets_mapping=False):
         """
-        What the tokenizer gives for texts without its special tokens, uncut: the tokenizer may be set to cut the front
-        off. With `what`, raise for a text that leaves no piece.
+        The tokenizer's output for texts, without special tokens and without truncation, since a tokenizer may be set
+        to cut the front. With `what`, a text without pieces is an error.
         """
         encoded = self.tokenizer(
             texts,
@@ -120,30 +114,24 @@ class RetrieverProcessor(TextProcessor):
         if what is not None and not all(encoded["input_ids"]):
             position = encoded["input_ids"].index([])
             raise ValueError(
-                f"{what} {position} is {texts[position][:20]!r}, of which the tokenizer leaves nothing: leave it out."
+                f"The tokenizer makes no pieces of {what} {position}, {texts[position][:20]!r}: leave it out."
             )
         return encoded
 
     def _warn_if_cut(self, cut, what):
-        """Say which texts (a list of bool) lose their end: routine for passages, worth a warning for questions."""
+        """Report truncated texts (a list of bool): a warning for queries, information for documents."""
         if any(cut):
             length = getattr(self, f"{what}_length")
             (logger.warning if what == "query" else logger.info)(
-                f"{sum(cut)} of {len(cut)} texts were truncated to `{what}_length`={length} token ids, the first of "
-                f"them {what} {cut.index(True)}: what stands behind is not seen by the model."
+                f"{sum(cut)} of {len(cut)} texts were truncated to `{what}_length`={length} token ids, first {what} "
+                f"{cut.index(True)}: the model does not see the rest."
             )
 
 
 def kept_of_title(title_length, text_length, room):
     """
-    How many pieces of a title are kept where title and text are too long together: all, unless the text would then
-    have less than half of the room. Either loses its end.
-
-    Args:
-        title_length, text_length (`int`):
-            Number of pieces.
-        room (`int`):
-            Most pieces of the two together.
+    How many pieces of a title are kept if title and text have more than `room` pieces together: all, unless the text
+    would then have less than half of the room. Both lose their end, not their beginning.
 
     Example:
     ```python

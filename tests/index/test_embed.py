@@ -270,7 +270,7 @@ class TestQueries:
             ([], "is empty"),
             (["w1", " "], "Query 1 is empty: leave it out"),
             (["w1", "\u200b"], "Query 1 is empty"),
-            (["w1"] * 100 + ["w1 \ud800"], "Query 100 is not valid Unicode: its character 3"),
+            (["w1"] * 100 + ["w1 \ud800"], "Query 100 is not valid Unicode: character 3"),
             (["w1", None], "Query 1 must be a string, got NoneType"),
         ]:
             with pytest.raises(ValueError, match=message):

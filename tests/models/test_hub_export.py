@@ -30,6 +30,7 @@ EXPORTED = {
         "modeling_colbert_xlmr.py",
         "processing_colbert_xlmr.py",
         "late_interaction.py",
+        "transformers_private.py",
     },
     "biencoder": RETRIEVER_FILES | {"configuration_biencoder.py", "modeling_biencoder.py", "processing_biencoder.py"},
     "fid_t5": {

@@ -219,7 +219,7 @@ class TestErrors:
             (maxsim_scores, (Q, D, None, torch.ones(6, 5)), r"`document_mask` must have shape \(5, 6\)"),
             (maxsim_pair_scores, (Q, P, None, torch.ones(5, 6)), r"`document_mask` must have shape \(2, 5, 6\)"),
             (maxsim_matches, (Q[0], D[0], torch.ones(5)), r"`document_mask` must have shape \(1, 6\)"),
-            (maxsim_pair_scores, (Q, torch.ones(3, 5, 6, 4)), "got 2 queries and documents for 3"),
+            (maxsim_pair_scores, (Q, torch.ones(3, 5, 6, 4)), "2 queries, but documents for 3"),
             (maxsim_scores, (Q, D, None, NO_TOKEN), r"Documents \[1, 3\] keep no token"),
             (maxsim_pair_scores, (Q, P, None, NO_TOKEN.expand(2, 5, 6)), "keep no token"),
             (maxsim_matches, (Q[0], D[0], torch.zeros(6)), "keep no token"),

@@ -49,7 +49,7 @@ class TestQueries:
         expected = [0, *pieces_of(tiny, "Nile " * 100)[:62], 2]
         assert rows_of(inputs)[1] == expected and len(expected) == 64
         assert [record.levelname for record in caplog.records] == ["WARNING"]
-        assert "1 of 2 texts were truncated to `query_length`=64 token ids, the first of them query 1" in caplog.text
+        assert "1 of 2 texts were truncated to `query_length`=64 token ids, first query 1" in caplog.text
 
     def test_a_question_that_just_fits(self, tiny_tokenizer, caplog):
         pieces = len(tiny_tokenizer(NILE, add_special_tokens=False)["input_ids"])
@@ -105,10 +105,7 @@ class TestDocuments:
         with caplog.at_level(logging.INFO, logger="hf_xlir"):
             processor.process_documents(["Nile", "Nile", NILE * 5, NILE * 5], titles=["Nile", None, "Nile", None])
         assert [record.levelname for record in caplog.records] == ["INFO"]
-        assert (
-            "2 of 4 texts were truncated to `document_length`=12 token ids, the first of them document 2"
-            in caplog.text
-        )
+        assert "2 of 4 texts were truncated to `document_length`=12 token ids, first document 2" in caplog.text
 
     @settings(max_examples=30, deadline=None, derandomize=True)
     @given(
@@ -235,7 +232,7 @@ class TestSettings:
             ([NILE, " "], ["a", "b"], ValueError, "document 1 is empty"),
             (NILE, None, TypeError, "Expected a list of documents, got one string"),
             ([NILE, 3], None, TypeError, "document 1 must be a string, got int"),
-            ([NILE], ["a", "b"], ValueError, "one entry a document: got 2 for 1"),
+            ([NILE], ["a", "b"], ValueError, "one entry per document: got 2 for 1"),
             ([NILE], "a", TypeError, "Expected a list of titles, got one string"),
             ([NILE], [b"a"], TypeError, "title 0 must be a string or `None`, got bytes"),
         ],
@@ -248,5 +245,5 @@ class TestSettings:
                 tiny.process_queries(texts)
 
     def test_there_is_no_call_for_just_any_text(self, tiny):
-        with pytest.raises(TypeError, match="use its `process_queries` or `process_documents`"):
+        with pytest.raises(TypeError, match="use `process_queries` or `process_documents`"):
             tiny([NILE])

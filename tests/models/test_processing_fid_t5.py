@@ -268,7 +268,7 @@ class TestProcessor:
                 ValueError,
                 r"The `text` of `passages\[0\]\[0\]` is empty",
             ),
-            (["Who?", "\ud800"], {}, ValueError, r"`questions\[1\]` is not valid Unicode: its character 0 is half"),
+            (["Who?", "\ud800"], {}, ValueError, r"`questions\[1\]` is not valid Unicode: character 0 is half"),
             (
                 ["Who?"],
                 {"passages": [[{"text": "ab\udc00"}]]},
@@ -282,7 +282,7 @@ class TestProcessor:
                 r"The `title` of `passages\[0\]\[0\]`",
             ),
             (["Who?"], {"answers": ["a \ud800"]}, ValueError, r"`answers\[0\]` is not valid Unicode"),
-            (["Who?"], {"answers": []}, ValueError, "`answers` must have one entry a question: got 0 for 1"),
+            (["Who?"], {"answers": []}, ValueError, "`answers` must have one entry per question: got 0 for 1"),
             (["Who?"], {"answers": [None]}, TypeError, "`answers` must be a list of strings, got a list of NoneType"),
         ],
     )

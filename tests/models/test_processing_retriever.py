@@ -76,9 +76,7 @@ class TestCutting:
         ]
         processor = BiEncoderProcessor(tiny_tokenizer, document_length=4)
         assert processor.process_documents(["Nile Seoul"])["input_ids"].tolist() == [[0, *pieces, 2]]
-        with pytest.raises(
-            ValueError, match="`document_length`=4 leaves no room beside the special tokens of a title"
-        ):
+        with pytest.raises(ValueError, match="`document_length`=4 has no room"):
             processor.process_documents(["Seoul"], titles=["Nile"])
 
     @BOTH
@@ -104,7 +102,7 @@ class TestTexts:
         [
             ("\u200b", "1 is empty: leave it out"),
             ("\ufeff \x00", "1 is empty"),
-            ("a\ud800b", "1 is not valid Unicode: its character 1 is half of a surrogate pair"),
+            ("a\ud800b", "1 is not valid Unicode: character 1"),
         ],
     )
     def test_in_disguise(self, tiny_tokenizer, processor_class, text, message):
@@ -126,9 +124,9 @@ class TestTexts:
             return original(texts, *args, **kwargs)
 
         tokenizer._encode_plus = without_question_marks
-        with pytest.raises(ValueError, match="document 1 is '\\?\\?', of which the tokenizer leaves nothing"):
+        with pytest.raises(ValueError, match="no pieces of document 1, '\\?\\?'"):
             processor.process_documents([NILE, "??"])
-        with pytest.raises(ValueError, match="query 0 is '\\?', of which"):
+        with pytest.raises(ValueError, match="no pieces of query 0, '\\?'"):
             processor.process_queries(["?"])
 
     @BOTH
@@ -155,7 +153,7 @@ class TestTexts:
         processor = processor_class(tiny_tokenizer)
         expected = processor.process_documents([NILE])["input_ids"]
         assert torch.equal(processor.process_documents([NILE], titles=["\u200b "])["input_ids"], expected)
-        with pytest.raises(ValueError, match="title 1 is not valid Unicode: its character 2"):
+        with pytest.raises(ValueError, match="title 1 is not valid Unicode: character 2"):
             processor.process_documents([NILE] * 2, titles=["a", "ab\udc00"])
 
 
