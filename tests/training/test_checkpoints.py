@@ -106,8 +106,13 @@ def assert_equal(weights, expected):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+FAST_KILL = "before the renaming"  # the whole series takes long
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-@pytest.mark.parametrize("where", KILLED)
+@pytest.mark.parametrize(
+    "where", [where if where == FAST_KILL else pytest.param(where, marks=pytest.mark.slow) for where in KILLED]
+)
 def test_killed_while_it_saves(tmp_path, whole, where):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["two_processes"])  # the imports take longer than the training

@@ -47,7 +47,9 @@ def assert_equal(weights, expected):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    "loop", [pytest.param(loop, marks=pytest.mark.slow) if loop == "workers" else loop for loop in LOOPS]
+)
 def test_interrupted_after_each_step(tokenizer, tmp_path, loop):
     arguments, updates = LOOPS[loop]
     arguments = {**arguments, "max_steps": updates + 2}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from two_processes import logged_losses, make_arguments, make_retriever, make_rows, make_tokenizer
+from two_processes import CHECKPOINTING, logged_losses, make_arguments, make_retriever, make_rows, make_tokenizer
 
 from hf_xlir import RetrieverTrainer
 
@@ -72,9 +72,7 @@ def test_fp16(run, chunk_size):
 
 @pytest.mark.parametrize("chunk_size", [None, 5])
 def test_activation_checkpointing(run, chunk_size):
-    plain, checkpointed = (
-        run(gradient_cache_chunk_size=chunk_size, gradient_checkpointing=on) for on in (False, True)
-    )
+    plain, checkpointed = (run(gradient_cache_chunk_size=chunk_size, **{CHECKPOINTING: on}) for on in (False, True))
     # every pass with a gradient runs the layer once more
     chunks = 1 + 1 if chunk_size is None else 2 + 5
     without_gradient = 0 if chunk_size is None else chunks
@@ -83,6 +81,7 @@ def test_activation_checkpointing(run, chunk_size):
     assert_same_weights(checkpointed, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [None, 100])
 def test_torch_compile(run, monkeypatch, chunk_size):
     expected = run()

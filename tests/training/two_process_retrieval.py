@@ -4,7 +4,7 @@ Questions and passages for tests, and what two processes find and mine together.
 Two CPU processes write `OUTPUT/0.pt` and `OUTPUT/1.pt`:
 
     accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
-        tests/training/two_process_retrieval.py OUTPUT
+        tests/training/two_process_retrieval.py OUTPUT [ranking]
 """
 
 import os
@@ -20,6 +20,7 @@ from hf_xlir import RetrieverTrainer
 from hf_xlir.training.checkpoints import find_damage
 from hf_xlir.training.hard_negatives import HardNegativeRefresh
 from hf_xlir.training.retrieval_evaluation import rank_passages_together
+from hf_xlir.utils import process_group
 
 
 FAMILIES = ("colbert", "biencoder")
@@ -80,19 +81,28 @@ def train(folder, resume=None, **arguments):
     return refresh.negatives, metrics, {name: weights.detach() for name, weights in model.named_parameters()}
 
 
+@process_group()
 def main():
     torch.set_num_threads(1)
-    folder, rank_of_process = Path(sys.argv[1]), int(os.environ["RANK"])
+    folder, rank_of_process, all_of_it = Path(sys.argv[1]), int(os.environ["RANK"]), len(sys.argv) == 2
+    results = {}
+    for family in FAMILIES:
+        results[family] = tuple(rank(family, make_questions(), make_passages(), k=20))
+        results[family, "few"] = tuple(rank(family, make_questions(1), make_passages(1), k=20))
+    if all_of_it:
+        results |= trainings(folder)
+    torch.save(results, folder / f"{rank_of_process}.pt")
+
+
+def trainings(folder):
+    """A whole run, one that is resumed from it, and one with half of each batch."""
     small = {"per_device_train_batch_size": 2, "dropout": 0.1}
     results = {"whole": train(folder / "whole", **small)}
     results["files"] = sorted(path.name for path in (folder / "whole" / "checkpoint-4").iterdir())
     results["damage"] = find_damage(folder / "whole" / "checkpoint-4")
     results["resumed"] = train(folder / "resumed", str(folder / "whole" / "checkpoint-2"), **small)
     results["halves"] = train(folder / "halves")
-    for family in FAMILIES:
-        results[family] = tuple(rank(family, make_questions(), make_passages(), k=20))
-        results[family, "few"] = tuple(rank(family, make_questions(1), make_passages(1), k=20))
-    torch.save(results, folder / f"{rank_of_process}.pt")
+    return results
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """
 Tiny models and data for the trainer's tests, and what two processes train on them.
 
-Two CPU processes write `OUTPUT/0.pt` and `OUTPUT/1.pt`:
+Two CPU processes write `OUTPUT/0.pt` and `OUTPUT/1.pt`, for all cases or those that are named:
 
     accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
-        tests/training/two_processes.py OUTPUT
+        tests/training/two_processes.py OUTPUT [CASE ...]
 """
 
 import os
@@ -25,10 +25,18 @@ from hf_xlir import (
     RetrieverTrainer,
     RetrieverTrainingArguments,
 )
+from hf_xlir.utils import process_group
 from support.vocabulary import train_tokenizer
 
 
 WORDS = "north south east west river hill lake town bridge road stone water green blue white black".split()
+
+# transformers before 5.23 has the older name
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in RetrieverTrainingArguments.__dataclass_fields__
+)
 
 # name: (family, settings of the model, arguments of the training)
 CASES = {
@@ -55,7 +63,7 @@ CASES = {
     "activation checkpointing": (
         "biencoder",
         {"share_encoders": False},
-        {"objective": "in_batch_nce", "gradient_checkpointing": True},
+        {"objective": "in_batch_nce", CHECKPOINTING: True},
     ),
 }
 # Their batches in chunks of three: the last chunk is smaller, queries have fewer chunks than documents, and the
@@ -198,15 +206,18 @@ def train(case, output_dir, streamed=False, dtype=torch.float64, **arguments):
     }
 
 
+@process_group()
 def main():
     torch.set_num_threads(1)
-    output_dir, rank = sys.argv[1], int(os.environ["RANK"])
+    (output_dir, *names), rank = sys.argv[1:], int(os.environ["RANK"])
     half = {"per_device_train_batch_size": 4}
-    results = {case: train(case, output_dir, **half) for case in CASES}
-    results["float32"] = {case: train(case, output_dir, dtype=torch.float32, **half) for case in CASES}
-    results["accumulated"] = train("colbert nce", output_dir, gradient_accumulation_steps=2, **half)
-    results["accumulated, cached"] = train("two towers nce, cached", output_dir, gradient_accumulation_steps=2, **half)
-    results["streamed"] = train("colbert nce", output_dir, streamed=True, **half)
+    results = {case: train(case, output_dir, **half) for case in names or CASES}
+    if not names:
+        results["float32"] = {case: train(case, output_dir, dtype=torch.float32, **half) for case in CASES}
+        twice = {"gradient_accumulation_steps": 2, **half}
+        results["accumulated"] = train("colbert nce", output_dir, **twice)
+        results["accumulated, cached"] = train("two towers nce, cached", output_dir, **twice)
+        results["streamed"] = train("colbert nce", output_dir, streamed=True, **half)
     torch.save(results, os.path.join(output_dir, f"{rank}.pt"))
 
 
