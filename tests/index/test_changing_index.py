@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_compressed_tokens import DIM, made_up, queries_like
+from test_tokens import DIM, made_up, queries_like
 
 from hf_xlir.index import DenseEmbeddings, LateInteractionIndex, TokenEmbeddings
 from hf_xlir.index.late_interaction import contents, maintenance
@@ -109,6 +109,65 @@ class TestBuild:
     def test_wrong_arguments(self, options, message):
         with pytest.raises(ValueError, match=message):
             LateInteractionIndex.build(made_up(), **options)
+
+
+class TestKindsOfVectors:
+    """Lists of arrays or tensors, and padded ones, give the index of the same `TokenEmbeddings`."""
+
+    @pytest.mark.parametrize("nbits", [None, 4])
+    def test_equal_to_token_embeddings(self, nbits):
+        embeddings, (queries, _) = made_up(20), queries_like(made_up())
+        arrays = [embeddings[row] for row in range(20)]
+        padded, mask = np.full((20, 9, DIM), np.nan, "float32"), np.zeros((20, 9), dtype=bool)
+        for row, array in enumerate(arrays):
+            padded[row, : len(array)], mask[row, : len(array)] = array, True
+        index = LateInteractionIndex.build(embeddings, nbits)
+        index.add(renamed(embeddings, "x"))
+        index.update(part_of(embeddings, [3]))
+        expected = index.search_batch(queries, 40, preset="exact")
+        more = [f"x{id}" for id in embeddings.ids]
+        for vectors, options in (
+            (arrays, {}),
+            ([torch.from_numpy(array).requires_grad_() for array in arrays], {}),
+            (tuple(arrays), {}),
+            (padded, {"mask": mask}),
+            (torch.from_numpy(padded), {"mask": torch.from_numpy(mask)}),
+        ):
+            index = LateInteractionIndex.build(vectors, nbits, ids=embeddings.ids, **options)
+            index.add(vectors, ids=more, **options)
+            index.update([vectors[3][: len(arrays[3])]], ids=["p3"])
+            found = index.search_batch(queries, 40, preset="exact")
+            assert index.ids == embeddings.ids + more
+            assert np.array_equal(found.total_scores, expected.total_scores)
+
+    def test_precision(self):
+        for dtype, kept in (("float16", "float16"), ("bfloat16", "float32"), ("float32", "float32")):
+            vectors = [torch.ones(2, 4, dtype=getattr(torch, dtype))]
+            index = LateInteractionIndex.build(vectors, ids=["a"])
+            assert index.contents.segments[0].tokens.arrays["values"].dtype == kept
+        assert len(LateInteractionIndex.build(np.ones((2, 3, 4)), ids=["a", "b"])) == 2
+
+    @pytest.mark.parametrize(
+        "vectors, options, message",
+        [
+            ([np.ones((2, 4))], {}, "`ids`.* 1 in all, got None"),
+            ([np.ones((2, 4))], {"ids": ["a", "b"]}, "got 2 ids"),
+            ([np.ones((2, 4))], {"ids": "a"}, "got 'a'"),
+            ([np.ones((2, 4)), np.ones((2, 5))], {"ids": ["a", "b"]}, r"\[4, 5\]"),
+            ([np.ones(4)], {"ids": ["a"]}, r"`a`.* got ndarray of float64 and shape \(4,\)"),
+            ([np.ones((2, 4), int)], {"ids": ["a"]}, "`a`"),
+            ([[[1.0]]], {"ids": ["a"]}, "`a`.* got list"),
+            ([np.ones((0, 4))], {"ids": ["a"]}, "`a` keeps no token"),
+            ([np.ones((2, 4))], {"ids": ["a"], "mask": np.ones((1, 2), bool)}, "`mask`"),
+            (np.ones((1, 2, 4)), {"ids": ["a"], "mask": np.ones((1, 3), bool)}, "mask"),
+            (np.ones((1, 4)), {"ids": ["a"]}, "DenseIndex"),
+            (None, {}, "got NoneType"),
+            (made_up(), {"ids": ["a"]}, "leave `ids`"),
+        ],
+    )
+    def test_what_is_refused(self, vectors, options, message):
+        with pytest.raises(ValueError, match=message):
+            LateInteractionIndex.build(vectors, **options)
 
 
 class TestUnnormalisedVectors:
@@ -444,7 +503,7 @@ class TestBadInput:
             (index.remove, ["p1", "y", "x"], r"2 ids are not in this index, such as \['x', 'y'\]"),
             (index.remove, "p1", r"got one string: use `\['p1'\]`"),
             (index.add, DenseEmbeddings(np.zeros((1, DIM)), ["a"]), "got DenseEmbeddings"),
-            (index.add, np.zeros((2, DIM)), r"got ndarray of shape \(2, 16\)"),
+            (index.add, np.zeros((2, DIM)), r"got ndarray of float64 and shape \(2, 16\)"),
         ):
             with pytest.raises(ValueError, match=message):
                 change(argument)

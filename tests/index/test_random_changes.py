@@ -85,19 +85,24 @@ def some_of(ids):
     return st.lists(st.sampled_from(sorted(ids)), min_size=1, unique=True)
 
 
-TestChanges = Changes.TestCase
-TestChanges.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+def machine(**options):
+    case = type("Case", (Changes.TestCase,), {})
+    case.settings = settings(deadline=None, suppress_health_check=list(HealthCheck), **options)
+    return case
+
+
+TestChanges = machine(max_examples=3, stateful_step_count=12)
+TestManyChanges = pytest.mark.slow(machine(max_examples=15, stateful_step_count=25))
+
+
+@pytest.mark.parametrize(
+    "nbits, steps", [("auto", 120), *(pytest.param(nbits, 1000, marks=pytest.mark.slow) for nbits in (8, "auto"))]
 )
-
-
-@pytest.mark.parametrize("nbits", [8, "auto"])
-def test_a_thousand_steps_each(tmp_path, nbits):
-    """Two thousand in all, in about 25 seconds."""
+def test_random_changes(tmp_path, nbits, steps):
     shadowed, generator = ShadowedIndex(tmp_path / "index", nbits), np.random.default_rng(5)
     shadowed.save()
     codecs = set()
-    for step in range(1000):
+    for step in range(steps):
         ids, seed = list(shadowed.vectors), int(generator.integers(1000))
         chosen = [ids[i] for i in generator.permutation(len(ids))[: generator.integers(1, 6)]]
         maintain = bool(generator.random() < 0.8)
@@ -127,4 +132,4 @@ def test_a_thousand_steps_each(tmp_path, nbits):
             shadowed.killed_save(seed % 15 - 1)
         shadowed.check(step)
         codecs.add(id(shadowed.index.contents.training))
-    assert len(codecs) > 10 and shadowed.next_id > 500
+    assert len(codecs) > steps // 100 and shadowed.next_id > steps // 2

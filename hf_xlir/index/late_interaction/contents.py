@@ -190,7 +190,7 @@ def _as_array(vectors, id):
 
 def _kind_of(value):
     shape = getattr(value, "shape", None)
-    return type(value).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+    return type(value).__name__ + ("" if shape is None else f" of {value.dtype} and shape {tuple(shape)}")
 
 
 def _without(segments, slots):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from test_compressed_tokens import made_up
+from test_tokens import made_up
 
 from hf_xlir.index import TokenEmbeddings
 from hf_xlir.index.late_interaction.pooling import _clusters, pool_tokens

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_xlir.index import TokenEmbeddings
-from hf_xlir.index.late_interaction import tokens as compressed_tokens
+from hf_xlir.index.late_interaction import tokens
 from hf_xlir.index.late_interaction.codec import split_records, train_codec
 from hf_xlir.index.late_interaction.tokens import CompressedTokens
 
@@ -112,13 +112,13 @@ def test_a_mask_and_the_same_rows_searched_alone_agree():
 
 def test_a_restricted_search_meets_as_many_allowed_tokens(monkeypatch):
     segment, (queries, mask), limits = cached_segment(), queries_like(made_up()), []
-    choose = compressed_tokens.candidate_passages
+    choose = tokens.candidate_passages
 
     def spy(*args):
         limits.append(args[5:8])
         return choose(*args)
 
-    monkeypatch.setattr(compressed_tokens, "candidate_passages", spy)
+    monkeypatch.setattr(tokens, "candidate_passages", spy)
     for step in (1, 4):
         keep = torch.arange(60) % step == 0
         segment.search(queries[:1], mask[:1], k=3, n_probe=2, n_tokens=10, n_rerank=5, allowed=keep)
@@ -167,7 +167,7 @@ def test_arrays_are_the_segment_memory_mapped_or_not(tmp_path):
 
 
 def test_blocks_do_not_matter(monkeypatch):
-    monkeypatch.setattr(compressed_tokens, "TOKENS_PER_BLOCK", 7)
+    monkeypatch.setattr(tokens, "TOKENS_PER_BLOCK", 7)
     segment, expected = CompressedTokens.build(made_up(), cached_segment().codec), cached_segment()
     for name, array in expected.arrays.items():
         np.testing.assert_array_equal(segment.arrays[name], array)
