@@ -1,10 +1,10 @@
-"""Fixtures of all tests: tiny offline models, and the third-party data where it is there."""
+"""Fixtures that several folders of tests use: tiny offline models, and third-party data if it is there."""
 
 import os
 from pathlib import Path
 
 
-# Before the libraries are imported: no test may wait for a network, and tokenizers must not fork with threads running
+# Set before the libraries are imported: tests work offline, and tokenizers must not fork while threads run
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -20,10 +20,10 @@ from hf_xlir import BiEncoderConfig, BiEncoderModel, ColBERTXLMRConfig, ColBERTX
 from support.vocabulary import train_tokenizer
 
 
-# Tiny models gain nothing from threads, and two cores are soon oversubscribed by subprocesses
+# Tiny models gain nothing from threads, and subprocesses need the cores
 torch.set_num_threads(1)
 
-# A busy machine is no mistake of the code
+# A busy machine must not fail a test
 settings.register_profile("without a deadline", deadline=None)
 settings.load_profile("without a deadline")
 
@@ -51,7 +51,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def xlmr_tokenizer(shared_data):
-    """The tokenizer of XLM-R. Not to be changed by tests."""
+    """The tokenizer of XLM-R. Tests must not change it."""
     folder = shared_data / "xlm-roberta-base-tokenizer"
     if not folder.is_dir():
         pytest.skip(f"XLM-R's tokenizer is not in {folder}")
@@ -60,13 +60,13 @@ def xlmr_tokenizer(shared_data):
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
-    """A tokenizer of XLM-R's conventions for a few sentences. Not to be changed by tests."""
+    """A tokenizer with XLM-R's conventions for a few sentences. Tests must not change it."""
     return train_tokenizer(SENTENCES * 3, vocab_size=300)
 
 
 @pytest.fixture(scope="session")
 def tiny_bert_tokenizer(tiny_tokenizer):
-    """The same pieces framed as BERT does: one separator, and segment ids."""
+    """The same pieces with the frame of BERT: one separator, and segment ids."""
     backend = Tokenizer.from_str(tiny_tokenizer.backend_tokenizer.to_str())
     backend.post_processor = TemplateProcessing(
         single="<s>:0 $A:0 </s>:0", pair="<s>:0 $A:0 </s>:0 $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -86,10 +86,10 @@ def tiny_bert_tokenizer(tiny_tokenizer):
 @pytest.fixture(scope="session")
 def encoder_sizes(tiny_tokenizer) -> dict:
     """
-    Fields of a tiny encoder's configuration, whatever its family.
+    Fields of the configuration of any tiny encoder.
 
-    Without dropout, so that training mode repeats; and with large weights, so that a token that wrongly attends to
-    another shows far above the tolerances.
+    There is no dropout, so that training mode repeats. Weights are large, so that wrong attention between tokens
+    exceeds the tolerances by far.
     """
     return {
         "vocab_size": len(tiny_tokenizer),
@@ -116,12 +116,12 @@ def make_encoder_config(encoder_sizes):
 
 @pytest.fixture(scope="session")
 def make_bare_encoder(encoder_sizes):
-    """Makes a tiny transformers model, with or without a head, from the name of its class."""
+    """Makes a tiny model of transformers, with or without a head, from the name of its class."""
 
     def make(class_name, seed=0):
         own = {}
         if class_name.startswith(("XLMRoberta", "MPNet")):
-            own = {"max_position_embeddings": 258}  # numbered from 2 on: 256 pieces, the longest default
+            own = {"max_position_embeddings": 258}  # positions start at 2; 256 pieces are the longest default
         elif class_name.startswith("DistilBert"):
             own = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 40, "dropout": 0.0, "attention_dropout": 0.0}
         elif class_name.startswith("Electra"):
@@ -163,19 +163,19 @@ def make_biencoder(make_encoder_config):
 
 @pytest.fixture
 def tiny_colbert(make_colbert):
-    """A tiny ColBERT of its own for each test."""
+    """A new tiny ColBERT for each test."""
     return make_colbert()
 
 
 @pytest.fixture
 def tiny_biencoder(make_biencoder):
-    """A tiny dual encoder of its own for each test, with one tower and a projection."""
+    """A new tiny dual encoder for each test, with one tower and a projection."""
     return make_biencoder(embedding_dim=8)
 
 
 @pytest.fixture
 def own_hub_export(monkeypatch):
-    """Undoes `register_for_hub_export` after the test: it marks the classes for the rest of the process."""
+    """Undoes `register_for_hub_export` after the test, since it marks the classes for the rest of the process."""
     from hf_xlir.models.auto import FAMILIES
 
     for family in FAMILIES.values():

@@ -1,4 +1,4 @@
-"""What `setup.py` declares is what the package imports, in versions that are tested."""
+"""`setup.py` declares everything that the package imports, in versions that are tested."""
 
 import ast
 import re
@@ -6,25 +6,24 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
 from packaging.version import Version
 
 
 ROOT = Path(__file__).parents[1]
 SETUP = ast.parse((ROOT / "setup.py").read_text("utf-8"))
-# The wheels that provide `faiss` are exclusive; the CPU's is the default
+# Only one wheel that provides `faiss` can be installed; the CPU's is the default
 OF_MODULE = {"faiss": ["faiss-cpu"]}
-# Modules that only an extra brings, imported where they are used: what lacks them names the extra
+# Modules from extras are imported where they are used, and an error names the extra
 OF_EXTRA = {"MeCab": "japanese", "unidic_lite": "japanese", "matplotlib": "plot"}
 
 
 def bounds(requirements):
-    """Names of distributions, with their bounds."""
+    """`{distribution: bounds}`"""
     return dict(re.match(r"([\w-]+)(.*)", requirement).groups() for requirement in ast.literal_eval(requirements))
 
 
 def declared():
-    """What `install_requires` has."""
+    """The requirements in `install_requires`."""
     (value,) = [
         each.value for each in ast.walk(SETUP) if isinstance(each, ast.keyword) and each.arg == "install_requires"
     ]
@@ -32,7 +31,7 @@ def declared():
 
 
 def extras():
-    """What each extra has."""
+    """The requirements of each extra."""
     (value,) = [
         each.value for each in SETUP.body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "EXTRAS"
     ]
@@ -40,13 +39,13 @@ def extras():
 
 
 def imported(folder):
-    """Top-level names of the modules from elsewhere that a folder's files import."""
+    """Top-level names of third-party modules that the files of a folder import."""
     names = set().union(*(modules_of(ast.parse(path.read_text("utf-8"))) for path in folder.rglob("*.py")))
     return names - set(sys.stdlib_module_names) - {"hf_xlir"}
 
 
 def modules_of(tree):
-    """Top-level names of what is imported, wherever in a tree."""
+    """Top-level names of all imports in a tree."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -57,7 +56,7 @@ def modules_of(tree):
 
 
 def is_import(statement):
-    """Whether it is a plain import."""
+    """Whether a statement is an import."""
     return isinstance(statement, ast.Import | ast.ImportFrom)
 
 
@@ -65,19 +64,17 @@ def normalized(name):
     return name.lower().replace("_", "-")
 
 
-@pytest.mark.parametrize("folder", ["hf_xlir"])
-def test_what_is_imported_is_declared(folder):
+def test_imports_are_declared():
     distributions, of_extras = packages_distributions(), extras()
-    for module in sorted(imported(ROOT / folder)):
+    for module in sorted(imported(ROOT / "hf_xlir")):
         of_extra = of_extras[OF_EXTRA[module]] if module in OF_EXTRA else {}
         names = {normalized(name) for name in {**declared(), **of_extra}}
         of_module = {normalized(name) for name in OF_MODULE.get(module, distributions.get(module, [module]))}
         assert of_module & names, f"`{module}` is imported, but `setup.py` has none of {sorted(of_module)}"
 
 
-@pytest.mark.parametrize("folder", ["hf_xlir"])
-def test_what_an_extra_brings_is_imported_where_it_is_used(folder):
-    for path in (ROOT / folder).rglob("*.py"):
+def test_modules_of_extras_are_imported_where_they_are_used():
+    for path in (ROOT / "hf_xlir").rglob("*.py"):
         at_the_top = ast.Module([each for each in ast.parse(path.read_text("utf-8")).body if is_import(each)], [])
         assert not modules_of(at_the_top) & set(OF_EXTRA), path.name
 
@@ -113,7 +110,7 @@ def all_bounds():
 
 
 def constraints(file):
-    """Names of distributions, with the version of each that a file asks for."""
+    """`{distribution: version}` of a constraints file."""
     lines = (ROOT / file).read_text("utf-8").splitlines()
     pairs = [line.split("==") for line in lines if not line.startswith("#")]
     return {normalized(name): Version(version) for name, version in pairs}

@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_xlir.data.building import resolve_file
+from hf_xlir.data import resolve_file
 
 from .smoke import SMOKE_ARGUMENTS
 

@@ -34,6 +34,7 @@ _LAZY = {
     "load_xor_tydi": ".xor_tydi",
     "load_xquad": ".xquad",
     "reduce_vocabulary": ".vocabulary",
+    "resolve_file": ".building",
     "write_ranked_examples": ".reader_examples",
 }
 

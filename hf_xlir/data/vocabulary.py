@@ -1,13 +1,14 @@
-"""A smaller vocabulary for a small model: the pieces that the data uses."""
+"""Reduces the vocabulary of a tokenizer to the pieces that the data uses."""
 
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+
+from .building import blocks
 
 
 SPACE = "▁"
@@ -15,23 +16,23 @@ SPACE = "▁"
 
 def reduce_vocabulary(tokenizer, texts: Iterable[str], tokens: Iterable[str] = ()):
     r"""
-    A smaller tokenizer that splits `texts` into exactly the pieces that `tokenizer` splits them into.
+    A smaller tokenizer that splits `texts` into exactly the same pieces as `tokenizer` does.
 
-    Kept are the pieces that occur in `texts`, every special or added token, and each kept piece's single characters,
-    so that unseen words of the same scripts still have a segmentation. The kept pieces keep their order: the special
-    ids of XLM-R stay where they are (`<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` last), without gaps between.
+    It keeps the pieces that occur in `texts`, all special and added tokens, and the single characters of these pieces,
+    so that unseen words in the same scripts can still be split. Pieces keep their order, and ids have no gaps: the
+    special ids of XLM-R stay the same (`<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` last).
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`):
             A tokenizer with a Unigram model, such as XLM-R's. It is not changed.
         texts (`Iterable[str]`):
-            The texts whose pieces are kept; read once, in blocks.
+            The texts whose pieces to keep. They are read once, in blocks.
         tokens (`Iterable[str]`, *optional*):
-            Further pieces to keep, such as all those of a script. `texts` are split as before with them, too.
+            Further pieces to keep, such as all pieces of a script. They do not change how `texts` are split.
 
     Returns:
-        `tuple(PreTrainedTokenizerFast, torch.LongTensor)`: the tokenizer, of the same class, and `kept_ids` of shape
-        `(new_vocab_size,)`, the old id of each new one.
+        `tuple(PreTrainedTokenizerFast, torch.LongTensor)`: The tokenizer, of the same class, and `kept_ids` of shape
+        `(new_vocab_size,)`, the old id of each new id.
 
     Raises:
         TypeError: If `tokenizer` has no `tokenizers` backend, or `texts` is one string.
@@ -49,7 +50,7 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str], tokens: Iterable[str] = (
     (['▁Where', '▁is', '▁Paris', '?'], 1)
 
     ```
-    The rows of the embeddings that stay are `model.get_input_embeddings().weight[kept_ids]`.
+    The embeddings of the kept pieces are `model.get_input_embeddings().weight[kept_ids]`.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -60,8 +61,8 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str], tokens: Iterable[str] = (
     state = json.loads(backend.to_str())
     if state["model"]["type"] != "Unigram":
         raise ValueError(
-            f"`tokenizer` has a {state['model']['type']} model and only Unigram vocabularies can be reduced: pieces "
-            "of the other kinds depend on merges. Pass a tokenizer such as XLM-R's."
+            f"`tokenizer` has a {state['model']['type']} model, but only Unigram vocabularies can be reduced, since "
+            "other kinds depend on merges. Pass a tokenizer such as XLM-R's."
         )
     vocabulary = state["model"]["vocab"]
     kept = sorted(_seen_ids(tokenizer, texts) | _structural_ids(state) | _ids_of(tokenizer, tokens))
@@ -77,7 +78,7 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str], tokens: Iterable[str] = (
 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        # Serialised again by `tokenizers`, which checks what was edited here.
+        # Through `tokenizers`, which checks the edited state
         Tokenizer.from_str(json.dumps(state)).save(str(Path(folder) / "tokenizer.json"))
         small = type(tokenizer).from_pretrained(folder)
     small.name_or_path = tokenizer.name_or_path
@@ -87,7 +88,7 @@ def reduce_vocabulary(tokenizer, texts: Iterable[str], tokens: Iterable[str] = (
 def _seen_ids(tokenizer, texts: Iterable[str]) -> set[int]:
     seen: set[int] = set()
     for block in _blocks(texts, 10_000):
-        # The length warning does not apply: nothing here goes through a model.
+        # `verbose=False`, since the warning about long texts is for models
         encoded = tokenizer(block, add_special_tokens=False, truncation=False, padding=False, verbose=False)
         seen.update(*encoded["input_ids"])
     if not seen:
@@ -107,16 +108,14 @@ def _ids_of(tokenizer, tokens: Iterable[str]) -> set[int]:
 def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     if isinstance(texts, str):
         raise TypeError("`texts` is one string. Pass an iterable of strings, for example a list.")
-    iterator = iter(texts)
-    while block := list(islice(iterator, size)):
-        yield block
+    yield from blocks(texts, size)
 
 
 def _structural_ids(state: dict) -> set[int]:
-    """Ids that segmentation needs whatever the texts: special tokens, bytes, the space, and the least likely piece."""
+    """Ids that any segmentation needs: special tokens, bytes, the space, and the least likely piece."""
     vocabulary = state["model"]["vocab"]
     kept = {token["id"] for token in state["added_tokens"]} | {state["model"]["unk_id"]}
-    # An unknown character costs a fixed amount more than the least likely piece, which is therefore kept.
+    # The score of an unknown character derives from the least likely piece
     kept.add(min(range(len(vocabulary)), key=lambda index: vocabulary[index][1]))
     for index, (piece, _) in enumerate(vocabulary):
         is_byte = len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")

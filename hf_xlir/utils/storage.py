@@ -232,7 +232,7 @@ def _checked_files(path, manifest, verify):
 
 
 def checksum(file):
-    """CRC-32 of a file, as 8 hexadecimal digits: it detects accidents, not attacks."""
+    """CRC-32 of a file in 8 hexadecimal digits, which detects accidents but not attacks."""
     value = 0
     with open(file, "rb") as stream:
         while chunk := stream.read(BYTES_PER_READ):

@@ -82,7 +82,7 @@ def test_xlmr_reduced_to_questions_splits_them_alike(xlmr_tokenizer, shared_data
     assert small.batch_decode(new, skip_special_tokens=True) == xlmr_tokenizer.batch_decode(
         old, skip_special_tokens=True
     )
-    # Words that were not seen, of characters that were, still are no unknown tokens.
+    # Unseen words of seen characters have no unknown tokens
     assert 3 not in small("quokkas vexed Zambian dwarfs").input_ids
     small.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)(texts).input_ids == new
