@@ -43,7 +43,7 @@ def test_curve(tmp_path):
 
 
 @pytest.mark.parametrize("plot", [plot_by_language, plot_recall_curve])
-@pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("PNG", b"\x89PNG"), ("Svg", b"<?xml")])
 def test_the_same_numbers_give_the_same_file(tmp_path, plot, suffix, start):
     for name in ("a", "b"):
         plot(REPORT, tmp_path / f"{name}.{suffix}")
@@ -83,13 +83,6 @@ def test_a_system_without_a_language(tmp_path):
     plot_by_language(EvaluationReport("b", {"fi": 2, "ko": 2}, 4, systems), tmp_path / "bars.svg")
     said = texts(tmp_path / "bars.svg")
     assert [each for each in said if each in ("50", "25", "38", "75")][-5:] == ["50", "25", "38", "75", "75"]
-
-
-@pytest.mark.parametrize("plot", [plot_by_language, plot_recall_curve])
-def test_suffixes_in_capitals(tmp_path, plot):
-    for suffix, start in (("PNG", b"\x89PNG"), ("Svg", b"<?xml")):
-        plot(REPORT, tmp_path / f"chart.{suffix}")
-        assert (tmp_path / f"chart.{suffix}").read_bytes().startswith(start)
 
 
 def test_errors(tmp_path, monkeypatch):

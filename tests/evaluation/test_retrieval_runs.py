@@ -3,7 +3,6 @@
 import importlib.util
 import math
 import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from hf_xlir.evaluation import (
 from hf_xlir.index import (
     BM25Index,
     DenseEmbeddings,
+    DenseIndex,
     LateInteractionIndex,
     TokenEmbeddings,
     embed_passages,
@@ -119,23 +119,9 @@ class Longest:
         return np.array([[1.0, 0.0]] * len(queries)), np.array([[best, -1]] * len(queries))
 
 
-class InnerProducts:
-    """An index without a base class, searched with vectors."""
-
-    kind, queries = "inner_products", "vectors"
-
-    def __init__(self, embeddings):
-        self.ids, self.values = embeddings.ids, embeddings.values
-
-    def search_batch(self, queries, k, allowed_ids=None):
-        scores = np.asarray(queries) @ self.values.T
-        rows = np.argsort(-scores, kind="stable")[:, :k]
-        return np.take_along_axis(scores, rows, 1), rows
-
-
 def test_any_index_is_searched(retriever):
     embeddings = embed_passages(*retriever, PASSAGES, progress=False)
-    build = InnerProducts if isinstance(embeddings, DenseEmbeddings) else LateInteractionIndex.build
+    build = DenseIndex.build if isinstance(embeddings, DenseEmbeddings) else LateInteractionIndex.build
     expected = rank_passages(*retriever, QUESTIONS, embeddings, k=3)
     found = rank_passages(retriever, QUESTIONS, build(embeddings), k=3)
     assert found.rankings == expected.rankings
@@ -346,9 +332,6 @@ def test_reciprocal_rank_by_hand():
     assert fused.rankings == {"q1": ["a", "c", "b"], "q2": ["x"], "q3": ["y"]}
     assert fused.scores["q1"] == pytest.approx([1 / 61 + 1 / 62, 1 / 63 + 1 / 61, 1 / 62])
     assert fused.scores["q2"] == fused.scores["q3"] == [1 / 61]
-
-
-def test_weights_and_constant():
     fused = fuse_rankings([DENSE, SPARSE], weights=[1, 3], rank_constant=1, k=2)
     assert fused.rankings["q1"] == ["c", "a"]
     assert fused.scores["q1"] == pytest.approx([1 / 4 + 3 / 2, 1 / 2 + 3 / 3])
@@ -366,25 +349,6 @@ def test_equal_scores_are_fused_by_id():
     assert fuse_rankings([tied]).rankings == {"q": ["a", "b"]}
     assert fuse_rankings([tied, {"q": ["b", "a"]}]).rankings == {"q": ["a", "b"]}
     assert fuse_rankings([{"q": ["b", "a"]}]).rankings == {"q": ["b", "a"]}
-
-
-MANY = st.dictionaries(
-    st.sampled_from(["q1", "q2"]), st.lists(st.sampled_from("abcdef"), unique=True, max_size=5), min_size=2
-)
-
-
-@given(st.lists(MANY, min_size=1, max_size=3), st.integers(0, 60))
-def test_reciprocal_rank_in_fractions(rankings, constant):
-    fused = fuse_rankings(rankings, rank_constant=constant)
-    for query in ("q1", "q2"):
-        expected = {}
-        for ranking in rankings:
-            for rank, id in enumerate(ranking[query], 1):
-                expected[id] = expected.get(id, 0) + Fraction(1, constant + rank)
-        assert sorted(fused.rankings[query]) == sorted(expected)
-        assert fused.scores[query] == pytest.approx([float(expected[id]) for id in fused.rankings[query]])
-        assert fused.scores[query] == sorted(fused.scores[query], reverse=True)
-    assert fuse_rankings(rankings[::-1], rank_constant=constant) == fused
 
 
 @pytest.mark.parametrize(
