@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     AutoTokenizer,
+    PreTrainedConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -27,7 +28,17 @@ from hf_xlir import (
     FiDT5ForConditionalGeneration,
     FiDT5Processor,
 )
-from hf_xlir.models.auto import load_reader, load_retriever
+from hf_xlir.models.auto import (
+    FAMILIES as RECORDS,
+)
+from hf_xlir.models.auto import (
+    ModelFamily,
+    check_processor,
+    family_of,
+    load_reader,
+    load_retriever,
+    register_family,
+)
 
 
 COLBERT = ("colbert_xlmr", ColBERTXLMRConfig, ColBERTXLMRModel, ColBERTXLMRProcessor)
@@ -179,3 +190,74 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, make_bare_encoder):
     backbone.save_pretrained(tmp_path / "reader")
     with pytest.raises(ValueError, match="reader` has no tokenizer"):
         load_reader(tmp_path / "reader")
+
+
+class OutsideConfig(BiEncoderConfig):
+    model_type = "outside_retriever"
+
+
+class OutsideModel(BiEncoderModel):
+    config_class = OutsideConfig
+
+    def forward(self, **inputs):
+        output = super().forward(**inputs)
+        output.embeddings = 2 * output.embeddings
+        return output
+
+
+class OutsideProcessor(BiEncoderProcessor):
+    config_class = OutsideConfig
+
+
+class TestFamilies:
+    @pytest.fixture
+    def outside(self):
+        """A family that is defined outside the package."""
+        family = ModelFamily(OutsideConfig, OutsideModel, OutsideProcessor, vectors="vectors")
+        assert register_family(family) is family
+        yield family
+        del RECORDS["outside_retriever"]
+
+    def test_records(self, make_colbert, make_biencoder):
+        found = {name: (each.role, each.vectors, each.exports) for name, each in RECORDS.items()}
+        assert found == {
+            "colbert_xlmr": ("retriever", "token_vectors", ("pylate", "transformers")),
+            "biencoder": ("retriever", "vectors", ("sentence-transformers", "transformers")),
+            "fid_t5": ("reader", None, ("transformers",)),
+        }
+        for given in (make_colbert(), make_colbert().config, torch.compile(make_colbert())):
+            assert family_of(given) is RECORDS["colbert_xlmr"]
+        for unknown in (T5Config(), "biencoder"):
+            with pytest.raises(ValueError, match="registered family"):
+                family_of(unknown)
+
+    def test_mistakes(self):
+        classes = BiEncoderConfig, BiEncoderModel, BiEncoderProcessor
+        for fields, message in (
+            ({"role": "writer"}, "`role`.*'writer'"),
+            ({}, "`vectors` of a retriever.*got None"),
+            ({"role": "reader", "vectors": "vectors"}, "`vectors` of a reader"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                ModelFamily(*classes, **fields)
+        with pytest.raises(ValueError, match="`PreTrainedConfig` has no `model_type`"):
+            ModelFamily(PreTrainedConfig, *classes[1:], vectors="vectors")
+
+    @torch.no_grad()
+    def test_from_outside_the_package(self, outside, tmp_path, make_bare_encoder, tiny_tokenizer):
+        for part in (make_bare_encoder("BertModel"), tiny_tokenizer):
+            part.save_pretrained(tmp_path / "encoder")
+        model, processor = load_retriever(tmp_path / "encoder", "outside_retriever")
+        assert (type(model), type(processor)) == (OutsideModel, OutsideProcessor)
+        check_processor(processor, model)
+        with pytest.raises(ValueError, match="`OutsideModel` needs its own processor"):
+            check_processor(BiEncoderProcessor.from_config(tiny_tokenizer, model.config), model)
+        for part in (model, processor):
+            part.save_pretrained(tmp_path / "saved")
+        loaded, loaded_processor = load_retriever(tmp_path / "saved")
+        assert type(AutoModel.from_pretrained(tmp_path / "saved")) is OutsideModel is type(loaded)
+        assert type(AutoProcessor.from_pretrained(tmp_path / "saved")) is OutsideProcessor
+        inputs = loaded_processor.process_queries(["The Nile flows north."])
+        assert torch.equal(loaded(**inputs).embeddings, model(**inputs).embeddings)
+        plain = BiEncoderModel.from_pretrained(tmp_path / "encoder")
+        assert torch.equal(loaded(**inputs).embeddings, 2 * plain(**inputs).embeddings)

@@ -1,6 +1,7 @@
 """Cross-attention without keys and values, against T5's."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import CompileConfig, T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_xlir.models.fid_attention import PassageAttention
-from hf_xlir.models.transformers_private import is_plain
+from hf_xlir.models.transformers_private import CACHE, is_plain, pop_cache
 
 
 RAGGED = [[6, 4, 0], [3, 5, 9]]
@@ -118,6 +119,29 @@ class TestWhenKeysAreMade:
             cache = cache_of(reader(**make_inputs(RAGGED), labels=torch.tensor([[5, 1], [7, 1]]), use_cache=True))
         assert cache.cross_attention_cache.get_seq_length() == 0
         assert cache.self_attention_cache.get_seq_length() == 2
+
+
+class TestCacheNames:
+    @torch.no_grad()
+    def test_both_names_and_no_warning(self, recwarn):
+        reader, inputs = make_reader(make_backbone(**SIZES)), make_inputs(RAGGED)
+        start, then = torch.tensor([[0, 5], [0, 7]]).split(1, dim=1)
+        found = []
+        for name in ("cache", "past_key_values"):
+            first = reader(**inputs, decoder_input_ids=start, use_cache=True)
+            found.append(reader(**inputs, decoder_input_ids=then, **{name: cache_of(first)}).logits)
+        assert torch.equal(*found)
+        reader(**inputs, labels=torch.tensor([[5, 1], [7, 1]]), output_reader_scores=True)
+        for options in ({}, {"use_cache": False}, {"num_beams": 2}, {"cache_implementation": "static"}):
+            reader.generate(**inputs, max_new_tokens=10, **options)
+        assert [each for each in recwarn if "deprecated" in str(each.message)] == []
+
+    def test_attention_takes_either_name(self):
+        cache = object()
+        for name in ("cache", "past_key_values"):
+            assert pop_cache({name: cache, "use_cache": True}) == (cache, {"use_cache": True})
+        assert pop_cache({"cache": None}) == (None, {})
+        assert CACHE in inspect.signature(T5Attention.forward).parameters
 
 
 class TestPlainLayers:
