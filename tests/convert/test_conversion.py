@@ -64,7 +64,7 @@ class TestDPR:
     def test_folders(self, encoders, tiny_bert_tokenizer, embed, tmp_path):
         for encoder, name in zip(encoders, "qc", strict=True):
             save(tmp_path / name, encoder, tiny_bert_tokenizer)
-        for first, second, out in (("q", "c", "a"), ("c", "q", "b")):  # whichever comes first
+        for first, second, out in (("q", "c", "a"), ("c", "q", "b")):  # in either order
             conversion = convert_checkpoint(tmp_path / first, tmp_path / out, document_encoder=tmp_path / second)
             assert conversion.format == "dpr" and conversion.model.config.share_encoders is False
             processor = self.check(encoders, tiny_bert_tokenizer, embed, tmp_path / out)

@@ -59,7 +59,7 @@ class TestEquality:
     @pytest.mark.parametrize("name", BACKBONES)
     @pytest.mark.parametrize("beams", [1, 3])
     def test_answers_and_their_scores(self, name, beams, monkeypatch):
-        """Answers of 20 tokens, the last of which are decoded with keys."""
+        """Answers of 20 tokens: the last tokens are decoded with keys."""
         reader, inputs = make_reader(make_backbone(name, **SIZES)).double(), make_inputs(RAGGED)
         options = {"max_new_tokens": 20, "min_new_tokens": 20, "num_beams": beams, "return_dict_in_generate": True}
         ours = reader.generate(**inputs, **options, output_logits=True, output_reader_scores=True)
@@ -99,7 +99,7 @@ class TestWhenKeysAreMade:
         assert self.calls(reader, monkeypatch, max_new_tokens=4, cache_implementation="static") == [0]
 
     def test_compiled_steps_write_the_same(self):
-        """Of the compiler only what traces: graphs must not depend on what is decoded without keys."""
+        """The eager backend only traces. Graphs must not depend on steps that are decoded without keys."""
         reader, inputs = make_reader(make_backbone(**SIZES)), make_inputs(RAGGED)
         compiling = CompileConfig(backend="eager", mode=None)
         compiling._compile_all_devices = True  # else a CPU's are not
@@ -177,7 +177,7 @@ class TestPlainLayers:
 
     def test_what_is_plain(self):
         assert is_plain(nn.Linear(2, 3, bias=False))
-        assert not is_plain(nn.Linear(2, 3))  # a bias is no part of the weight
+        assert not is_plain(nn.Linear(2, 3))  # a bias is not part of the weight
         assert not is_plain(nn.Linear(2, 3, bias=False, device="meta"))  # offloaded
         assert not is_plain(type("Linear8bit", (nn.Linear,), {})(2, 3, bias=False))
         hooked = nn.Linear(2, 3, bias=False)

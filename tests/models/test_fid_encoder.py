@@ -187,7 +187,7 @@ class TestPackTokens:
     @given(MASKS)
     def test_real_tokens_keep_their_order_and_find_back(self, rows):
         mask = torch.tensor(rows)
-        numbers = torch.arange(1.0, mask.numel() + 1).view(len(mask), -1)  # a number a token
+        numbers = torch.arange(1.0, mask.numel() + 1).view(len(mask), -1)  # one number per token
         states, packed_mask = pack_tokens(numbers[..., None] * torch.tensor([1.0, -1.0]), mask)
         expected = [row[flat.bool()].tolist() for row, flat in zip(numbers, mask.flatten(1), strict=True)]
         assert states.shape[1] == max(map(len, expected)) or states.shape[1] == mask[0].numel()

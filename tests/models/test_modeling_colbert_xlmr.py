@@ -49,7 +49,7 @@ def project(states, weight, kept):
 
 
 class PlainEncoder(torch.nn.Module):
-    """The unit vector of each id, whatever stands beside it."""
+    """The unit vector of each id, with any neighbours."""
 
     def __init__(self, attention):
         super().__init__()

@@ -77,7 +77,7 @@ class TestConfiguration:
         config_class = BACKBONES["mt5"][0]
         config = FiDT5Config.from_backbone(config_class(num_layers=5), dropout_rate=0.3)
         assert (config.num_layers, config.num_decoder_layers, config.dropout_rate) == (5, 5, 0.3)
-        # fields of which T5 has other defaults
+        # fields with other defaults in T5
         assert (config.vocab_size, config.d_ff, config.feed_forward_proj) == (250112, 1024, "gated-gelu")
 
     def test_mistakes_are_named(self):
@@ -155,7 +155,7 @@ class TestEqualsTheBackbone:
         loss.backward()
         expected = gradients(plain)
         for key, gradient in gradients(reader).items():
-            # T5's layer norm works in float32 whatever the dtype
+            # T5's layer norm works in float32 for every dtype
             assert largest(gradient - expected[key]) <= 1e-7 * max(1, largest(expected[key])), key
 
     def test_attention_implementations_agree(self):
@@ -202,7 +202,7 @@ class TestPassages:
         reader, inputs = make_reader(make_backbone()), make_inputs(RAGGED)
         expected = reader(**inputs, labels=LABELS, output_reader_scores=True)
         wide = make_inputs([[*of_question, 0, 0] for of_question in RAGGED], length=14)
-        wide["input_ids"][wide["attention_mask"] == 0] = 41  # whatever stands there
+        wide["input_ids"][wide["attention_mask"] == 0] = 41  # any token
         out = reader(**wide, labels=LABELS, output_reader_scores=True)
         assert largest(out.logits - expected.logits) <= 1e-5
         present = inputs["attention_mask"].any(-1)

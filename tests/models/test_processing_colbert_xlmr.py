@@ -354,6 +354,7 @@ class TestSettings:
         with pytest.raises(ValueError, match="`query_length` must be from 4"):
             AutoProcessor.from_pretrained(tmp_path, query_length=2)
 
+    @pytest.mark.slow
     def test_round_trip_with_the_tokenizer_of_xlmr(self, published, tmp_path):
         published.save_pretrained(tmp_path)
         loaded = AutoProcessor.from_pretrained(tmp_path)

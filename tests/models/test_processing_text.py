@@ -31,7 +31,7 @@ class TestTexts:
     def test_white_space_is_a_part_of_it(self, text):
         if not text.strip():
             assert is_blank(text)
-        assert is_blank(text) or fault_of(text) is None  # whatever can be encoded
+        assert is_blank(text) or fault_of(text) is None  # any text that can be encoded
 
     @pytest.mark.parametrize("text, position", [("\ud800", 0), ("ab\udfff", 2), ("é \ud83d x", 2)])
     def test_half_a_surrogate_pair(self, text, position):
