@@ -14,9 +14,9 @@ from .papers import find_papers
 
 TEMPLATES = Path(__file__).with_name("templates")
 UNKNOWN = "not stated"
-MEANS = r"all|mean|micro|macro( over \d+ of \d+)?"  # stand in the place of a language
+MEANS = r"all|mean|micro|macro( over \d+ of \d+)?"  # columns that are not languages
 # The Hub's task, the task of results, tags and papers, by the kind of vectors that a model returns
-KINDS = {
+_BY_VECTORS = {
     "token_vectors": (
         *("sentence-similarity", "text-retrieval"),
         ["colbert", "late-interaction", "cross-lingual-retrieval", "multi-vector"],
@@ -45,14 +45,14 @@ def render_card(template, facts):
             A file of `hf_xlir/hub/templates`, such as `"retriever.md.jinja"`, or the path of a template of your own,
             which may extend those.
         facts (`dict`):
-            What the template names. `metadata` is a [`~huggingface_hub.ModelCardData`] or
+            The names that the template uses. `metadata` is a [`~huggingface_hub.ModelCardData`] or
             [`~huggingface_hub.DatasetCardData`].
 
     Returns:
         [`~huggingface_hub.ModelCard`] or [`~huggingface_hub.DatasetCard`], by the metadata: `save(path)` writes it.
 
     Raises:
-        jinja2.TemplateError: If there is no such template, or it names a fact that is not given.
+        jinja2.TemplateError: If there is no such template, or it uses a name that is not given.
     """
     own = Path(template)
     loaders = [FileSystemLoader(TEMPLATES), *([FileSystemLoader(own.parent)] if own.is_file() else [])]
@@ -150,7 +150,7 @@ def build_model_card(
     ```
     """
     family = family_of(config)
-    task, results_task, own_tags, own_papers = KINDS[family.vectors]
+    task, results_task, own_tags, own_papers = _BY_VECTORS[family.vectors]
     language, datasets, base_model = (listed(each) for each in (language, datasets, base_model))
     evaluations, papers = evaluations or {}, find_papers([*own_papers, *papers])
     name = model_id.rstrip("/").rpartition("/")[-1]

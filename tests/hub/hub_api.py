@@ -12,7 +12,7 @@ from card_rules import faults_of_card, metadata_of
 
 TOKEN = "hf_dummy"
 USER = "tester"
-# What the Hub keeps outside of git, besides large and binary files
+# Types that the Hub keeps in LFS, like large and binary files
 LFS_SUFFIXES = (".arrow", ".bin", ".faiss", ".model", ".npy", ".npz", ".parquet", ".safetensors")
 LARGEST_REGULAR = 10 * 2**20
 
@@ -257,7 +257,7 @@ class HubApi:
         content = repository.commits[commit].get(file)
         if content is None:
             raise Answer(404, {"error": "no such file"}, "EntryNotFound", "Entry not found", X_Repo_Commit=commit)
-        # The Hub sends readers of large files elsewhere; a server that has them itself answers at once
+        # The Hub redirects readers of large files. This server has them itself
         oid = git_oid(content) if isinstance(content, bytes) else content
         raise Answer(200, self.hub.content(content), ETag=f'"{oid}"', X_Repo_Commit=commit, Accept_Ranges="bytes")
 

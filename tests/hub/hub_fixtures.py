@@ -18,7 +18,7 @@ from hf_xlir.hub import upload as hub_upload
 
 ROOT = Path(__file__).parents[2]
 
-# At the beginning of each fresh process: it reaches the server, and nothing else
+# Starts each fresh process: only the test server can be reached
 ALONE = """
 import json, os, socket, sys
 
@@ -71,7 +71,7 @@ def hub(server, tmp_path, monkeypatch):
     monkeypatch.setattr(hub_upload, "SECONDS_BEFORE_RETRY", 0.01)
     monkeypatch.setattr(utils._http.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made once, with the endpoint of then
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # was created with the real endpoint
     utils.close_session()
     yield server
     utils.close_session()
@@ -106,7 +106,7 @@ def in_fresh_process(server, tmp_path):
             **({"PYTHONPATH": str(ROOT)} if package else {}),
         }
         process = subprocess.run(
-            # -I: neither PYTHONPATH nor the folder of the script nor the current one is searched
+            # -I: PYTHONPATH and the folders of the script and process are not searched
             [sys.executable, *([] if package else ["-I"]), str(script), *map(str, arguments)],
             cwd=home,
             env=environment,

@@ -71,7 +71,7 @@ class TestModels:
                 evaluations={"XQuAD-R": {"recall@5": {"ko": 50.0}}},
             )
         repository = hub.repository(REPO)
-        assert list(repository.commits)[1:] == [commit.oid]  # all of it at once
+        assert list(repository.commits)[1:] == [commit.oid]  # one commit
         files = hub.files(REPO)
         assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "README.md"} <= set(
             files
@@ -94,7 +94,7 @@ processor = AutoProcessor.from_pretrained({REPO!r})
         assert answer["modules"] == ["hf_xlir"] * 2
         check_embeddings(answer, trainer)
 
-        # Where the package is not there, the code in the repository does the same, if it is trusted
+        # Without the package, the code in the repository gives the same vectors, if it is trusted
         untrusted = f"""
 from transformers import AutoModel, AutoProcessor
 
@@ -157,7 +157,7 @@ for name, load in (("auto", AutoModel.from_pretrained), ("own", load_retriever),
         card = files["README.md"].decode()
         assert faults_of_card(card, "model") == ([], [])
         assert "| Steps | 2 (1 epochs) |" in card and "license: mit" in card and "trust_remote_code=True" in card
-        assert "Old" not in card  # results of other weights
+        assert "Old" not in card  # its results were for other weights
         answer = in_fresh_process(
             f"""
 import hf_xlir

@@ -80,7 +80,7 @@ class TestRoundTrip:
         for found, expected in zip(loaded.search(query, k=4), index.search(query, k=4), strict=True):
             assert np.array_equal(found, expected)
         values = loaded.contents.segments[0].tokens.arrays["records"]
-        assert isinstance(values, np.memmap)  # through the cache's links
+        assert isinstance(values, np.memmap)  # mapped through the links of the cache
         assert Path(values.filename).resolve().parent.name == "blobs"
         loaded.attach(rows, "colbert")
         assert rows.get_nearest_examples("colbert", query, k=1)[1]["id"] == [index.ids[index.search(query, 1)[1][0]]]
@@ -106,7 +106,7 @@ class TestRoundTrip:
 
     def test_dense_and_bm25(self, hub, tmp_path):
         passages = make_passages()
-        dense = make_dense(passages)  # which is attached to the passages
+        dense = make_dense(passages)  # attached to the passages
         push_index_to_hub(dense, passages, REPO)
         loaded, rows = load_index_from_hub(REPO)
         query = np.arange(8.0)
@@ -186,7 +186,7 @@ class TestFailures:
             push_index_to_hub(make_late(passages), passages, REPO)
         assert [fault.times for fault in faults] == [0] * len(faults)
         assert load_index_from_hub(REPO)[0].ids == passages["id"][:]
-        assert len(hub.repository(REPO, "datasets").commits) == 2  # that of the creation, and this
+        assert len(hub.repository(REPO, "datasets").commits) == 2  # the creation and this one
 
     def test_retries_after_the_client_gave_up(self, hub, tmp_path):
         """It tries a large file six times, and then raises an error of its own."""
@@ -235,7 +235,7 @@ from datasets import load_from_disk
 from huggingface_hub import HfApi
 from hf_xlir.index import push_index_to_hub
 
-upload = HfApi.preupload_lfs_files  # what a commit begins with
+upload = HfApi.preupload_lfs_files  # the first step of a commit
 HfApi.preupload_lfs_files = lambda *given, **more: (upload(*given, **more), os.kill(os.getpid(), signal.SIGKILL))
 push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
 """,
@@ -269,7 +269,7 @@ push_index_to_hub(sys.argv[1], load_from_disk(sys.argv[2]), {REPO!r})
 
         monkeypatch.setattr(HfApi, "create_commit", slow_commit)
         push_index_to_hub(make_late(other), other, REPO)
-        assert "passages/more.parquet" not in shown(hub)  # it was listed the second time
+        assert "passages/more.parquet" not in shown(hub)  # the retry listed it
         assert load_index_from_hub(REPO)[0].ids == other["id"][:]
 
     def test_interrupted_download(self, hub):
@@ -378,7 +378,7 @@ class TestChecks:
             (tmp_path / name).write_text(name)
         files = files_of(tmp_path, ("_*", "checkpoint-*", "training_args.bin"))
         assert sorted(files) == ["config.json", "deep/er/file.txt"]
-        push_files(files, "my-model")  # a name alone is the user's
+        push_files(files, "my-model")  # belongs to the user
         assert hub.files("tester/my-model")["deep/er/file.txt"] == b"deep/er/file.txt"
         push_files({"other": tmp_path / "_draft"}, "my-model", replaced=("deep/",))
         assert sorted(hub.files("tester/my-model")) == [".gitattributes", "config.json", "other"]

@@ -64,7 +64,7 @@ def test_score_includes_the_end_token_and_nothing_after(ask, world, reader):
     for question, tokens, result in zip(world.questions, rows, results, strict=True):
         expected = likelihood(model, processor, question, result["passages"], tokens)
         assert result["score"] == pytest.approx(expected, rel=1e-3)
-    # The processor's limit is 6 token ids; an end that is forced counts as well
+    # A forced end token counts, too
     question = world.questions[long]
     [result] = ask("bm25", generate_kwargs={"forced_eos_token_id": end, "max_new_tokens": 2})([question])
     expected = likelihood(model, processor, question, result["passages"], [rows[long][0], end])
@@ -74,7 +74,7 @@ def test_score_includes_the_end_token_and_nothing_after(ask, world, reader):
 def test_number_of_passages(ask, reader, world):
     model, processor = reader
     pipe = ask("colbert")
-    assert len(pipe(world.questions[0])["passages"]) == 4  # the processor's
+    assert len(pipe(world.questions[0])["passages"]) == 4  # from the processor
     assert len(pipe(world.questions[0], n_context=2)["passages"]) == 2
     assert len(pipe(world.questions[0], n_context=np.int64(2))["passages"]) == 2
     result = pipe(world.questions[0], n_context=7)

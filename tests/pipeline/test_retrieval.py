@@ -125,7 +125,7 @@ class TestInputs:
         assert pipe(dataset["question"]) == expected
         assert pipe(KeyDataset(dataset, "question")) == expected
         assert pipe(np.array(world.questions), batch_size=np.int64(2)) == expected
-        assert pipe(pd.Series(world.questions, index=range(7, 13))) == expected  # which has no row 0
+        assert pipe(pd.Series(world.questions, index=range(7, 13))) == expected  # has no row 0
         assert pipe(dict.fromkeys(world.questions).keys()) == expected
         assert pipe(dataset.to_dict()["question"]) == expected
 
@@ -271,7 +271,7 @@ class TestAllowed:
         everything = pipe(world.questions, k=24)
         found = pipe(world.questions, k=24, allowed_ids=(id for id in allowed), batch_size=2)
         assert [set(of_one) <= set(allowed) for of_one in ids(found)] == [True] * len(world.questions)
-        if len(kinds) == 1:  # ranks, and so fused scores, are among the allowed
+        if len(kinds) == 1:  # fused scores depend on the ranks among allowed passages
             expected = [[id for id in of_one if id in allowed] for of_one in ids(everything)]
             assert ids(found) == expected
         assert pipe(world.questions[0], allowed_ids=[]) == []
@@ -319,7 +319,7 @@ class TestErrors:
         pipe = search("colbert")
         with pytest.raises(error, match=message):
             pipe("Who?", **arguments)
-        if {"k", "num_candidates", "top_k", "params"} & arguments.keys():  # known before a search
+        if {"k", "num_candidates", "top_k", "params"} & arguments.keys():  # checked at construction, too
             with pytest.raises(error, match=message):
                 search("colbert", **arguments)
 

@@ -17,7 +17,6 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 import hf_xlir
 from hf_xlir import BiEncoderModel, BiEncoderProcessor, ColBERTXLMRModel, QuestionAnsweringPipeline, RetrievalPipeline
 from hf_xlir.index import BM25Index, DenseEmbeddings, LateInteractionIndex, add_dense_index, embed_passages
-from hf_xlir.pipeline.model_part import ModelPart
 
 
 @pytest.fixture
@@ -112,7 +111,7 @@ class TestRoundTrip:
         passages = add_dense_index(world.passages.add_column("vector", list(vectors.values)), "vector")
         pipe = RetrievalPipeline(*parts.biencoder, passages.get_index("dense"), passages, device="cpu")
         pipe.save_pretrained(tmp_path)
-        assert passages.list_indexes() == ["dense"] or passages.list_indexes()  # still attached
+        assert passages.list_indexes()  # still attached
         loaded = load(tmp_path)
         assert loaded.model.passages.column_names == ["id", "title", "text", "lang"]
         assert loaded(world.questions) == pipe(world.questions)
@@ -122,7 +121,6 @@ class TestReading:
     def test_weights_are_read_at_first_use(self, whole, world, tmp_path, monkeypatch):
         whole.save_pretrained(tmp_path)
         read = []
-        original = ModelPart.get
         loading = transformers.modeling_utils.PreTrainedModel.from_pretrained.__func__
 
         def counted(cls, *args, **kwargs):
@@ -133,16 +131,10 @@ class TestReading:
         loaded = load(tmp_path, QuestionAnsweringPipeline)
         assert read == []
         loaded(world.questions[0])
-        assert sorted(read) == sorted(
-            [
-                "ColBERTXLMRModel",
-                "BiEncoderModel",
-                "XLMRobertaForSequenceClassification",
-                "FiDT5ForConditionalGeneration",
-            ]
-        )
+        retrievers = {"ColBERTXLMRModel", "BiEncoderModel"}
+        assert set(read) == retrievers | {"XLMRobertaForSequenceClassification", "FiDT5ForConditionalGeneration"}
         loaded(world.questions[0])
-        assert len(read) == 4 and ModelPart.get is original
+        assert len(read) == 4
 
     @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what Linux says was read")
     def test_opening_reads_little(self, make_biencoder, encoder_config, tokenizer, tmp_path):
@@ -183,7 +175,7 @@ class TestReading:
         expected = RetrievalPipeline(*parts.colbert, parts.late, world.passages, device="cpu")(world.questions)
         given = {"index": tmp_path / "index", "passages": tmp_path / "passages"}
         assert load(tmp_path / "model", **given)(world.questions) == expected
-        given["passages"] = str(tmp_path / "passages.jsonl")  # which has the columns that `load_passages` reads
+        given["passages"] = str(tmp_path / "passages.jsonl")
         found = load(tmp_path / "model", **given)(world.questions)
         assert [[each["id"] for each in of_one] for of_one in found] == [
             [each["id"] for each in of_one] for of_one in expected
@@ -253,7 +245,7 @@ class TestReading:
         finally:
             for path in paths:
                 path.chmod(0o755)
-        # nor was it, where the tests are run by somebody who may
+        # root could write, but nothing did
         assert {path: path.stat().st_mtime_ns for path in [tmp_path / "b", *(tmp_path / "b").rglob("*")]} == before
 
     def test_concurrent_threads(self, ask, world, tmp_path):
@@ -287,7 +279,7 @@ class TestSavingAgain:
             assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
         assert loaded(world.questions) == expected
         assert len(names_in(tmp_path)) == 7
-        shutil.rmtree(tmp_path)  # what is mapped stays readable
+        shutil.rmtree(tmp_path)  # mapped files stay readable
         loaded.save_pretrained(tmp_path)
         assert load(tmp_path, QuestionAnsweringPipeline)(world.questions) == expected
 
@@ -337,7 +329,7 @@ class TestSavingAgain:
         for name in ("index-aaaaaaaaaaaa", "retriever-colbert-bbbbbbbbbbbb", "index-mine"):
             (tmp_path / name).mkdir()
             os.utime(tmp_path / name, (0, 0))
-        (tmp_path / "reader-cccccccccccc").mkdir()  # perhaps being written
+        (tmp_path / "reader-cccccccccccc").mkdir()  # may be in use by a writer
         search("bm25").save_pretrained(tmp_path)
         names = names_in(tmp_path)
         assert "index-mine" in names and "reader-cccccccccccc" in names
@@ -356,7 +348,7 @@ class TestSavingAgain:
         old, new = "old0old1old2", "new0new1new2"
         first_new = result["found"].index(new)
         assert result["found"] == [old] * first_new + [new] * (result["steps"] - first_new)
-        assert first_new > 5 and result["steps"] - first_new >= 2  # removing what was replaced comes last
+        assert first_new > 5 and result["steps"] - first_new >= 2  # old parts are removed last
 
 
 class TestRefused:

@@ -96,7 +96,7 @@ def test_card_takes_over_facts_of_the_models_cards(known, tmp_path):
         first = card.data.to_dict()
         for name in ("base_model", "datasets", "language", "license"):
             assert again[name] == first[name]
-        loaded("Who?")  # its weights are read, and written anew instead of copied
+        loaded("Who?")  # reads the weights, so they are written, not copied
         shutil.move(tmp_path / "again", tmp_path / "moved")
         shutil.rmtree(tmp_path / "my-system")
         shutil.move(tmp_path / "moved", tmp_path / "my-system")
@@ -194,7 +194,7 @@ def test_only_unchanged_cards_are_replaced(ask, search, tmp_path):
     ask("bm25").save_pretrained(tmp_path, language="ko")
     first = file.read_text(encoding="utf-8")
     assert is_replaceable(first) and is_replaceable(first.replace("\n", "\r\n")) and "- ko" in first
-    search("dense").save_pretrained(tmp_path)  # another system: its own card
+    search("dense").save_pretrained(tmp_path)  # another system has another card
     second = file.read_text(encoding="utf-8")
     assert "one vector per text" in second and "- ko" not in second
     edited = second.replace("one vector", "one small vector")
@@ -253,7 +253,7 @@ def test_card_names_models_on_the_hub(hub, parts, world):
     pipe.push_to_hub(REPO)
     data = ModelCard.load(REPO).data
     assert (data.base_model, data.license, data.language) == (["tester/retriever"], "cc-by-4.0", ["ko"])
-    RetrievalPipeline.from_pretrained(REPO, device="cpu").push_to_hub("tester/copy")  # and from there on
+    RetrievalPipeline.from_pretrained(REPO, device="cpu").push_to_hub("tester/copy")
     assert ModelCard.load("tester/copy").data.to_dict() == data.to_dict()
 
 

@@ -128,7 +128,7 @@ class TestCard:
         assert f"recall@1 {last['eval_recall@1']:.4g}, fi {last['eval_fi_recall@1']:.4g}" in shown
         assert f"mrr@10 {last['eval_mrr@10']:.4g}" in shown
         assert "runtime" not in shown and "per_second" not in shown
-        assert read(tmp_path).data.eval_results is None  # of data without a name
+        assert read(tmp_path).data.eval_results is None  # the data have no name
 
     def test_evaluation_of_the_best_checkpoint(self, tmp_path):
         trainer = make_trainer(tmp_path)
@@ -169,7 +169,7 @@ class TestCard:
         emissions = card.data.to_dict()["co2_eq_emissions"]
         assert emissions["emissions"] == 50.0 and emissions["source"] == "codecarbon"
         assert emissions["hardware_used"] == hardware(torch.device("cpu"))
-        callback.tracker = SimpleNamespace(start=lambda: None, stop=lambda: None)  # one that did not stop
+        callback.tracker = SimpleNamespace(start=lambda: None, stop=lambda: None)  # did not stop
         trainer.create_model_card()
         assert row(read(tmp_path), "Energy") == "not measured"
 
@@ -185,7 +185,7 @@ class TestRecord:
         record.on_train_begin(args, state, None)
         clock.now, state.global_step = 160.0, 5
         record.on_step_end(args, state, None)
-        record.save_state(tmp_path)  # and is killed later
+        record.save_state(tmp_path)  # then the run is killed
         own = {"processes": 1, "hardware": hardware(torch.device("cpu"))}
         first = {"first_step": 0, "last_step": 5, "seconds": 60.0, **own}
         assert record.runs == [first] == json.loads((tmp_path / "training_record.json").read_text())
@@ -222,7 +222,7 @@ class TestRecord:
         again.train(resume_from_checkpoint=True)
         (record,) = [each for each in again.callback_handler.callbacks if isinstance(each, TrainingRecord)]
         assert [(run["first_step"], run["last_step"]) for run in record.runs] == [(0, 2), (2, 4)]
-        again.train()  # anew
+        again.train()  # from the start
         assert [(run["first_step"], run["last_step"]) for run in record.runs] == [(0, 4)]
 
 
@@ -235,7 +235,7 @@ class TestSaving:
         trainer.save_model()
         names = {path.name for path in (tmp_path / "shared").glob("*.py")}
         assert {"modeling_colbert_xlmr.py", "processing_colbert_xlmr.py"} <= names
-        # and for this one folder: nothing is left behind
+        # only for this folder
         assert all(
             each._auto_class is None
             for family in FAMILIES.values()
