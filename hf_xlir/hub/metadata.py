@@ -27,8 +27,8 @@ LICENSE = ("license", "license_name", "license_link")
 
 def check_card(text):
     r"""
-    Check that the metadata of a card are well-formed. Whether the Hub knows each name, only the Hub can say:
-    `ModelCard(text).validate()` asks it, and every upload does.
+    Check that the metadata of a card are well-formed. Whether the Hub knows each name, only the Hub can say: every
+    upload has it validate the card first, and so does `ModelCard(text).validate()`.
 
     Args:
         text (`str`):

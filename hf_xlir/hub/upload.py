@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx  # its own choice: httpx or httpx2
 from transformers.utils import logging
@@ -77,17 +77,19 @@ def push_files(
     missing = [str(file) for file in files.values() if not Path(file).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} files do not exist, such as {missing[:3]}: nothing was uploaded.")
-    card = Path(files[CARD]).read_text(encoding="utf-8") if CARD in files else None
-    if card is not None:
-        check_card(card)
+    if CARD in files:
+        check_card(Path(files[CARD]).read_text(encoding="utf-8"))
     api = HfApi(token=token, library_name="hf_xlir")
-
-    def commit():
-        if card is not None:
-            (ModelCard if repo_type == "model" else DatasetCard)(card).validate()  # asks the Hub
-        return _commit(api, files, repo_id, repo_type, tuple(replaced), private, revision, commit_message)
-
-    return _retried(commit, repo_id, num_retries)
+    for attempt in range(num_retries + 1):
+        try:
+            return _commit(api, files, repo_id, repo_type, tuple(replaced), private, revision, commit_message)
+        except Exception as error:
+            error.add_note(f"Readers of `{repo_id}` see the version before. The same call sends only what is missing.")
+            if attempt == num_retries or not _is_temporary(error):
+                raise
+            seconds = SECONDS_BEFORE_RETRY * 2**attempt
+            logger.warning(f"The upload to `{repo_id}` failed ({error}). Trying again in {seconds:g} s.")
+            time.sleep(seconds)
 
 
 def files_of(folder, ignore_patterns=()):
@@ -103,19 +105,6 @@ def files_of(folder, ignore_patterns=()):
     }
 
 
-def _retried(commit, repo_id, num_retries):
-    for attempt in range(num_retries + 1):
-        try:
-            return commit()
-        except Exception as error:
-            error.add_note(f"Readers of `{repo_id}` see the version before. The same call sends only what is missing.")
-            if attempt == num_retries or not _is_temporary(error):
-                raise
-            seconds = SECONDS_BEFORE_RETRY * 2**attempt
-            logger.warning(f"The upload to `{repo_id}` failed ({error}). Trying again in {seconds:g} s.")
-            time.sleep(seconds)
-
-
 def _commit(api, files, repo_id, repo_type, replaced, private, revision, commit_message):
     repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/"):  # pull requests exist already
@@ -126,7 +115,8 @@ def _commit(api, files, repo_id, repo_type, replaced, private, revision, commit_
         present = api.list_repo_files(repo_id, repo_type=repo_type, revision=head)
         old = [path for path in present if path.startswith(replaced) and path not in files]
         operations += [CommitOperationDelete(path) for path in old]
-    # The list of files to remove holds for this parent only, not after a concurrent commit
+    # `create_commit` has the Hub validate the card first. The list of files to remove holds for this parent only, not
+    # after a concurrent commit
     return api.create_commit(
         repo_id, operations, commit_message=commit_message, repo_type=repo_type, revision=revision, parent_commit=head
     )
