@@ -4,7 +4,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_small_run(tmp_path):
     file = Path(__file__).resolve().parents[2] / "benchmarks" / "dense.py"
     spec = importlib.util.spec_from_file_location("benchmarks_dense", file)

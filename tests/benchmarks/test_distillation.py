@@ -66,6 +66,7 @@ def run(folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_student_is_trained_once_and_stands_in_the_table(folder):
     printed = run(folder, "--seeds", "1", "2", "--save_models")
     for family, name in (("biencoder", "dual encoder"), ("colbert_xlmr", "ColBERT")):

@@ -22,6 +22,7 @@ def embedding():
     return module
 
 
+@pytest.mark.slow
 def test_smoke_run(tmp_path, make_bare_encoder, tiny_tokenizer):
     make_bare_encoder("XLMRobertaModel").save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")

@@ -15,6 +15,7 @@ from hf_xlir.evaluation import has_answer
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teaching", ["perplexity", "kl"])
 def test_smoke_run(tmp_path, teaching):
     command = [sys.executable, str(BENCHMARKS / "fid_kd.py"), "--smoke", "--output_dir", str(tmp_path)]

@@ -67,6 +67,7 @@ def embeddings(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_smoke_run(tmp_path, embeddings):
     (tmp_path / "fast_plaid").mkdir()
     (tmp_path / "fast_plaid" / "__init__.py").write_text("")

@@ -30,6 +30,7 @@ def result(wall, memory, answers=((3, 4), (5, 6)), cpu=None):
     return {**times, "reading_mb": memory, "answers": answers, "log_probabilities": log_probabilities}
 
 
+@pytest.mark.slow
 def test_smoke_run():
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, SCRIPT, "--smoke"], capture_output=True, text=True, env=environment)
@@ -93,6 +94,7 @@ def test_other_answers_are_an_error_but_of_bfloat16(reader, capsys):
         reader.report({(10, "naive"): [result(1.0, 1.0)], (10, "ours"): [other]}, num_questions=2)
 
 
+@pytest.mark.slow
 def test_a_model_of_its_own(reader, monkeypatch, tmp_path):
     arguments = ["reader.py", "--smoke", "--num_passages", "3"]
     monkeypatch.setattr(sys, "argv", arguments)

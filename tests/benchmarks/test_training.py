@@ -24,6 +24,7 @@ def training():
     return module
 
 
+@pytest.mark.slow
 def test_smoke_run():
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, SCRIPT, "--smoke"], capture_output=True, text=True, env=environment)

@@ -299,6 +299,7 @@ def test_passages_in_a_language_without_spaces(run, beir):
         assert (results["notes"] == []) or results["notes"][0] in printed
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does(run, beir, colbert, tmp_path):
     options = ("--benchmark", str(beir), "--no_plots", "--model_name_or_path", str(colbert))
     one, results, _ = run(*options, output="one")
@@ -328,6 +329,7 @@ def test_two_processes_write_what_one_does(run, beir, colbert, tmp_path):
             assert two["systems"][name][measure] == pytest.approx(values, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language, reached", [("en", 0.5), ("ar", 0.0)])
 def test_bm25_on_xquad(run, shared_data, language, reached):
     """What the first lines of the script show, without a model."""

@@ -52,6 +52,7 @@ def arguments(smoke, output_dir, retriever="biencoder", **changes):
     return [*listed, "--k", "1", "3", "--use_cpu"]
 
 
+@pytest.mark.slow
 def test_rounds(load_script, smoke, tmp_path, capsys):
     script, out = load_script("iterate_fid_kd"), tmp_path / "out"
     script.main(arguments(smoke, out))
@@ -83,6 +84,7 @@ def test_rounds(load_script, smoke, tmp_path, capsys):
     assert not list(out.glob("*/*.started.json")) and not (out / "rounds.lock").exists()
 
 
+@pytest.mark.slow
 def test_other_options_are_refused(load_script, smoke, tmp_path, monkeypatch, capsys):
     """By steps that are done, and by one that would go on from a checkpoint; not by what has made nothing yet."""
     script, out = load_script("iterate_fid_kd"), tmp_path / "out"
@@ -144,6 +146,7 @@ def test_two_runs_at_once(load_script, smoke, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
     out = tmp_path / "out"
     given = [*arguments(smoke, out, "colbert"), "--keep_reader", "--answered_only"]
@@ -165,6 +168,7 @@ def test_a_colbert_and_a_reader_that_is_kept(load_script, smoke, tmp_path):
     assert reader in done["arguments"] and ColBERTXLMRModel.from_pretrained(out / "round_0" / "retriever")
 
 
+@pytest.mark.slow
 def test_a_step_that_was_killed_goes_on(load_script, smoke, tmp_path, monkeypatch):
     """In the middle of whichever step: what was made stays, and the end is that of a run that was never killed."""
     script = load_script("iterate_fid_kd")
@@ -188,6 +192,7 @@ def test_a_step_that_was_killed_goes_on(load_script, smoke, tmp_path, monkeypatc
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retriever", ["biencoder", "colbert"])
 def test_rounds_on_xquad(load_script, smoke, shared_data, tmp_path, retriever):
     """Real paragraphs of their natural lengths, asked in two languages: all steps of a round, whole."""

@@ -66,6 +66,7 @@ def test_a_recipe_in_small(trained):
     assert not torch.equal(model.shared.weight, first) and torch.allclose(model.shared.weight, first, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on(trained, tmp_path, load_script, caplog):
     """From the checkpoint of a run of four steps to six, and from a reader to a reader."""
     shutil.copytree(trained, tmp_path / "out")
@@ -118,6 +119,7 @@ def test_bad_rows_of_training(load_script, smoke_data, tmp_path, line, reason):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_few_passages_and_none_are_learnt_from(load_script, smoke_data, tmp_path):
     rows = lines_of(smoke_data / "reader_examples.jsonl")[:4]
     rows[0]["ctxs"], rows[1]["ctxs"], rows[2]["target"] = [], rows[1]["ctxs"][:1], "Seine"
@@ -181,6 +183,7 @@ def launch(script, *given):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes(load_script, trained, tmp_path):
     """Evaluation by two gives what one gives, and training by two has a whole checkpoint and its metrics."""
     shutil.copytree(trained / "smoke", tmp_path / "out" / "smoke")

@@ -93,6 +93,7 @@ def assert_trained(output_dir, family, steps=4):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_every_recipe_in_small(run, script_of, capsys, recipe):
     model = assert_trained(run(script_of(recipe), str(recipe)), FAMILIES[script_of(recipe)])
@@ -101,6 +102,7 @@ def test_every_recipe_in_small(run, script_of, capsys, recipe):
     assert "eval_recall@5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_ways(run, variant):
     script, given, family = VARIANTS[variant]
@@ -113,6 +115,7 @@ def test_other_ways(run, variant):
         assert mined["epoch"] == 1 and {len(of_question) for of_question in mined["negatives"]} == {2}
 
 
+@pytest.mark.slow
 def test_a_reranker_teaches_a_student(load_script, run, tmp_path):
     folder = run("finetune_encoder", "--task", "reranking", "--use_teacher_query", folder="reranker")
     assert 0 <= read(folder / "eval_results.json")["eval_accuracy"] <= 1
@@ -137,6 +140,7 @@ def test_a_reranker_teaches_a_student(load_script, run, tmp_path):
     assert load_retriever(tmp_path / "student")[0].config.model_type == "biencoder"
 
 
+@pytest.mark.slow
 def test_classification_with_a_retriever_s_encoder(load_script, run, tmp_path):
     folder = run("train_colbert", "--max_steps", "1", folder="colbert")
     texts = [json.loads(line) for line in (folder / "smoke" / "texts.jsonl").read_text("utf-8").splitlines()]
@@ -171,6 +175,7 @@ def test_labelled_texts_of_a_table(load_script, tmp_path, tiny_tokenizer):
         script.load_texts(data_args, tiny_tokenizer, max_length=8)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(run, caplog, tmp_path):
     """Six batches an epoch; after the third of them, with dropout and with negatives that are drawn each epoch."""
     given = [recipe_path("dpr_nq"), "--max_steps=8", "--save_strategy=steps", "--save_steps=3", "--save_total_limit=3"]
@@ -309,6 +314,7 @@ def test_published_files(load_script, tmp_path, shared_data):
     assert len(both) == 10 and both[5] == {"query": english, "teacher_query": english}
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one(run, smoke_data, tmp_path):
     """The Trainer adds their losses up, unless it is told that each is a mean."""
     losses = {}
@@ -333,6 +339,7 @@ def launch(config, script, *given):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_one_process_is_launched(tmp_path):
     printed = launch("cpu", "finetune_encoder", "--smoke", "--output_dir", str(tmp_path))
     assert "eval_accuracy" in printed
@@ -341,6 +348,7 @@ def test_one_process_is_launched(tmp_path):
     assert Path(tmp_path, "checkpoint-4", "rng_state.pth").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_are_launched(tmp_path):
     launch(
         "cpu_two_processes",
