@@ -79,7 +79,7 @@ class ResidualCodec:
         check_nbits(self.nbits)
         if self.query_rotation is None:
             object.__setattr__(self, "query_rotation", self.rotation)
-        # Kept in half precision on disk: codes must be made with what they will be read with
+        # The disk has half precision, and codes must be made and read with the same centroids
         object.__setattr__(self, "centroids", self.centroids.half().float())
         if not 1 <= len(self.centroids) <= MOST_CENTROIDS:
             raise ValueError(f"Got {len(self.centroids)} centroids, expected 1 to {MOST_CENTROIDS}.")

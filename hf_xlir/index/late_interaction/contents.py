@@ -1,4 +1,4 @@
-"""What a late-interaction index holds at one moment, and what adding, updating, removing and merging make of it."""
+"""The passages of a late-interaction index at one moment; adding, updating, removing and merging make new ones."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class BuildSettings(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Contents:
     """
-    The passages of an index at one moment. It never changes: a search goes on with what it began with.
+    The passages of an index at one moment. It never changes, so that a search keeps the version it began with.
 
     Each id's slot is live in exactly one of the segments. `query_moments`, float64 `(embedding_dim, embedding_dim)`,
     is the mean outer product of queries' vectors with themselves, where a sample of queries was given.
@@ -128,7 +128,7 @@ def renumbered(contents):
 
 
 def as_token_embeddings(embeddings, ids=None, mask=None):
-    """[`TokenEmbeddings`] of what [`LateInteractionIndex.build`] takes; those that are given stay as they are."""
+    """[`TokenEmbeddings`] as they are, or made of arrays or tensors; see [`LateInteractionIndex.build`]."""
     if isinstance(embeddings, TokenEmbeddings):
         if ids is not None or mask is not None:
             raise ValueError("`TokenEmbeddings` have ids and lengths: leave `ids` and `mask` out.")

@@ -96,7 +96,7 @@ def save_contents(contents, settings, path, before=None):
 
 
 def load_contents(path, verify):
-    """The [`Contents`], with memory-mapped arrays, [`BuildSettings`] and [`IndexFolder`] of what was saved."""
+    """The [`Contents`], with memory-mapped arrays, the [`BuildSettings`] and the [`IndexFolder`] of a saved index."""
 
     def open_files(manifest, files):
         if "segments" not in manifest or any("cells" in entry["arrays"] for entry in manifest["segments"]):
@@ -127,7 +127,7 @@ def load_contents(path, verify):
 
 
 def _segment(tokens, rows, training, residual, num_rows):
-    """A segment of what was saved. A removed passage, of row -1, gets the slot of the next one, so that slots rise."""
+    """A segment that was saved. A removed passage has row -1 and gets the slot of the next one, so that slots rise."""
     slots = np.where(rows < 0, num_rows, rows)
     slots = np.ascontiguousarray(np.minimum.accumulate(slots[::-1])[::-1]) if (rows < 0).any() else slots
     segment = Segment(tokens, slots, training, residual, np.flatnonzero(rows < 0))
@@ -136,7 +136,7 @@ def _segment(tokens, rows, training, residual, num_rows):
 
 
 def _contradiction(parts, ids, manifest):
-    """What does not fit together in an index that was loaded, or `None`."""
+    """The contradiction in an index that was loaded, or `None`."""
     dim, num_tokens = manifest["embedding_dim"], 0
     for number, (tokens, rows, training, _) in enumerate(parts):
         arrays = tokens.arrays

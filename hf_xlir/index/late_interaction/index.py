@@ -63,7 +63,7 @@ class LateInteractionIndex(BaseIndex):
     Vectors are used as they are, without normalisation. Compression keeps their lengths in half precision, so that a
     vector twice as long has twice the inner products; lengths below 1e-6 lose digits.
 
-    A change costs what the changed passages cost, whatever the size of the index (`benchmarks/index_changes.py`). It
+    A change costs what the changed passages cost, in an index of any size (`benchmarks/index_changes.py`). It
     puts new vectors into a segment of their own and only marks removed passages. When a limit is passed, the same call
     also maintains the segments:
 
@@ -548,8 +548,8 @@ was compressed is rounded a second time |
 
 class AttachedIndex(BaseIndex):
     """
-    A [`LateInteractionIndex`] as one dataset sees it: it returns rows of the dataset that the index was attached to,
-    whatever was added to the index or removed from it since.
+    A [`LateInteractionIndex`] as one dataset sees it. It returns rows of the dataset that the index was attached to,
+    also after passages were added to the index or removed from it.
     """
 
     def __init__(self, index, dataset):
@@ -582,7 +582,7 @@ class AttachedIndex(BaseIndex):
         if allowed_ids is None:
             excluded = self._slots_of_others(contents.ids)
         else:
-            own = self.ids.at(self.ids.find(allowed_ids, "allowed_ids"))  # an error for what is not in the dataset
+            own = self.ids.at(self.ids.find(allowed_ids, "allowed_ids"))  # raises for other ids
             allowed = contents.ids.slots(own)
             allowed = np.sort(allowed[allowed >= 0])
         best = self.index._best(contents, queries, k, mask, limits, allowed, excluded, **options)

@@ -1,4 +1,4 @@
-"""Segment maintenance: what is new is compressed, small segments become one, and everything is compressed anew."""
+"""Segment maintenance: new vectors are compressed, small segments become one, and all is compressed anew in time."""
 
 from dataclasses import replace
 
@@ -19,13 +19,13 @@ GROWTH = 4  # times as many tokens as a codec was trained on: it would have twic
 DRIFT = 1.1  # times the squared distance from centroids that new vectors of the same kind have
 REMOVED = 0.25  # of a segment's tokens
 RATIO = 4  # a segment is larger than this many times all smaller ones together
-TOKENS_JOINED_ANYWAY = 2**14  # segments up to this size become one whatever the ratio
+TOKENS_JOINED_ANYWAY = 2**14  # smaller segments become one at any ratio
 
 
 def maintained(contents, settings, maintain=True):
     """
-    The contents after a change, with what is new compressed if the index is. With `maintain`, segments are joined and
-    everything is compressed anew where a limit is passed; [`LateInteractionIndex`] documents the limits.
+    The contents after a change, with new vectors compressed if the index is compressed. With `maintain`, segments are
+    joined and everything is compressed anew where a limit is passed; [`LateInteractionIndex`] documents the limits.
     """
     if not contents.segments or not _is_compressed(contents, settings):
         return replace(contents, segments=_joined_where_due(contents.segments)) if maintain else contents

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-MERGED_SIZES = 2  # a block is larger than so many times the next one, so that there are few blocks
+MERGED_SIZES = 2  # a block has more than this many times the ids of the next one, which keeps their number low
 
 
 class PassageIds(Sequence):
