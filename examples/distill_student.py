@@ -32,7 +32,7 @@ from transformers import set_seed
 
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_parallel, load_training_rows, load_triples
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models import load_retriever
 from hf_xlir.utils import process_group
 from support.recipes import check_files, check_given, parse_recipe
 from support.runs import EvaluationArguments, train_and_save

@@ -25,7 +25,7 @@ import torch
 from accelerate import PartialState
 
 from hf_xlir.evaluation import evaluate_reader
-from hf_xlir.models.auto import load_reader
+from hf_xlir.models import load_reader
 from hf_xlir.utils import process_group
 from support.recipes import check_files
 

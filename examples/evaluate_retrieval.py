@@ -48,7 +48,7 @@ from hf_xlir.evaluation import (
     xor_retrieve_predictions,
 )
 from hf_xlir.index import BM25_TOKENIZERS, FUSION_METHODS, bm25_tokenizer_for, check_fusion
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models import load_retriever
 from hf_xlir.training import rank_passages_together
 from hf_xlir.utils import process_group
 from support.recipes import check_files

@@ -47,8 +47,7 @@ from transformers import (
 )
 
 from hf_xlir.data import load_training_rows
-from hf_xlir.models.auto import load_retriever
-from hf_xlir.models.configuration_retriever import RetrieverConfig
+from hf_xlir.models import RetrieverConfig, load_retriever
 from hf_xlir.training import WholeCheckpointsMixin, listwise_cross_entropy_loss
 from hf_xlir.utils import process_group, replacing
 from support.recipes import check_files, check_given, parse_recipe

@@ -34,7 +34,7 @@ from hf_xlir.data import (
     load_reader_examples,
     load_training_rows,
 )
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models import load_retriever
 from hf_xlir.training import HardNegativeRefresh, dpr_rows, reader_rows
 from hf_xlir.utils import process_group
 from support.recipes import check_files, check_given, parse_recipe

@@ -23,7 +23,7 @@ from transformers import set_seed
 
 from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.data import load_reader_examples, load_triples
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models import load_retriever
 from hf_xlir.training import reader_rows
 from hf_xlir.utils import process_group
 from support.recipes import check_files, check_given, parse_recipe

@@ -34,7 +34,7 @@ from typing import Literal
 from transformers import set_seed
 
 from hf_xlir.data import load_reader_examples
-from hf_xlir.models.auto import load_reader
+from hf_xlir.models import load_reader
 from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments, answer_rows
 from hf_xlir.utils import process_group
 from support.answer_substitution import AnswerSubstitution

@@ -238,6 +238,10 @@ class TestSource:
         assert registering == {"hf_xlir.models.auto", "hf_xlir.pipeline"}
 
 
+# It replaces the sizes from which FAISS indexes are approximate
+DEEP_IMPORTS = {("benchmarks/dense.py", "index.dense")}
+
+
 class TestPublicNames:
     def test_contract(self):
         assert set(CONTRACT) <= set(hf_xlir.__all__) <= set(dir(hf_xlir))
@@ -258,7 +262,6 @@ class TestPublicNames:
             name for name, value in exports_of(folder).items() if callable(value) and not own_docstring(value)
         ] == []
 
-    @pytest.mark.xfail(reason="some files still import from modules inside of a folder", strict=False)
     def test_users_import_from_first_level_folders(self):
         files = [path for name in ("examples", "benchmarks") for path in (ROOT / name).rglob("*.py")]
         imported = {
@@ -266,7 +269,7 @@ class TestPublicNames:
             for path in [ROOT / "README.md", *files]
             for name in re.findall(r"^(?:>>> )?\s*(?:from|import) hf_xlir\.?([\w.]*)", path.read_text("utf-8"), re.M)
         }
-        assert sorted(pair for pair in imported if pair[1] not in ("", *FOLDERS)) == []
+        assert {pair for pair in imported if pair[1] not in ("", *FOLDERS)} <= DEEP_IMPORTS
 
     def test_version(self):
         assert re.fullmatch(r"\d+\.\d+\.\d+", hf_xlir.__version__)
@@ -318,7 +321,7 @@ class _FencedParser(doctest.DocTestParser):
         return super().parse(re.sub(r"^\s*```\s*$", "", string, flags=re.MULTILINE), name)
 
 
-NUM_EXAMPLES = 60  # exported functions and classes whose docstring has an example
+NUM_EXAMPLES = 105  # exported functions and classes whose docstring has an example
 WITH_EXAMPLES = [path for path in MODULES if ">>>" in path.read_text("utf-8")]
 
 

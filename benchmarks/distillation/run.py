@@ -49,7 +49,7 @@ from hf_xlir import (
 from hf_xlir.data import load_parallel, load_xor_translations, load_xquad, reduce_vocabulary
 from hf_xlir.evaluation import rank_passages, success_at_k
 from hf_xlir.index import embed_passages, embed_queries
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models import load_retriever
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))

@@ -21,7 +21,7 @@ from hf_xlir import (
 )
 from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, load_xquad, reduce_vocabulary
 from hf_xlir.index import DenseIndex, embed_passages, embed_queries
-from hf_xlir.models.auto import load_retriever
+from hf_xlir.models import load_retriever
 
 from .mimetic_init import mimetic_init_
 from .steps import Data, all_texts, progress, recall, small_encoder, small_reader, train_retriever

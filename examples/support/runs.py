@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from transformers.utils import logging
 
 from hf_xlir.data import load_passages, load_questions
-from hf_xlir.training import RetrievalPrediction, retrieval_metrics
-from hf_xlir.training.publishing import PublishingMixin
+from hf_xlir.training import PublishingMixin, RetrievalPrediction, retrieval_metrics
 
 
 logger = logging.get_logger(__name__)

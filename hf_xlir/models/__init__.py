@@ -11,6 +11,7 @@ from .auto import (
     register_family,
     register_for_hub_export,
 )
+from .configuration_retriever import RetrieverConfig
 from .late_interaction import maxsim_matches, maxsim_pair_scores, maxsim_scores
 from .modeling_fid_t5 import FiDT5Output
 from .modeling_retriever import RetrieverOutput
@@ -21,6 +22,7 @@ __all__ = [
     "FAMILIES",
     "FiDT5Output",
     "ModelFamily",
+    "RetrieverConfig",
     "RetrieverOutput",
     "check_processor",
     "family_of",

@@ -11,6 +11,7 @@ _LAZY = {
     "MarginMSE": ".objectives",
     "OBJECTIVES": ".objectives",
     "Objective": ".objectives",
+    "PublishingMixin": ".publishing",
     "READER_DISTILLATIONS": ".losses",
     "ReaderDistillation": ".objectives",
     "ReaderTrainer": ".reader_trainer",
