@@ -96,7 +96,16 @@ def test_both_encoders_of_dpr(hub, without_token, encoder_sizes, tiny_bert_token
 
 
 def test_the_script(published, without_token, tmp_path, capsys):
-    given = ["--input", REPO, "--revision", "better", "--token", TOKEN, "--output_dir", str(tmp_path / "ours")]
+    given = [
+        "--model_name_or_path",
+        REPO,
+        "--revision",
+        "better",
+        "--token",
+        TOKEN,
+        "--output_dir",
+        str(tmp_path / "ours"),
+    ]
     runpy.run_path(str(SCRIPT))["main"](given)
     assert TOKEN not in capsys.readouterr().out
     assert torch.equal(weight(tmp_path / "ours"), published["better"].linear.weight)
