@@ -25,7 +25,6 @@ import torch
 from datasets import Dataset, disable_progress_bars
 
 from hf_xlir.index import add_dense_index, retrieve
-from hf_xlir.index.dense import faiss_index
 
 
 def main(argv=None):
@@ -101,7 +100,7 @@ def overhead(passages, queries, args):
     found = []
 
     def every_row():
-        return [row["text"] for rows in retrieve(passages, "dense", queries, k=args.k).rows for row in rows]
+        return [row["text"] for rows in retrieve(passages, "dense", queries, k=args.k)[2] for row in rows]
 
     ways = {
         "faiss": lambda: found.append(index.search(queries, args.k)),
@@ -132,16 +131,11 @@ def recall_of_automatic_choices(vectors, queries, k=10):
     """Yield recall at `k` of each kind of index that a number of vectors may get, with fewer vectors in proportion."""
     exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
     passages = Dataset.from_dict({"id": [str(i) for i in range(len(vectors))]})
-    always, never = 0, len(vectors) + 1
-    for exact_below, uncompressed_below in ((never, never), (always, never), (always, always)):
-        with (
-            mock.patch.object(faiss_index, "EXACT_BELOW", exact_below),
-            mock.patch.object(faiss_index, "UNCOMPRESSED_BELOW", uncompressed_below),
-        ):
-            factory = faiss_index.automatic_factory(len(vectors))
-            started = time.perf_counter()
-            index = add_dense_index(passages, vectors).get_index("dense")
-            built = time.perf_counter() - started
+    cells = min(2 ** int(np.log2(4 * np.sqrt(len(vectors)))), 4096)  # the table of `add_dense_index`
+    for factory in ("Flat", f"IVF{cells},Flat", f"IVF{cells},SQ8"):
+        started = time.perf_counter()
+        index = add_dense_index(passages, vectors, string_factory=factory).get_index("dense")
+        built = time.perf_counter() - started
         rows = index.search_batch(queries, k).total_indices
         found = np.mean([len(set(ours) & set(best)) / k for ours, best in zip(rows, exact, strict=True)])
         yield {

@@ -1,4 +1,4 @@
-"""What an index of fewer bytes finds: sizes and recall of dense indexes side by side."""
+"""Sizes and recall of dense indexes side by side."""
 
 import tempfile
 import time
@@ -19,23 +19,23 @@ class IndexSize(NamedTuple):
 
     Args:
         passages (`str`):
-            Which passages it has: a key of `subsets`.
+            Name of its passages: a key of `subsets`.
         factory (`str`):
-            FAISS's description.
+            Description for `faiss.index_factory`.
         dimensions (`int`):
-            Of a vector.
+            Dimensions of a vector.
         num_passages (`int`):
-            How many those are.
+            Number of passages in the index.
         num_bytes (`int`):
             Size of the saved index, without ids and texts.
         bytes_per_passage (`float`):
-            Of a passage that it has.
+            Bytes per passage in the index.
         quality (`dict[int, float]`):
-            What `measure` said of its rankings, by depth.
+            Result of `measure` for its rankings, by depth.
         build_seconds (`float`):
-            Training included.
+            Seconds to train and build it.
         ms_per_query (`float`):
-            All queries searched at once.
+            Milliseconds per query, with all queries in one search.
     """
 
     passages: str

@@ -18,7 +18,7 @@ from .embeddings import read_ids, write_ids
 
 INDEX_FORMAT = "hf_xlir.bm25_index"
 ROWS_PER_READ = 10_000
-# File names by the arguments of `bm25s` for them
+# File names, by the arguments of `bm25s` that set them
 FILES = {
     "data_name": "data.npy",
     "indices_name": "indices.npy",
@@ -39,7 +39,7 @@ SHARE_WITHOUT_SPACES = 0.2  # of the letters; below it they are names in passage
 class BM25Index(BaseIndex):
     r"""
     Ranks passages by BM25 over title and text, computed by `bm25s` (https://huggingface.co/papers/2407.03618) with
-    Lucene's formula. Made by [`~BM25Index.build`] or [`~BM25Index.load`].
+    Lucene's formula. Make one with [`~BM25Index.build`] or [`~BM25Index.load`].
 
     It finds words, not meanings: a question in another language than the passages matches names and numbers only. A
     passage that shares no word with the question is not found, so there may be fewer than `k`, or none.
@@ -61,7 +61,7 @@ class BM25Index(BaseIndex):
     >>> texts = {"a": "Paris lies on the Seine.", "b": "Rome lies on the Tiber.", "c": "The Seine flows north."}
     >>> index = BM25Index.build([{"id": id, "text": text} for id, text in texts.items()], progress=False)
     >>> scores, rows = index.search_batch(["Where is the Seine?", "Tiber"], k=2)
-    >>> rows.tolist()  # nothing else has the word
+    >>> rows.tolist()  # -1: no other passage has the word
     [[2, 0], [1, -1]]
 
     ```

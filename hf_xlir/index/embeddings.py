@@ -226,7 +226,7 @@ def load_tokens(path, kind, verify=False):
 
 
 def as_array(vectors):
-    """A float32 or float16 array of an array, a tensor or nested lists of numbers; memory-mapped ones stay so."""
+    """A float32 or float16 array from an array (mapped ones stay mapped), a tensor or nested lists of numbers."""
     if isinstance(vectors, torch.Tensor):
         vectors = vectors.detach().cpu()
         return (vectors if vectors.dtype in (torch.float32, torch.float16) else vectors.float()).numpy()
@@ -238,13 +238,13 @@ def as_array(vectors):
 
 def as_vectors(vectors, names):
     """
-    What any encoder returns for the texts `names`, as an array of shape `(number of texts, embedding_dim)` or a list
-    of one array of shape `(number of tokens, embedding_dim)` per text.
+    An encoder's vectors for the texts `names`: an array of shape `(number of texts, embedding_dim)`, or a list with an
+    array of shape `(number of tokens, embedding_dim)` per text.
     """
     if not isinstance(vectors, torch.Tensor | np.ndarray | list | tuple):
-        raise ValueError(f"Vectors must be an array, a tensor or a list of them, got {type(vectors).__name__}.")
+        raise ValueError(f"Expected an array, a tensor or a list of vectors, got {type(vectors).__name__}.")
     if len(vectors) != len(names):
-        raise ValueError(f"There must be vectors for {len(names)} texts, got them for {len(vectors)}.")
+        raise ValueError(f"Expected vectors for {len(names)} texts, got them for {len(vectors)}.")
     if isinstance(vectors, torch.Tensor) or (isinstance(vectors, np.ndarray) and vectors.dtype != object):
         found = as_array(vectors)
         found = found if found.ndim == 2 else list(found)
@@ -266,7 +266,7 @@ def as_vectors(vectors, names):
 
 
 def packed(vectors, ids):
-    """`(values, lengths)` of what an encoder returns for documents; `lengths` is `None` for one vector per text."""
+    """An encoder's vectors of documents as `(values, lengths)`; `lengths` is `None` for one vector per text."""
     vectors = as_vectors(vectors, ids)
     if isinstance(vectors, np.ndarray):
         return vectors, None
@@ -274,7 +274,7 @@ def packed(vectors, ids):
 
 
 def padded(vectors, count):
-    """`(embeddings, mask)` in float32 of what an encoder returns for queries, as of [`QueryEmbeddings`]."""
+    """An encoder's vectors of queries as `(embeddings, mask)` in float32, padded; see [`QueryEmbeddings`]."""
     vectors = as_vectors(vectors, [f"query {place}" for place in range(count)])
     if isinstance(vectors, np.ndarray):
         return torch.from_numpy(np.array(vectors, dtype=np.float32)), None

@@ -113,7 +113,7 @@ class Encoder:
                 Texts, or records with `text` and optionally `title`.
 
         Returns:
-            `numpy.ndarray` or `list`, as of [`~Encoder.encode_query`].
+            `numpy.ndarray` or `list`, in the same forms as [`~Encoder.encode_query`].
         """
         if isinstance(documents, str):
             check_texts("Document", documents)
@@ -214,7 +214,7 @@ def check_texts(what, texts):
 
 
 def encode_queries(encoder, texts, batch_size=_QUERIES_PER_BATCH, device=None, dtype="float32", progress=False):
-    """`(embeddings, mask)` of queries, padded, as of [`QueryEmbeddings`]; `encoder` may be of another library."""
+    """`(embeddings, mask)` of queries by any encoder, padded; see [`QueryEmbeddings`]."""
     if not isinstance(encoder, Encoder):
         move(encoder, device, dtype)
         embeddings, mask = padded(encoder.encode_query(texts), len(texts))
@@ -238,7 +238,7 @@ def encode_queries(encoder, texts, batch_size=_QUERIES_PER_BATCH, device=None, d
 
 
 def encode_documents(encoder, passages, starts, block_size, dtype, bar):
-    """What [`embed_blocks`] yields, by an encoder of another library, which batches each block itself."""
+    """Like [`embed_blocks`], with an encoder of another library, which makes its own batches of each block."""
     for start in starts:
         rows = read_rows(passages, start, start + block_size)
         titles = rows["title"] or [""] * len(rows["text"])
@@ -261,9 +261,8 @@ def move(encoder, device, dtype):
 
 def fingerprint_of_encoder(encoder):
     """
-    A text that differs between encoders of other libraries with different vectors, or `None` if there is none: the
-    attribute `fingerprint`, or for a `torch.nn.Module` a digest of its weights, structure, plain attributes and
-    tokenizer.
+    A text that identifies the vectors of an encoder of another library: its attribute `fingerprint`, or for a
+    `torch.nn.Module` a digest of its weights, structure, plain attributes and tokenizer. `None` for any other object.
     """
     if (given := getattr(encoder, "fingerprint", None)) is not None:
         return str(given)
@@ -285,14 +284,14 @@ def fingerprint_of_encoder(encoder):
 
 
 def device_of(model):
-    """Where a model's parameters are, or what an encoder of another library has as `device`."""
+    """The device of a model's parameters, or the `device` of an encoder of another library."""
     if isinstance(model, torch.nn.Module):
         return next(model.parameters(), torch.empty(0)).device
     return torch.device(getattr(model, "device", None) or "cpu")
 
 
 def tokens_per_batch(device):
-    """How many tokens to encode at once."""
+    """Maximum number of tokens per batch."""
     return TOKENS_PER_BATCH_ON_CPU if device.type == "cpu" else TOKENS_PER_BATCH
 
 

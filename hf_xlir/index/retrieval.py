@@ -1,4 +1,4 @@
-"""The passages of many queries, with one read of the dataset."""
+"""`retrieve`: the passages of many queries, with one read of the dataset."""
 
 from collections.abc import Sequence
 from functools import cached_property

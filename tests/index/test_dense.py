@@ -214,7 +214,7 @@ class TestBuild:
         "embeddings, ids, what",
         [
             (vectors(3), None, "`ids`"),
-            (vectors(3), ["a", "b"], "2 texts, got them for 3"),
+            (vectors(3), ["a", "b"], "2 texts"),
             (vectors(3), ["a", "b", "a"], "`a` appears twice"),
             (vectors(3), [1, 2, 3], "strings"),
             (DenseEmbeddings(vectors(1), ["a"]), ["a"], "leave `ids` out"),
