@@ -18,7 +18,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-import hf_xlir.hub
+import hf_xlir.index
 from hf_xlir import (
     BiEncoderModel,
     ColBERTXLMRModel,
@@ -162,7 +162,7 @@ def test_uploads(models, monkeypatch):
         return call
 
     for name in ("push_index_to_hub", "load_index_from_hub"):
-        monkeypatch.setattr(f"hf_xlir.hub.{name}", recorded(getattr(hf_xlir.hub, name)), raising=False)
+        monkeypatch.setattr(f"hf_xlir.index.{name}", recorded(getattr(hf_xlir.index, name)), raising=False)
     trainer = SimpleNamespace(push_to_hub=recorded(partial(RetrieverTrainer.push_to_hub, None)))
     names = run(
         block("push_index_to_hub"),
