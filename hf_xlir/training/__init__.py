@@ -24,6 +24,7 @@ _LAZY = {
     "WholeCheckpointsMixin": ".checkpoints",
     "align_tokens": ".losses",
     "answer_rows": ".rows",
+    "batch_scores": ".objectives",
     "dpr_rows": ".rows",
     "embedding_distillation_loss": ".losses",
     "in_batch_nce_loss": ".losses",
@@ -31,12 +32,14 @@ _LAZY = {
     "listwise_cross_entropy_loss": ".losses",
     "margin_mse_loss": ".losses",
     "mine_hard_negatives": ".hard_negatives",
+    "pair_scores": ".objectives",
     "rank_passages_together": ".retrieval_evaluation",
     "reader_distillation_loss": ".losses",
     "reader_rows": ".rows",
     "register_objective": ".objectives",
     "retrieval_metrics": ".retrieval_evaluation",
     "score_distillation_loss": ".losses",
+    "score_margin": ".objectives",
     "token_distillation_loss": ".losses",
 }
 

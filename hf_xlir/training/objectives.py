@@ -640,10 +640,10 @@ def batch_scores(queries, documents):
             The embeddings of this process's documents.
 
     Returns:
-        `torch.FloatTensor` of shape `(num_queries, number of documents of all processes)`, at least float32: rounded
-        to half precision, the scores of good documents tie.
+        `torch.FloatTensor` of shape `(num_queries, number of documents of all processes)`, at least float32: in half
+        precision the scores of good documents tie.
     """
-    # Half precision is for what goes between processes
+    # Processes exchange half precision
     embeddings = floating(gather_with_gradient(documents.embeddings), "documents")
     asked = floating(queries.embeddings, "queries")
     if documents.embedding_mask is None:
@@ -660,10 +660,10 @@ def pair_scores(queries, documents, present=None):
         queries (`RetrieverOutput`):
             The embeddings of `num_queries` queries.
         documents (`RetrieverOutput`):
-            The embeddings of their documents, those of a query one after another, all of the first query first.
+            The embeddings of their documents, grouped by query.
         present (`torch.BoolTensor` of shape `(num_queries, nway)`, *optional*):
-            Where queries have different numbers of documents: `True` for each document in `documents`. The score at
-            the other places has no meaning.
+            For different numbers of documents per query: `True` where `documents` has one. Other scores are
+            meaningless.
 
     Returns:
         `torch.FloatTensor` of shape `(num_queries, nway)`, at least float32.
@@ -685,8 +685,7 @@ def pair_scores(queries, documents, present=None):
 @torch.no_grad()
 def score_margin(scores, positive_indices, left_out=None):
     """
-    How far the positive's score is above the best negative's, the mean over queries: what a retriever gets right is
-    above 0.
+    Mean difference between the score of the positive and that of the best negative. Above 0 the positive comes first.
 
     Args:
         scores (`torch.FloatTensor` of shape `(num_queries, num_documents)`):
@@ -694,15 +693,15 @@ def score_margin(scores, positive_indices, left_out=None):
         positive_indices (`torch.LongTensor` of shape `(num_queries,)`):
             Column of each query's positive.
         left_out (`torch.BoolTensor` of shape `(num_queries, num_documents)`, *optional*):
-            `True` for documents that are no negatives.
+            `True` for documents that must not count as negatives.
 
     Returns:
-        `torch.FloatTensor`: A scalar; queries without a negative do not count.
+        `torch.FloatTensor`: A scalar. Queries without a negative do not count.
 
     Example:
     ```python
     >>> import torch
-    >>> from hf_xlir.training.objectives import score_margin
+    >>> from hf_xlir.training import score_margin
 
     >>> score_margin(torch.tensor([[3.0, 1.0, 2.0], [0.0, 1.0, 5.0]]), torch.tensor([0, 1]))  # 1 and -4
     tensor(-1.5000)
@@ -719,8 +718,8 @@ def score_margin(scores, positive_indices, left_out=None):
 
 def _maxsim_in_blocks(queries, documents, query_mask, document_mask, most):
     """
-    Late-interaction scores of all pairs. In batches of thousands the similarities of all tokens exceed any memory:
-    more than `most` are computed block by block, and once more for the gradient.
+    Late-interaction scores of all pairs. More than `most` similarities of tokens are computed in blocks, and again for
+    the gradient, since those of a batch of thousands do not fit into memory.
     """
     tokens = queries.shape[1] * documents.shape[1]  # similarities of a query and a document
     if len(queries) * len(documents) * tokens <= most:
@@ -741,7 +740,7 @@ def _maxsim_in_blocks(queries, documents, query_mask, document_mask, most):
 
 
 def _spread(rows, present, fill):
-    """Put rows one after another where `present` is `True`: `(number of True, ...)` to `(num_queries, nway, ...)`."""
+    """Rows at the positions where `present` is `True`: `(number of True, ...)` to `(num_queries, nway, ...)`."""
     spread = rows.new_full((*present.shape, *rows.shape[1:]), fill)
     return spread.index_put((present,), rows)
 
