@@ -251,7 +251,7 @@ def test_errors(load_script, smoke, tmp_path, capsys):
     (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({**line, "answers": []}) for line in lines))
     with pytest.raises(ValueError, match="16 of 16 questions in `.*train.jsonl` have no `answers`"):
         script.check_questions(script.parse_arguments([*given, "--answered_only"]))
-    with pytest.raises(ValueError, match="is of type 'biencoder', but a Fusion-in-Decoder reader is made of"):
+    with pytest.raises(ValueError, match="is of type 'biencoder'"):
         load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader=smoke["biencoder"]))
     for added, said in (
         (
@@ -259,7 +259,7 @@ def test_errors(load_script, smoke, tmp_path, capsys):
             "`--reader_arguments` has `--seed`, which the rounds give to each `train_",
         ),
         ("--max_step 1 --bf16", "`train_reader.py` does not take --max_step 1: correct its arguments"),
-        ("fid_reader_base.yaml", "begins with `fid_reader_base.yaml`, which is no option of `train_reader.py`"),
+        ("fid_reader_base.yaml", "begins with `fid_reader_base.yaml`"),
     ):
         with pytest.raises(ValueError, match=said):
             load_script("iterate_fid_kd").main(arguments(smoke, tmp_path / "out", reader_arguments=added))

@@ -158,7 +158,7 @@ def test_answers_and_scores(load_script, trained, tmp_path, capsys):
     learnt = reader_rows(examples)  # what a retriever learns from
     learnt.epoch = 0
     assert learnt[0]["reader_scores"] == [each["score"] for each in scored[0]["ctxs"]]
-    with pytest.raises(ValueError, match="`processor` differ. Give another folder, or `overwrite`"):
+    with pytest.raises(ValueError, match="`processor` differ"):
         evaluate(load_script, trained, file, folder, "--write_crossattention_scores", "--n_context", "3")
     predictions = (folder / "predictions.jsonl").read_text("utf-8")
     evaluate(load_script, trained, file, folder, "--overwrite", "--n_context", "2", "--static_cache")
