@@ -256,7 +256,7 @@ def test_errors(load_script, smoke, tmp_path, capsys):
     for added, said in (
         (
             "--learning_rate 1 --seed=3",
-            "`--reader_arguments` has `--seed`, which the rounds give to each `train_",
+            "`--reader_arguments` has `--seed`",
         ),
         ("--max_step 1 --bf16", "`train_reader.py` does not take --max_step 1: correct its arguments"),
         ("fid_reader_base.yaml", "begins with `fid_reader_base.yaml`"),
