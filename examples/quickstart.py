@@ -6,7 +6,7 @@ The whole job in about three minutes on two cores, offline, with small models tr
    sentences, token by token, then from the teacher's relevance scores (DR.DECR, https://arxiv.org/abs/2112.08185).
 3. A dual encoder, with one vector per text, learns from the other passages of its batch, then from hard negatives
    that it finds itself (https://arxiv.org/abs/2004.04906).
-4. A Fusion-in-Decoder reader learns to answer from the sentences that the student finds
+4. A Fusion-in-Decoder reader learns to answer from sentences of the passage that the student finds
    (https://arxiv.org/abs/2007.01282).
 5. Student, index and reader are saved as one system, loaded, and asked a question in Korean.
 
@@ -18,6 +18,7 @@ import copy
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 
@@ -42,7 +43,7 @@ from hf_xlir import (
 )
 from hf_xlir.data import load_mini_world, reduce_vocabulary
 from hf_xlir.evaluation import exact_match, rank_passages
-from hf_xlir.index import LateInteractionIndex, embed_passages
+from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_passages
 from hf_xlir.training import ReaderTrainer, ReaderTrainingArguments, mine_hard_negatives
 from support import real_data, steps
 from support.answer_substitution import split_sentences, substitute_answers
@@ -71,22 +72,23 @@ def main():
     )
 
     distill = distill_colbert if args.teacher is None else real_data.distill_sentence_encoder
-    retriever, build_index, rankings, results["retrieval"] = distill(args, data)
+    retriever, embed, rankings, results["retrieval"] = distill(args, data)
     steps.print_table("Test questions with a right passage among the first 1 / 5 / 20, %", results["retrieval"])
 
     results["dual_encoder"] = train_dual_encoder(args, data, retriever)
     steps.print_table("The same among the first 1 / 5 / 10 / 20 / 100, %, all languages", results["dual_encoder"])
 
     reader = train_reader(args, data, retriever)
-    with steps.progress("4. Answering the test questions"):
+    with steps.progress("4. Answering the test questions from the best passage of each"):
         sentences = all_sentences(data.passages)
-        ask = QuestionAnsweringPipeline(
-            *retriever, build_index(sentences), sentences, reader=reader[0], reader_processor=reader[1]
-        )
-        results["reader"], predictions = evaluate_reader(ask, data, rankings)
+        embeddings = embed(sentences)
+        chosen = steps.choose_sentences(retriever, data.test, rankings, sentences, embeddings, args.num_sentences)
+        results["reader"], predictions = evaluate_reader(reader, data, rankings, chosen)
     steps.print_table("Exact match of the answers, %", results["reader"])
 
     with steps.progress("5. Saving the system, loading it, and asking it"):
+        index = (LateInteractionIndex if args.teacher is None else DenseIndex).build(embeddings)
+        ask = QuestionAnsweringPipeline(*retriever, index, sentences, reader=reader[0], reader_processor=reader[1])
         folder = str(Path(args.output_dir, "system"))
         ask.save_pretrained(folder)
         ask = pipeline("xlir-question-answering", model=folder)
@@ -171,10 +173,8 @@ def distill_colbert(args, data):
         steps.train_retriever(args, student, processor, rows, "score_distillation", **settings)
         results["after relevance scores"], rankings = steps.recall(student, processor, data.test, data.passages)
 
-    def build_index(rows):
-        return LateInteractionIndex.build(embed_passages(student, processor, rows, progress=False))
-
-    return (student, processor), build_index, rankings, results
+    embed = partial(embed_passages, student, processor, progress=False)
+    return (student, processor), embed, rankings, results
 
 
 # 3. The dual encoder
@@ -252,15 +252,15 @@ def all_sentences(passages):
     ]
 
 
-def evaluate_reader(ask, data, rankings):
+def evaluate_reader(reader, data, rankings, chosen):
     """Exact match of the answers and, for comparison, of the title of the best passage."""
     titles = dict(zip(data.passages["id"], data.passages["title"], strict=True))
-    answers = ask(data.test["question"][:], batch_size=64)
+    answers = steps.read(*reader, data.test["question"][:], [chosen[id] for id in data.test["id"]])
     predictions, hits = [], {"title of the best passage": {}, "reader": {}}
     for row, answer in zip(data.test, answers, strict=True):
         title = titles[rankings[row["id"]][0]]
-        predictions.append({**row, "prediction": answer["answer"], "title": title, "read": answer["passages"]})
-        for column, text in zip(hits.values(), (title, answer["answer"]), strict=True):
+        predictions.append({**row, "prediction": answer, "title": title, "read": chosen[row["id"]]})
+        for column, text in zip(hits.values(), (title, answer), strict=True):
             column.setdefault(row["lang"], []).append(exact_match(text, row["answers"]))
     results = {
         name: steps.with_mean({lang: [round(100 * float(np.mean(values)), 1)] for lang, values in column.items()})

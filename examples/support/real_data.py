@@ -6,6 +6,7 @@ translations and NTREX as parallel text.
 `xor_tydi/translations/<language>-en.*` and `ntrex/ntrex.<code>.txt`.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hf_xlir import (
     FiDT5ForConditionalGeneration,
 )
 from hf_xlir.data import load_mini_world, load_parallel, load_xor_translations, load_xquad, reduce_vocabulary
-from hf_xlir.index import DenseIndex, embed_passages, embed_queries
+from hf_xlir.index import embed_passages, embed_queries
 from hf_xlir.models import load_retriever
 
 from .mimetic_init import mimetic_init_
@@ -124,7 +125,4 @@ def distill_sentence_encoder(args, data):
         train_retriever(args, student, processor, rows, "score_distillation", **settings)
         results["after relevance scores"], rankings = recall(student, processor, questions, embeddings)
 
-    def build_index(rows):
-        return DenseIndex.build(embed_passages(*teacher, rows, progress=False))
-
-    return (student, processor), build_index, rankings, results
+    return (student, processor), partial(embed_passages, *teacher, progress=False), rankings, results

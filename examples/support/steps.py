@@ -90,6 +90,33 @@ def recall(model, processor, questions, passages, cutoffs=(1, 5, 20), by_languag
     return (with_mean(result) if by_language else result), rankings
 
 
+def choose_sentences(retriever, questions, rankings, sentences, embeddings, num_sentences):
+    """By id of the question, the sentences of its best passage that the retriever scores highest."""
+    by_id = {sentence["id"]: sentence for sentence in sentences}
+    of_passage = {}
+    for id in by_id:
+        of_passage.setdefault(id.rpartition("#")[0], []).append(id)
+    ranked, _ = rank_passages(*retriever, questions, embeddings, k=1000, progress=False)
+    chosen = {}
+    for id, found in ranked.items():
+        own = of_passage[rankings[id][0]]
+        best = [each for each in found if each in own] or own
+        chosen[id] = [by_id[each] for each in best[:num_sentences]]
+    return chosen
+
+
+@torch.no_grad()
+def read(reader, processor, questions, contexts, batch_size=64):
+    """Greedy answers, each from its question's sentences."""
+    answers = []
+    for start in range(0, len(questions), batch_size):
+        block = slice(start, start + batch_size)
+        inputs = processor(questions[block], contexts[block]).to(reader.device)
+        generated = reader.generate(**inputs, max_new_tokens=16, do_sample=False, num_beams=1)
+        answers += [text.strip() for text in processor.batch_decode(generated, skip_special_tokens=True)]
+    return answers
+
+
 def with_mean(row):
     """Add the mean over the languages other than English."""
     others = [values for language, values in row.items() if language != "en"]
