@@ -139,7 +139,8 @@ def test_searches_of_eight_threads_see_one_version_each(nbits):
                 scores, rows = fixed.search(query, 9, preset="exact")
                 found = [contents.ids[row] for row in rows]
                 again = fixed.search(query, 9, preset="exact", allowed_ids=found)
-                assert len(set(found)) == 9 and again.indices.tolist() == rows.tolist()
+                # Updated passages have equal vectors: the order of ties is free
+                assert len(set(found)) == 9 and set(again.indices.tolist()) == set(rows.tolist())
                 assert index.search(query, 9, preset="exact").scores[0] > 0
                 checked.append(len(contents.ids))
             except Exception as error:
