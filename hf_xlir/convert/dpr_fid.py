@@ -49,7 +49,7 @@ def read_dpr(path, tokenizer=None, document_encoder=None, **lengths):
 
 
 def _read_dpr_folders(path, document_encoder):
-    """The weights of both encoders, whichever folder each is in, and their BERT configuration."""
+    """The weights of both encoders, from one folder or two, and their BERT configuration."""
     if document_encoder is None:
         raise ValueError(
             f"`{path}` has one of DPR's two encoders: give the folder or repository of the other one as "

@@ -252,12 +252,13 @@ def as_vectors(vectors, names):
         found = [as_array(each) for each in vectors]
         if all(each.shape == found[0].shape and each.ndim == 1 for each in found):
             found = np.stack(found)
-    shapes = [found.shape[1:]] if isinstance(found, np.ndarray) else [each.shape[1:] for each in found]
+    shapes = [found.shape[1:]] if isinstance(found, np.ndarray) else [each.shape for each in found]
+    ndim = 1 if isinstance(found, np.ndarray) or found[0].ndim == 1 else 2
     for name, shape in zip(names, shapes, strict=False):
-        if len(shape) != 1 or not shape[0] or shape != shapes[0]:
+        if len(shape) != ndim or not shape[-1] or shape[-1] != shapes[0][-1]:
             raise ValueError(
                 "Vectors must have the shape (texts, embedding_dim), or (tokens, embedding_dim) per text, and all the "
-                f"same `embedding_dim`. That of `{name}` is {shape}, expected {shapes[0]}."
+                f"same `embedding_dim`. Those of `{name}` have the shape {shape}, those of `{names[0]}` {shapes[0]}."
             )
     if isinstance(found, list) and not all(map(len, found)):
         empty = next(name for name, each in zip(names, found, strict=True) if not len(each))
@@ -284,6 +285,13 @@ def padded(vectors, count):
     return embeddings, torch.arange(embeddings.shape[1]) < lengths[:, None]
 
 
+def check_ids_are_texts(ids):
+    """A `ValueError` unless all ids are strings."""
+    for id in ids:
+        if not isinstance(id, str):
+            raise ValueError(f"`ids` must be strings, got {id!r}: use `str(id)`.")
+
+
 def as_dense_embeddings(embeddings, ids=None):
     """[`DenseEmbeddings`], also from an array or tensor of one vector per passage, or a list of vectors."""
     if isinstance(embeddings, DenseEmbeddings):
@@ -293,8 +301,7 @@ def as_dense_embeddings(embeddings, ids=None):
     if ids is None or isinstance(ids, str):
         raise ValueError(f"`ids` must be a list of one id per passage, got {ids!r}.")
     ids = list(ids)
-    if not all(isinstance(id, str) for id in ids):
-        raise ValueError("`ids` must be strings.")
+    check_ids_are_texts(ids)
     values = as_vectors(embeddings, ids)
     if isinstance(values, list):
         raise ValueError("Got several vectors per passage, expected one: `LateInteractionIndex` takes several.")
@@ -335,6 +342,7 @@ __all__ = [
     "QueryEmbeddings",
     "TokenEmbeddings",
     "as_dense_embeddings",
+    "check_ids_are_texts",
     "packed",
     "padded",
     "read_ids",

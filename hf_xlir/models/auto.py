@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer, PreTrainedConfig
 
 from .configuration_biencoder import BiEncoderConfig
 from .configuration_colbert_xlmr import ColBERTXLMRConfig
@@ -300,16 +300,26 @@ def load_reader(path, dtype="float32", **settings):
     ```
     """
     settings = {name: value for name, value in settings.items() if value is not None}
-    unknown = sorted(settings.keys() - set(FiDT5Processor.settings))
+    family = _reader_family(path)
+    unknown = sorted(settings.keys() - set(family.processor.settings))
     if unknown:
-        raise TypeError(f"`FiDT5Processor` has no settings {unknown}: leave them out.")
-    processor = FiDT5Processor.from_pretrained(path, **settings)
+        raise TypeError(f"`{family.processor.__name__}` has no settings {unknown}: leave them out.")
+    processor = family.processor.from_pretrained(path, **settings)
     _check_vocabulary(processor.tokenizer, path)
-    model = FiDT5ForConditionalGeneration.from_pretrained(path, dtype=dtype)
+    model = family.model.from_pretrained(path, dtype=dtype)
     num_pieces, vocab_size = len(processor.tokenizer), model.config.vocab_size
     if num_pieces > vocab_size:
         raise ValueError(f"The tokenizer of `{path}` has {num_pieces} pieces, but its model only {vocab_size}.")
     return model, processor
+
+
+def _reader_family(path):
+    """The family of a saved reader. For anything else that of FiD, which reads T5's folders and refuses others."""
+    try:
+        family = FAMILIES.get(PreTrainedConfig.get_config_dict(path)[0].get("model_type"))
+    except (OSError, ValueError):
+        family = None
+    return family if family is not None and family.role == "reader" else FAMILIES[FiDT5Config.model_type]
 
 
 def _check_vocabulary(tokenizer, path):

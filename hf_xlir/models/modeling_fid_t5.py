@@ -83,7 +83,7 @@ class FiDT5ForConditionalGeneration(EncodesForGeneration, T5ForConditionalGenera
     accepts_loss_kwargs = False
 
     def __init__(self, config):
-        if config.model_type != FiDT5Config.model_type:
+        if not isinstance(config, FiDT5Config) and config.model_type != FiDT5Config.model_type:
             raise ValueError(
                 f"`{type(self).__name__}` needs a `FiDT5Config`, got a `{type(config).__name__}`. Convert it with "
                 "`FiDT5Config.from_backbone(config)`, or load a folder with `from_pretrained`."

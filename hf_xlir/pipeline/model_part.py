@@ -56,7 +56,8 @@ class ModelPart:
             known = sorted(name for name, each in FAMILIES.items() if each.role == "retriever")
             raise ValueError(f"`{path}` holds a model of type {config.model_type!r}, expected a retriever: {known}.")
         if kind == "reader":
-            family = FAMILIES["fid_t5"]
+            if role_of(config) != "reader":
+                family = FAMILIES["fid_t5"]  # it reads folders of T5, and refuses others with a reason
             model_class, processor_class = family.model, family.processor
         elif role_of(config) == "retriever":
             model_class, processor_class = AutoModel, AutoProcessor

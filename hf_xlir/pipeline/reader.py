@@ -4,12 +4,12 @@ import copy
 
 import torch
 
+from ..models.configuration_fid_t5 import BACKBONE_MODEL_TYPES
 from ..models.processing_fid_t5 import answer_limit, generate_answers
-from .model_part import ModelPart
+from .model_part import ModelPart, role_of
 
 
 NUM_PASSAGES = 100  # if the processor sets no limit; the paper's number
-READERS = ("fid_t5", "t5", "mt5", "umt5")
 
 
 class Reader:
@@ -17,7 +17,7 @@ class Reader:
 
     def __init__(self, model, processor=None):
         self.model = model if isinstance(model, ModelPart) else ModelPart.of(model, processor, "reader_processor")
-        if self.model.model_type not in READERS:
+        if role_of(self.model.config) != "reader" and self.model.model_type not in BACKBONE_MODEL_TYPES:
             raise ValueError(
                 f"`reader` must be a `FiDT5ForConditionalGeneration`, got a model of type {self.model.model_type!r}."
             )

@@ -22,7 +22,7 @@ def _flat_settings():
             each.type,
             field(
                 default=None,
-                metadata={"help": f"{each.metadata['help']} Of {', '.join(owners[name])}; {each.default} by default."},
+                metadata={"help": f"{each.metadata['help']} For {', '.join(owners[name])}; default {each.default}."},
             ),
         )
         for name, each in flat.items()
@@ -117,6 +117,8 @@ class RetrieverTrainingArguments(PublishableArguments, TrainingArguments):
     def __post_init__(self):
         if isinstance(self.objective_settings, str):
             self.objective_settings = json.loads(self.objective_settings)
+        if not isinstance(self.objective_settings, dict | None):
+            raise ValueError(f"`objective_settings` must be a dictionary, got {self.objective_settings!r}.")
         make_objective(self.objective, self.given_settings())
         if self.gradient_cache_chunk_size is not None:
             check_integer("gradient_cache_chunk_size", self.gradient_cache_chunk_size)

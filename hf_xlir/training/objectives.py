@@ -64,7 +64,7 @@ class Objective:
     - `vectors` (`"vectors"`, `"token_vectors"` or `None`, the default): what the model must return, one vector per
       text or per token, if it matters.
     - `compares_vectors` (`bool`, defaults to `False`): whether vectors of the model are compared with those of the
-      teacher. Both must then be of one family and have one `embedding_dim`.
+      teacher. Both must then have the same `vectors` and `embedding_dim`.
     - `encodes_documents` (`bool`): whether the model encodes documents. By default, whether `columns` names any.
     - `teacher_encodes_documents` (`bool`): the same for the teacher, if there is one. By default, whether a teacher is
       needed and the model encodes documents.

@@ -9,7 +9,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from ..data.collators import ReaderCollator
 from ..evaluation.reader_runs import ANSWER_LENGTH, answer_metrics, judge_answer, known_answers
-from ..models.configuration_fid_t5 import FiDT5Config
+from ..models.auto import FAMILIES
 from ..models.processing_fid_t5 import FiDT5Processor
 from .checkpoints import WholeCheckpointsMixin
 from .publishing import PublishableArguments, PublishingMixin
@@ -102,8 +102,9 @@ class ReaderTrainer(WholeCheckpointsMixin, PublishingMixin, Seq2SeqTrainer):
             raise ValueError(f"`args` must be `ReaderTrainingArguments`, got {type(args).__name__}.")
         if not isinstance(processing_class, FiDT5Processor):
             raise ValueError(f"`processing_class` must be a `FiDT5Processor`, got {type(processing_class).__name__}.")
-        if model.config.model_type != FiDT5Config.model_type:
-            raise ValueError(f"`model` must be of type {FiDT5Config.model_type!r}, got {model.config.model_type!r}.")
+        family = FAMILIES.get(model.config.model_type)
+        if family is None or family.role != "reader":
+            raise ValueError(f"`model` must be a reader, got a model of type {model.config.model_type!r}.")
         if args.generation_max_length is None:
             args.generation_max_length = 1 + (processing_class.answer_maxlength or ANSWER_LENGTH)
         data_collator = data_collator or ReaderCollator(processing_class)

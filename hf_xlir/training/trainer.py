@@ -286,14 +286,14 @@ def _check_models(objective, model, teacher):
         )
     if teacher is None or not objective.compares_vectors:
         return
-    shapes = [
-        (config.model_type, config.embedding_dim or config.encoder_config.hidden_size)
-        for config in (model.config, teacher.config)
-    ]
-    if shapes[0] != shapes[1]:
+    student, expected = (
+        (family_of(each).vectors, each.config.embedding_dim or each.config.get_text_config().hidden_size)
+        for each in (model, teacher)
+    )
+    if student != expected:
         raise ValueError(
-            f"`objective={objective!r}` needs a student of the teacher's family and embedding size, got {shapes[0]} "
-            f"for a teacher with {shapes[1]}."
+            f"`objective={objective!r}` compares vectors, so the student must give the teacher's kind and size, got "
+            f"{student} for a teacher with {expected}."
         )
 
 

@@ -153,6 +153,7 @@ class TestKindsOfVectors:
             ([np.ones((2, 4))], {}, "`ids`.* 1 in all, got None"),
             ([np.ones((2, 4))], {"ids": ["a", "b"]}, "got 2 ids"),
             ([np.ones((2, 4))], {"ids": "a"}, "got 'a'"),
+            ([np.ones((2, 4))], {"ids": [7]}, "strings, got 7"),
             ([np.ones((2, 4)), np.ones((2, 5))], {"ids": ["a", "b"]}, r"\[4, 5\]"),
             ([np.ones(4)], {"ids": ["a"]}, r"`a`.* got ndarray of float64 and shape \(4,\)"),
             ([np.ones((2, 4), int)], {"ids": ["a"]}, "`a`"),

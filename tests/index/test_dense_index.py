@@ -73,6 +73,19 @@ class TestAllowed:
         with pytest.raises(ValueError, match=message):
             index.search_batch(QUERIES, 3, **options)
 
+    @pytest.mark.parametrize(
+        "vectors, ids, message",
+        [
+            (np.ones((1, 4)), None, "`ids`.*got None"),
+            (np.ones((1, 4)), [7], "strings, got 7"),
+            ([np.ones(4), np.ones(5)], ["a", "b"], r"`b`.*\(5,\).*`a` \(4,\)"),
+            (np.ones((1, 2, 4)), ["a"], "`LateInteractionIndex`"),
+        ],
+    )
+    def test_vectors_and_ids_that_do_not_fit(self, vectors, ids, message):
+        with pytest.raises(ValueError, match=message):
+            DenseIndex.build(vectors, ids=ids)
+
     def test_without_ids(self):
         dataset = add_dense_index(passages().remove_columns("id"), vectors())
         assert dataset.search("dense", QUERIES[0], k=5, allowed_rows=[1, 2]).indices.tolist() == ranking([1, 2])[0]

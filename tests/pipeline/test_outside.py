@@ -7,18 +7,22 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from transformers import AutoModelForSeq2SeqLM
 
 from hf_xlir import (
     BiEncoderConfig,
     BiEncoderModel,
     BiEncoderProcessor,
+    FiDT5Config,
+    FiDT5ForConditionalGeneration,
+    FiDT5Processor,
     QuestionAnsweringPipeline,
     RetrievalPipeline,
 )
 from hf_xlir.index import BM25Index, DenseIndex, LateInteractionIndex, SearchIndex, base, embed_passages
 from hf_xlir.index.base import register_index
 from hf_xlir.index.sharing import load_index_from_hub, push_index_to_hub
-from hf_xlir.models import ModelFamily, auto, register_family
+from hf_xlir.models import ModelFamily, auto, load_reader, register_family
 from hf_xlir.pipeline import Retriever, model_part
 
 
@@ -206,6 +210,38 @@ class TestFamily:
         search.save_pretrained(tmp_path)
         assert RetrievalPipeline.from_pretrained(tmp_path, device="cpu")(world.questions) == expected
         assert "`my_retriever`" in (tmp_path / "README.md").read_text()
+
+
+class MyReaderConfig(FiDT5Config):
+    model_type = "my_reader"
+
+
+class MyReader(FiDT5ForConditionalGeneration):
+    config_class = MyReaderConfig
+
+
+class MyReaderProcessor(FiDT5Processor):
+    config_class = MyReaderConfig
+
+
+def test_a_family_of_readers(reader, world, parts, tmp_path, monkeypatch):
+    for module in (auto, model_part):
+        monkeypatch.setattr(module, "FAMILIES", auto.FAMILIES if module is model_part else dict(auto.FAMILIES))
+    register_family(
+        ModelFamily(MyReaderConfig, MyReader, MyReaderProcessor, auto_model=AutoModelForSeq2SeqLM, role="reader")
+    )
+    model, processor = reader
+    mine = MyReader(MyReaderConfig(**{**model.config.to_dict(), "model_type": "my_reader"})).eval()
+    mine.load_state_dict(model.state_dict())
+    settings = {name: getattr(processor, name) for name in processor.settings}
+    own = MyReaderProcessor(processor.tokenizer, **settings)
+    search = {"index": parts.bm25, "passages": world.passages, "device": "cpu"}
+    ask = QuestionAnsweringPipeline(**search, reader=mine, reader_processor=own)
+    expected = QuestionAnsweringPipeline(**search, reader=model, reader_processor=processor)(world.questions)
+    assert ask(world.questions) == expected
+    ask.save_pretrained(tmp_path)
+    assert QuestionAnsweringPipeline.from_pretrained(tmp_path, device="cpu")(world.questions) == expected
+    assert [type(each) for each in load_reader(tmp_path / "reader")] == [MyReader, MyReaderProcessor]
 
 
 class TestBuild:

@@ -7,7 +7,14 @@ import torch
 from transformers import HfArgumentParser
 from two_processes import make_arguments, make_retriever, make_rows, make_tokenizer
 
-from hf_xlir import RetrieverTrainer, RetrieverTrainingArguments
+from hf_xlir import (
+    BiEncoderConfig,
+    BiEncoderModel,
+    BiEncoderProcessor,
+    RetrieverTrainer,
+    RetrieverTrainingArguments,
+)
+from hf_xlir.models import FAMILIES, ModelFamily, register_family
 from hf_xlir.models.late_interaction import maxsim_scores
 from hf_xlir.models.modeling_retriever import RetrieverOutput
 from hf_xlir.training import (
@@ -132,6 +139,45 @@ def test_an_objective_from_outside_gets_what_its_teacher_says(make_trainer):
     assert losses[-1] < 0.6 * losses[0]
 
 
+def test_a_family_from_outside_teaches_and_learns(make_trainer, tokenizer):
+    class OutsideConfig(BiEncoderConfig):
+        model_type = "outside"
+
+    class OutsideModel(BiEncoderModel):
+        config_class = OutsideConfig
+
+    class OutsideProcessor(BiEncoderProcessor):
+        config_class = OutsideConfig
+
+    register_family(ModelFamily(OutsideConfig, OutsideModel, OutsideProcessor, vectors="vectors"))
+    try:
+        model, processor = make_retriever("biencoder", tokenizer)
+        outside = OutsideModel(OutsideConfig(**{**model.config.to_dict(), "model_type": "outside"}))
+        outside.load_state_dict(model.state_dict())
+        own = OutsideProcessor.from_config(processor.tokenizer, outside.config)
+        args, rows = make_trainer().args, make_rows()
+        trainer = RetrieverTrainer(outside, args, own, objective=Hinge(), train_dataset=rows)
+        expected = make_trainer(rows, Hinge())
+        assert trainer.evaluate(rows)["eval_loss"] == expected.evaluate(rows)["eval_loss"]
+        teach = ScoreDistillation(teacher_documents=True)
+        RetrieverTrainer(
+            model, args, processor, teacher=outside, teacher_processor=own, objective=teach, train_dataset=rows
+        )
+        narrow, narrow_processor = make_retriever("biencoder", tokenizer, embedding_dim=4)
+        with pytest.raises(ValueError, match=r"\('vectors', 4\)"):
+            RetrieverTrainer(
+                narrow,
+                args,
+                narrow_processor,
+                teacher=outside,
+                teacher_processor=own,
+                objective=teach,
+                train_dataset=rows,
+            )
+    finally:
+        del FAMILIES["outside"]
+
+
 def test_terms_are_scalars_by_name(make_trainer):
     class Broken(Objective):
         name = "broken"
@@ -233,6 +279,7 @@ def test_switches_need_no_value_on_the_command_line(tmp_path):
         ("score_distillation", {"temperature": 0.0}, "`temperature`.*got 0"),
         ("margin_mse", {"score_scale": -1.0}, "`score_scale`.*got -1"),
         ("listwise", {"score_scale": 2.0, "objective_settings": {"score_scale": 3.0}}, "given twice: 2.0, and 3.0"),
+        ("listwise", {"objective_settings": "[2.0]"}, r"dictionary, got \[2.0\]"),
     ],
 )
 def test_mistakes_in_settings(tmp_path, objective, settings, message):

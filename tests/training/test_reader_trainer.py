@@ -193,5 +193,5 @@ def test_defaults_and_what_cannot_be(tmp_path):
         ReaderTrainer(model, TrainingArguments(str(tmp_path), use_cpu=True), processor)
     with pytest.raises(ValueError, match="`processing_class` must be a `FiDT5Processor`, got T5Tokenizer"):
         ReaderTrainer(model, args, processor.tokenizer)
-    with pytest.raises(ValueError, match="`model` must be of type 'fid_t5', got 't5'"):
+    with pytest.raises(ValueError, match="'t5'"):
         ReaderTrainer(make_backbone(), args, processor)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...utils.checks import check_integer
-from ..embeddings import TokenEmbeddings
+from ..embeddings import TokenEmbeddings, check_ids_are_texts
 from .codec import check_nbits
 from .passage_ids import PassageIds
 from .segments import Segment, exact_segment
@@ -143,6 +143,7 @@ def as_token_embeddings(embeddings, ids=None, mask=None):
     if ids is None or isinstance(ids, str) or len(ids := list(ids)) != len(embeddings):
         got = repr(ids) if ids is None or isinstance(ids, str) else f"{len(ids)} ids"
         raise ValueError(f"`ids` must be a list of one id per passage, {len(embeddings)} in all, got {got}.")
+    check_ids_are_texts(ids)
     if padded:
         mask = torch.ones(tuple(embeddings.shape[:2]), dtype=torch.bool) if mask is None else mask
         return TokenEmbeddings.from_padded(embeddings, mask, ids)
