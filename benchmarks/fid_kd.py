@@ -52,8 +52,8 @@ from support.vocabulary import train_tokenizer  # noqa: E402
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "iterate_fid_kd.py"
 VOCAB_SIZE, HIDDEN_SIZE, READER_SIZE = 4000, 256, 64
-# Of each way to teach, unless given: sentences that are found, questions, the retriever's learning rate, and the
-# reader's steps in each round. The likelihood of the answer is computed passage by passage: it takes longer.
+# Defaults per way to teach: sentences that are found, questions, the retriever's learning rate, and the reader's
+# steps in each round. The likelihood of the answer is computed passage by passage: it takes longer.
 TEACHING = {
     "kl": {"n_context": 12, "num_questions": None, "kd_learning_rate": 1e-4, "answer_steps": 800},
     "perplexity": {"n_context": 24, "num_questions": 1200, "kd_learning_rate": 5e-4, "answer_steps": 0},
@@ -279,12 +279,12 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=2, help="How often the reader teaches the retriever.")
     parser.add_argument("--n_context", type=int, help="Sentences that are found and learnt from.")
     parser.add_argument("--num_questions", type=int, help="To learn from; all by default for kl.")
-    parser.add_argument("--retriever_steps", type=int, default=60, help="Of the training without questions.")
-    parser.add_argument("--reader_steps", type=int, default=700, help="The same of the reader.")
-    parser.add_argument("--answer_steps", type=int, help="Of the reader in each round; 0 leaves it as it is.")
-    parser.add_argument("--kd_steps", type=int, default=60, help="Of the retriever in each round.")
-    parser.add_argument("--kd_learning_rate", type=float, help="The same.")
-    parser.add_argument("--seed", type=int, default=0, help="Of data and trainings.")
+    parser.add_argument("--retriever_steps", type=int, default=60, help="Steps of the retriever without questions.")
+    parser.add_argument("--reader_steps", type=int, default=700, help="Steps of the reader before the first round.")
+    parser.add_argument("--answer_steps", type=int, help="Steps of the reader in each round; 0 leaves it as it is.")
+    parser.add_argument("--kd_steps", type=int, default=60, help="Steps of the retriever in each round.")
+    parser.add_argument("--kd_learning_rate", type=float, help="Learning rate of the retriever in each round.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of data and trainings.")
     parser.add_argument("--smoke", action="store_true", help="The smallest sizes, to see that it runs.")
     if "--smoke" in sys.argv:
         parser.set_defaults(rounds=1, n_context=3, num_questions=20, retriever_steps=2, reader_steps=3, kd_steps=2)

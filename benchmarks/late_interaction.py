@@ -318,7 +318,7 @@ class Worker:
 
     def ask(self, command, limit=None):
         """The answer; peak memory is watched meanwhile."""
-        with suppress(BrokenPipeError):  # it ended: that there is no answer tells why
+        with suppress(BrokenPipeError):  # the process has ended; the missing answer says why
             self.process.stdin.write(json.dumps(command) + "\n")
             self.process.stdin.flush()
         waited = 0.0

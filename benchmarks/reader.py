@@ -81,16 +81,18 @@ def parse_arguments():
     parser.add_argument("--xquad_dir", help="Folder with xquad.en.json.")
     parser.add_argument("--model", help="Folder or Hub id, instead of random weights.")
     parser.add_argument("--options", nargs="*", default=[], choices=OPTIONS, help="More ways to call ours.")
-    parser.add_argument("--num_passages", type=int, nargs="+", default=[10, 50, 100], help="Of each question.")
+    parser.add_argument("--num_passages", type=int, nargs="+", default=[10, 50, 100], help="Passages per question.")
     parser.add_argument("--num_questions", type=int, default=4, help="Read in each measurement.")
     parser.add_argument("--rounds", type=int, default=3, help="How often each side is measured.")
-    parser.add_argument("--max_new_tokens", type=int, default=10, help="Of an answer.")
+    parser.add_argument("--max_new_tokens", type=int, default=10, help="Longest answer, in tokens.")
     parser.add_argument("--text_maxlength", type=int, default=250, help="Token ids of a passage with its question.")
-    parser.add_argument("--threads", type=int, default=1, help="Of each process.")
-    parser.add_argument("--vocab_size", type=int, default=8000, help="Of the random model's tokenizer.")
-    parser.add_argument("--d_model", type=int, default=512, help="Of the random model.")
-    parser.add_argument("--num_layers", type=int, default=6, help="Of the random model's encoder, and its decoder.")
-    parser.add_argument("--num_heads", type=int, default=8, help="Of the random model.")
+    parser.add_argument("--threads", type=int, default=1, help="Threads per process.")
+    parser.add_argument("--vocab_size", type=int, default=8000, help="Pieces of the random model's tokenizer.")
+    parser.add_argument("--d_model", type=int, default=512, help="Width of the random model.")
+    parser.add_argument(
+        "--num_layers", type=int, default=6, help="Layers of the random model's encoder, and of its decoder."
+    )
+    parser.add_argument("--num_heads", type=int, default=8, help="Attention heads of the random model.")
     parser.add_argument("--smoke", action="store_true", help="The smallest sizes, to see that it runs.")
     if "--smoke" in sys.argv:
         parser.set_defaults(**SMOKE)
@@ -269,7 +271,7 @@ def share_of_equal(naive, own):
 
 
 def largest_difference(naive, own):
-    """Of tokens' log-probabilities, from the naive ones; NaN where answers differ in length."""
+    """The largest difference of tokens' log-probabilities; NaN where answers differ in length."""
     pairs = [
         pair
         for rounds in zip(naive, own, strict=True)

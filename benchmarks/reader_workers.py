@@ -73,7 +73,7 @@ def make_ours(settings):
 
 
 def log_probabilities(output):
-    """Of each token of an answer."""
+    """The log-probability of each token of an answer."""
     logits = torch.cat(output.logits).float()
     return logits.log_softmax(dim=1).gather(1, output.sequences[0, 1:, None]).flatten().tolist()
 

@@ -106,12 +106,12 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=5, help="How often each side is measured.")
     parser.add_argument("--steps", type=int, default=8, help="Steps of a measurement.")
     parser.add_argument("--warmup_steps", type=int, default=2, help="Steps before, which do not count.")
-    parser.add_argument("--threads", type=int, default=1, help="Of each process.")
+    parser.add_argument("--threads", type=int, default=1, help="Threads per process.")
     parser.add_argument("--listwise_batch_size", type=int, default=32, help="Queries, each with four documents.")
     parser.add_argument("--nce_batch_size", type=int, default=64, help="Queries, each with one document.")
-    parser.add_argument("--hidden_size", type=int, default=256, help="Of the encoder.")
-    parser.add_argument("--num_layers", type=int, default=4, help="Of the encoder.")
-    parser.add_argument("--vocab_size", type=int, default=8000, help="Of the tokenizer.")
+    parser.add_argument("--hidden_size", type=int, default=256, help="Width of the encoder.")
+    parser.add_argument("--num_layers", type=int, default=4, help="Layers of the encoder.")
+    parser.add_argument("--vocab_size", type=int, default=8000, help="Pieces of the tokenizer.")
     parser.add_argument("--query_length", type=int, default=32, help="Token ids of a query.")
     parser.add_argument(
         "--document_length", type=int, default=64, help="Token ids of a document; nearly all of them have as many."

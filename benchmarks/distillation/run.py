@@ -14,7 +14,8 @@ and Tatoeba.
 Stage 1, representations: word vectors in closed form from the teacher's sentence vectors, then, for the dual encoder,
 gradient steps on the same vectors with an in-batch contrast. Stage 2, relevance scores: for a sentence, the student
 ranks the English sides of other pairs as the teacher does for its translation. "Stage 2 only" starts from random
-word vectors, and takes as many steps. Of a ColBERT, whose start is the end of stage 1, only word vectors are trained.
+word vectors, and takes as many steps. A ColBERT starts stage 2 from the end of stage 1, and only its word vectors are
+trained.
 
 `DATA` holds `xquad/xquad.<language>.json`, `xor_tydi/translations`, `ntrex/ntrex.<code>.txt`,
 `tatoeba/tatoeba.<code>-eng.<code|eng>` and `xlm-roberta-base-tokenizer`, or `--tokenizer` names one on the Hub.
@@ -169,7 +170,7 @@ class Bench:
         args, dense = self.args, self.family == "biencoder"
         rows = [{"query": pair["source"], "teacher_query": pair["target"]} for pair in self.pairs]
         if stage == "stage_1":
-            # Of the teacher's vectors what differs between sentences, as in closed form
+            # The teacher's vectors without their mean, as in closed form
             centred = (self.targets - self.targets.mean(dim=0)).numpy()
             rows = [{**row, "teacher_embedding": vector} for row, vector in zip(rows, centred, strict=True)]
             settings = {
@@ -306,7 +307,7 @@ def parse_arguments():
     parser.add_argument("--tokenizer", help="By default the one in DATA, or XLM-R's on the Hub.")
     parser.add_argument("--stage_1_steps", type=int, default=120)
     parser.add_argument("--stage_2_steps", type=int, default=60)
-    parser.add_argument("--dropout", type=float, default=0.2, help="Of the dual encoder.")
+    parser.add_argument("--dropout", type=float, default=0.2, help="Dropout of the dual encoder.")
     parser.add_argument("--max_pairs", type=int, help="Use so many pairs only.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save_models", action="store_true")

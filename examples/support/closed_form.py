@@ -7,13 +7,13 @@ from scipy import sparse
 
 def parallel_word_vectors(sentences, targets, tokens, ngrams=(2, 4), ridge=1.0):
     r"""
-    One vector a token, such that their sum over a sentence points to where a teacher puts its translation.
+    One vector per token, such that their sum over a sentence points to where a teacher puts its translation.
 
     For a student that adds up word vectors, the least-squares form of learning sentence representations on parallel
     text (https://huggingface.co/papers/2004.09813) is ridge regression, which has an exact solution. Its features are
     the tokens, and character n-grams of the tokens, so that tokens that no sentence has still get a vector; each is
     weighted by its inverse document frequency. The mean of the targets is left out of the regression: it says nothing
-    of a sentence, and a sum of word vectors that predicts it as well is drawn to whatever is near it.
+    of a sentence, and a sum of word vectors that predicts it as well is drawn towards it.
 
     Args:
         sentences (`list[list[int]]`):
@@ -82,9 +82,9 @@ def bag_of_words_init_(model, vectors, context_weight=1.0):
     r"""
     Make a retriever over an XLM-R-shaped encoder a bag of given word vectors, from where it can be trained.
 
-    A dual encoder's text vector is then the direction of the sum of its tokens' vectors, up to a factor a token where
-    the encoder has layers; a ColBERT's token vector is the direction of the token's vector plus `context_weight` times
-    the text's mean vector, once a layer: words that say little, whose vectors are short, take the direction of the
+    A dual encoder's text vector is then the direction of the sum of its tokens' vectors, up to a factor per token
+    where the encoder has layers; a ColBERT's token vector is the direction of the token's vector plus `context_weight` times
+    the text's mean vector, once per layer: words that say little, whose vectors are short, take the direction of the
     text. Attention starts even over all tokens, and the feed-forward layers add nothing.
 
     LayerNorm behind the embeddings makes all tokens equally long. Two more dimensions fill each word vector up to one

@@ -75,7 +75,7 @@ def _principal_components(embeddings, shape):
     if len(embeddings) != shape[0] or embeddings.shape[1] < shape[1]:
         raise ValueError(
             f"`embeddings` must have {shape[0]} rows of at least {shape[1]} numbers, got {tuple(embeddings.shape)}: "
-            "take them from a model with the same tokenizer that is no narrower."
+            "take them from a model with the same tokenizer and at least this width."
         )
     centred = embeddings.float() - embeddings.float().mean(dim=0)
     _, directions = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend

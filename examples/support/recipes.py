@@ -112,14 +112,14 @@ def read_recipe(path, names):
         path (`str` or `os.PathLike`):
             The file.
         names (`Iterable[str]`):
-            The arguments that there are.
+            The known arguments.
 
     Returns:
         `dict`: The value of each argument.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no such file, or an argument is unknown or has no value.
+        ValueError: If the file is not a recipe, or an argument is unknown or has no value.
     """
     try:
         recipe = yaml.safe_load(Path(resolve_file(path)).read_text(encoding="utf-8"))
@@ -179,7 +179,7 @@ class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
 
 
 def _smoke_arguments(first):
-    """What a smoke run changes, in a folder of its own: a run in earnest shall not go on from its checkpoints."""
+    """What a smoke run changes. It has its own folder, so that a real run does not resume from its checkpoints."""
     return {
         **SMOKE_ARGUMENTS,
         "gradient_accumulation_steps": min(2, first.gradient_accumulation_steps),

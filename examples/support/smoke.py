@@ -39,7 +39,7 @@ def prepare_smoke(training_args):
 
     Args:
         training_args (`TrainingArguments`):
-            Of the script. One process of each machine writes, and the others wait for it.
+            The script's arguments. One process per machine writes, and the others wait for it.
 
     Returns:
         `dict[str, str]`: Paths by name: `encoder` (an XLM-R with its tokenizer); `triples`, `teacher_triples` (the

@@ -39,7 +39,7 @@ class Retriever:
         if not hasattr(index, "kind"):
             index = getattr(index, "index", index)  # what `passages.get_index` returns refers to the index
         self.index = self._searched = check_index(index)
-        self.kind, self._ids = index.kind, index.ids
+        self.kind, self._ids, self._num_rows = index.kind, index.ids, None
         self.search_options = tuple(name for name in index_attribute(index, "search_options") if name != "progress")
         if (encoder is None) != (index.queries == "text"):
             needs = "is searched with texts: leave `model` and `encoder` out"
@@ -69,7 +69,7 @@ class Retriever:
 
     def attach(self, passages):
         """Check that the index is over these passages, a `datasets.Dataset`. Searches then return their rows."""
-        self._searched, self._ids = bind_index(self.index, passages), self.index.ids
+        self._searched, self._ids, self._num_rows = bind_index(self.index, passages), self.index.ids, len(passages)
 
     def search(self, texts, k, allowed_ids=None, device=None, **options):
         """
@@ -85,12 +85,34 @@ class Retriever:
         if "progress" in index_attribute(self.index, "search_options"):
             options["progress"] = False
         scores, rows = self._searched.search_batch(given, k, allowed_ids=allowed_ids, **options)
-        scores, rows = np.asarray(scores), np.asarray(rows)
+        scores, rows = self._checked(scores, rows, len(texts))
         found = rows >= 0  # an index may find fewer than `k`
         return (
             [own[mask].tolist() for own, mask in zip(scores, found, strict=True)],
             [own[mask].tolist() for own, mask in zip(rows, found, strict=True)],
             queries,
+        )
+
+    def _checked(self, scores, rows, num_queries):
+        """What a search found, as arrays; an error that names the index if the shapes or rows are wrong."""
+        try:
+            scores, rows = np.asarray(scores), np.asarray(rows)
+        except ValueError as error:  # lists of different lengths
+            raise ValueError(self._expected(num_queries, error)) from error
+        if rows.ndim != 2 or rows.shape != scores.shape or len(rows) != num_queries:
+            raise ValueError(self._expected(num_queries, f"shapes {scores.shape} and {rows.shape}"))
+        if rows.size == 0:
+            return scores, rows.astype(np.int64)
+        if not np.issubdtype(rows.dtype, np.integer):
+            raise ValueError(self._expected(num_queries, f"rows of type {rows.dtype}"))
+        if self._num_rows is not None and rows.max() >= self._num_rows:
+            raise ValueError(self._expected(num_queries, f"row {rows.max()} of {self._num_rows} passages"))
+        return scores, rows
+
+    def _expected(self, num_queries, got):
+        return (
+            f"`search_batch` of the index of kind {self.kind!r} must return scores and rows of one shape "
+            f"({num_queries}, width), with rows of the passages and -1 where nothing was found; got {got}."
         )
 
     def explain(self, text, query, mask, passage):

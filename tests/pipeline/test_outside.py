@@ -175,6 +175,22 @@ class TestIndex:
                 search.save_pretrained(tmp_path / "new")
         assert not (tmp_path / "new").exists()
 
+    @pytest.mark.parametrize(
+        "found, message",
+        [
+            (([[1.0, 0.5]], [[0, 4]]), "'letters'.*row 4 of 4"),
+            (([[1.0], [1.0]], [[0], [1]]), r"\(1, width\).*\(2, 1\)"),
+            (([[1.0]], [[0, 1]]), r"\(1, 1\) and \(1, 2\)"),
+            (([[1.0]], [[0.0]]), "float64"),
+            (([[1.0], [1.0, 2.0]], [[0], [0, 1]]), "'letters'"),
+        ],
+    )
+    def test_results_that_do_not_fit(self, passages, found, message):
+        index = LetterIndex(passages)
+        index.search_batch = lambda queries, k, **options: found
+        with pytest.raises(ValueError, match=message):
+            RetrievalPipeline(index=index, passages=passages, device="cpu")("a")
+
     def test_what_is_not_an_index(self, passages):
         with pytest.raises(ValueError, match="search_batch"):
             RetrievalPipeline(index=SimpleNamespace(kind="a", queries="text"), passages=passages, device="cpu")
