@@ -23,9 +23,12 @@ from hf_xlir import (
     BiEncoderModel,
     ColBERTXLMRModel,
     ColBERTXLMRProcessor,
+    RetrievalPipeline,
     RetrieverTrainer,
+    RetrieverTrainingArguments,
 )
 from hf_xlir.data import load_mini_world
+from hf_xlir.models import load_retriever
 from support.vocabulary import train_tokenizer
 
 
@@ -149,6 +152,20 @@ def test_asking(models, capsys):
     assert "query_token" in capsys.readouterr().out
 
 
+def test_parts_of_ones_own(models, capsys):
+    names = run(block("load_encoder"), models)
+    assert RetrievalPipeline.from_pretrained("my-search", device="cpu")("Egypt?") == names["search"]("Egypt?")
+    names = run(block("class Hinge(Objective)"), models, names)
+    assert "'id': 'river-nile'" in capsys.readouterr().out
+    allowed = names["search"](["river", "?"], allowed_ids=["river-nile", "animal-lion"])
+    assert [[passage["id"] for passage in found] for found in allowed] == [["river-nile"], []]
+    model, processor = load_retriever(models["english-colbert"])
+    rows = [{"query": "Egypt?", "positive": "The Nile.", "negatives": ["A lion."]}] * 8
+    args = RetrieverTrainingArguments("out", max_steps=1, use_cpu=True, report_to="none")
+    trainer = RetrieverTrainer(model, args, processor, objective=names["Hinge"](), train_dataset=rows)
+    assert trainer.train().training_loss > 0
+
+
 def test_uploads(models, monkeypatch):
     """The calls of trainer and index, without a Hub: their names and arguments, and what stands for results."""
     calls = []
@@ -173,4 +190,4 @@ def test_uploads(models, monkeypatch):
 
 
 def test_every_block_is_tested():
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 11

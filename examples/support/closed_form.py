@@ -83,9 +83,9 @@ def bag_of_words_init_(model, vectors, context_weight=1.0):
     Make a retriever over an XLM-R-shaped encoder a bag of given word vectors, from where it can be trained.
 
     A dual encoder's text vector is then the direction of the sum of its tokens' vectors, up to a factor per token
-    where the encoder has layers; a ColBERT's token vector is the direction of the token's vector plus `context_weight` times
-    the text's mean vector, once per layer: words that say little, whose vectors are short, take the direction of the
-    text. Attention starts even over all tokens, and the feed-forward layers add nothing.
+    where the encoder has layers; a ColBERT's token vector is the direction of the token's vector plus `context_weight`
+    times the text's mean vector, once per layer: words that say little, whose vectors are short, take the direction of
+    the text. Attention starts even over all tokens, and the feed-forward layers add nothing.
 
     LayerNorm behind the embeddings makes all tokens equally long. Two more dimensions fill each word vector up to one
     length, so that LayerNorm only scales it, and the projection leaves them out: the encoder's `hidden_size` must
