@@ -63,6 +63,7 @@ class SentenceTransformer:
     assert lines[3].endswith(" | 1.00 | 1.00 | 1.00000 |") and lines[4].endswith(" | 1.00000 |")
 
 
+@pytest.mark.slow
 def test_texts_repeat_and_are_of_mixed_length(embedding):
     texts = embedding.read_texts(300, None, 0, seed=0)
     assert texts == embedding.read_texts(300, None, 0, seed=0) != embedding.read_texts(300, None, 0, seed=1)

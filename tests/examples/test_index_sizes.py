@@ -23,6 +23,7 @@ def queries(corpus):
     return corpus.values[:40] + 0.02 * np.random.default_rng(1).standard_normal((40, 16)).astype("float32")
 
 
+@pytest.mark.slow
 def test_sizes_and_quality(corpus):
     half = np.arange(0, 600, 2)
     factories = ["Flat", "SQfp16", "SQ8", "PQ2", "IVF8,Flat", "RaBitQ"]

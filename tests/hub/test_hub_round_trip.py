@@ -58,6 +58,7 @@ def check_embeddings(answer, trainer):
 
 
 class TestModels:
+    @pytest.mark.slow
     def test_round_trip(self, hub, in_fresh_process, tmp_path, own_hub_export):
         trainer = make_trainer(tmp_path / "out")
         trainer.train()
