@@ -48,7 +48,7 @@ from hf_xlir.evaluation import (
     xor_retrieve_predictions,
 )
 from hf_xlir.index import BM25_TOKENIZERS, FUSION_METHODS, bm25_tokenizer_for, check_fusion
-from hf_xlir.models import load_retriever
+from hf_xlir.models import FAMILIES, load_retriever
 from hf_xlir.training import rank_passages_together
 from hf_xlir.utils import process_group
 from support.recipes import check_files
@@ -143,7 +143,7 @@ def main(argv=None):
 def load_model(args):
     """A saved retriever, or a bare encoder as a dual encoder with pooling and cosine."""
     settings = {"query_length": args.query_length, "document_length": args.document_length}
-    if AutoConfig.from_pretrained(args.model_name_or_path).model_type in ("colbert_xlmr", "biencoder"):
+    if AutoConfig.from_pretrained(args.model_name_or_path).model_type in FAMILIES:
         return load_retriever(args.model_name_or_path, **settings)
     # An English encoder needs many pieces for a question in another script
     settings = {**settings, "query_length": args.query_length or 128, "pooling": args.pooling, "normalize": True}

@@ -17,9 +17,9 @@ import torch
 from accelerate import PartialState
 from transformers import AutoModel, AutoProcessor
 
-import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages
 from hf_xlir.index import LateInteractionIndex, add_dense_index, embed_passages, index_problem
+from hf_xlir.models import family_of
 from hf_xlir.utils import process_group
 from support.recipes import check_files
 
@@ -34,7 +34,7 @@ def main(argv=None):
     # 1. Model and data
     model = AutoModel.from_pretrained(args.model_name_or_path)
     processor = AutoProcessor.from_pretrained(args.model_name_or_path)
-    is_colbert = model.config.model_type == "colbert_xlmr"
+    is_colbert = family_of(model).vectors == "token_vectors"
     with state.main_process_first():  # the others then read from its cache
         passages = load_passages(args.passages)
     check_kind(args, model.config, is_colbert, len(passages))

@@ -43,6 +43,7 @@ from transformers import AutoConfig
 
 from hf_xlir import FiDT5Config
 from hf_xlir.data import load_questions
+from hf_xlir.models import family_of
 from hf_xlir.training import READER_DISTILLATIONS, last_whole_checkpoint
 from hf_xlir.utils import folder_lock, write_text
 from support.recipes import check_files, recipe_parser
@@ -71,7 +72,7 @@ def main(argv=None):
     check_files(train_questions=args.train_questions, eval_questions=args.eval_questions, passages=args.passages)
     check_questions(args)
     FiDT5Config.from_pretrained(args.reader)  # raises if it is not a reader
-    is_colbert = AutoConfig.from_pretrained(args.retriever).model_type == "colbert_xlmr"
+    is_colbert = family_of(AutoConfig.from_pretrained(args.retriever)).vectors == "token_vectors"
     rounds = plan(args, is_colbert)
     check_arguments(rounds[0])
     check_records(args, [step for steps in rounds for step in steps])

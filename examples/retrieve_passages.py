@@ -25,7 +25,8 @@ from transformers import AutoModel, AutoProcessor
 import hf_xlir  # noqa: F401 - registers the models
 from hf_xlir.data import load_passages, load_questions, write_ranked_examples
 from hf_xlir.evaluation import RankedPassages, answer_recall_at_k, has_answer, success_at_k
-from hf_xlir.index import DenseIndex, LateInteractionIndex, embed_queries, retrieve
+from hf_xlir.index import embed_queries, load_index, retrieve
+from hf_xlir.pipeline import Retriever
 from hf_xlir.training import rank_passages_together
 from hf_xlir.utils import process_group, write_text
 from support.recipes import check_files
@@ -71,8 +72,9 @@ def main(argv=None):
 
 def search_index(args, state, model, processor, questions, passages, depth):
     """Search an index; each process takes its share of the questions."""
-    kind = LateInteractionIndex if model.config.model_type == "colbert_xlmr" else DenseIndex
-    kind.load(args.index / "index").attach(passages, "passages")
+    index = load_index(args.index / "index")
+    Retriever(index, model, processor)  # raises if the model gives other vectors than the index holds
+    index.attach(passages, "passages")
     start, stop = (len(questions) * (state.process_index + each) // state.num_processes for each in (0, 1))
     found = []
     for first in range(start, stop, QUESTIONS_PER_BLOCK):

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer
 
 from hf_xlir.data import MINI_WORLD_LANGUAGES
+from hf_xlir.models import FAMILIES
 
 
 def parse_arguments(description):
@@ -87,7 +88,8 @@ def _check_source(option, source):
     if option == "tokenizer":
         return
     kind = AutoConfig.from_pretrained(source).model_type
-    if (kind in ("t5", "mt5", "umt5", "fid_t5")) != (option == "reader") or kind in ("colbert_xlmr", "biencoder"):
+    role = FAMILIES[kind].role if kind in FAMILIES else "reader" if kind in ("t5", "mt5", "umt5") else None
+    if role != ("reader" if option == "reader" else None):
         wanted = "a T5, mT5 or umT5" if option == "reader" else "a bare encoder such as XLM-R or BERT"
         raise ValueError(f"it holds a {kind} model; give {wanted}.")
     if Path(source).is_dir() and not [*Path(source).glob("*.safetensors*"), *Path(source).glob("*.bin*")]:

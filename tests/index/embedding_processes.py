@@ -5,6 +5,7 @@ Two CPU processes write `OUTPUT/0.pt` and `OUTPUT/1.pt`: what each one has loade
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from accelerate import PartialState
 from word_model import WordModel, WordProcessor, random_passages, word_families
 
 from hf_xlir.index import embed_passages
+from hf_xlir.utils import process_group
 
 
 class Interrupted(Exception):
@@ -41,20 +43,20 @@ def parts(embeddings):
     }
 
 
+@process_group()
 def main():
     output, found = Path(sys.argv[1]), {}
     torch.set_num_threads(1)
     found["dense"] = parts(embed(output / "dense", dense=True))  # sets up the processes
     state = PartialState()
-    try:
+    with suppress(Interrupted):
         embed(output / "token", fail_at=1 + state.process_index)
-    except Interrupted:
-        found["written"] = len(list((output / "token").glob("values-*.npy")))
+    state.wait_for_everyone()  # the other process has written its share, too
+    found["written"] = len(list((output / "token").glob("values-*.npy")))
     state.wait_for_everyone()
     found["token"] = parts(embed(output / "token"))
     found["one block"] = parts(embed(output / "one block", num_passages=5))
     torch.save(found, output / f"{state.process_index}.pt")
-    state.destroy_process_group()
 
 
 if __name__ == "__main__":
