@@ -118,7 +118,7 @@ class Encoder:
         if isinstance(documents, str):
             check_texts("Document", documents)
         records = [each if isinstance(each, Mapping) else {"text": each} for each in documents]
-        check_texts("Document", [each["text"] for each in records])
+        check_texts("Document", [each.get("text") for each in records])
         passages = [{"id": str(place), **record} for place, record in enumerate(records)]
         with encoding(self.model) as encode, progress_bar(show=False) as bar:
             blocks = embed_blocks(

@@ -173,6 +173,8 @@ def checked_passages(passages):
         raise ValueError(
             f"`passages` must be a `datasets.Dataset` or a list of dictionaries, got {type(passages).__name__}."
         )
+    if not len(passages):
+        raise ValueError("`passages` is empty: give at least one passage.")
     missing = [name for name in ("id", "text") if name not in passages.column_names]
     if missing:
         raise ValueError(f"Passages have `id`, `text` and optionally `title`, but these lack {missing}.")

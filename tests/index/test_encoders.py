@@ -86,6 +86,8 @@ class TestOwn:
         encoder = Encoder(WordModel(dense=True), WordProcessor(dense=True))
         titled = encoder.encode_document([{"title": "w1", "text": "w2"}, {"text": "w2"}])
         np.testing.assert_allclose(titled, encoder.encode_document(["w1 w2", "w2"]), atol=1e-6)
+        with pytest.raises(ValueError, match="Document 1.*NoneType"):
+            encoder.encode_document(["w1", {"title": "w1"}])
 
     @pytest.mark.parametrize(
         "texts, what", [("w1", "one text"), ([], "empty"), (["w1", ""], "1"), ([None], "NoneType")]

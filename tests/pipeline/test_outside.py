@@ -261,6 +261,10 @@ def test_a_family_of_readers(reader, world, parts, tmp_path, monkeypatch):
 
 
 class TestBuild:
+    def test_without_passages(self):
+        with pytest.raises(ValueError, match="empty"):
+            RetrievalPipeline.build(LetterEncoder(), [])
+
     def test_with_an_encoder_from_outside(self, passages):
         for per_token, index_class in ((False, DenseIndex), (True, LateInteractionIndex)):
             search = RetrievalPipeline.build(LetterEncoder(per_token), passages, device="cpu", k=2)
