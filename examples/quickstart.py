@@ -1,5 +1,5 @@
 """
-The whole job in about three minutes on two cores, offline, with small models trained from scratch:
+The whole job in about four minutes on two cores, offline, with small models trained from scratch:
 
 1. An English ColBERT, the teacher, learns to find the passages that answer English questions.
 2. A student learns to find the same English passages for questions in seven other languages: first from translated

@@ -12,6 +12,7 @@ from transformers import PrinterCallback
 
 from hf_xlir import FiDT5Config, RetrieverTrainer, RetrieverTrainingArguments
 from hf_xlir.evaluation import rank_passages, success_at_k
+from hf_xlir.index import DenseIndex, LateInteractionIndex, TokenEmbeddings, embed_queries
 
 
 class Data(NamedTuple):
@@ -92,16 +93,21 @@ def recall(model, processor, questions, passages, cutoffs=(1, 5, 20), by_languag
 
 def choose_sentences(retriever, questions, rankings, sentences, embeddings, num_sentences):
     """By id of the question, the sentences of its best passage that the retriever scores highest."""
-    by_id = {sentence["id"]: sentence for sentence in sentences}
-    of_passage = {}
-    for id in by_id:
-        of_passage.setdefault(id.rpartition("#")[0], []).append(id)
-    ranked, _ = rank_passages(*retriever, questions, embeddings, k=1000, progress=False)
-    chosen = {}
-    for id, found in ranked.items():
-        own = of_passage[rankings[id][0]]
-        best = [each for each in found if each in own] or own
-        chosen[id] = [by_id[each] for each in best[:num_sentences]]
+    exact = {"nbits": None} if isinstance(embeddings, TokenEmbeddings) else {}
+    index = (LateInteractionIndex if exact else DenseIndex).build(embeddings, **exact)
+    queries = embed_queries(*retriever, questions["question"][:], progress=False)
+    sentences_of, questions_of, chosen = {}, {}, {}
+    for sentence in sentences:
+        sentences_of.setdefault(sentence["id"].rpartition("#")[0], []).append(sentence["id"])
+    ids = questions["id"][:]
+    for row, id in enumerate(ids):
+        questions_of.setdefault(rankings[id][0], []).append(row)
+    for passage, rows in questions_of.items():
+        masks = {"query_mask": queries.mask[rows]} if exact else {}
+        own = sentences_of[passage]
+        _, found = index.search_batch(queries.embeddings[rows], num_sentences, allowed_ids=own, **masks)
+        for row, best in zip(rows, np.asarray(found).tolist(), strict=True):
+            chosen[ids[row]] = [sentences[each] for each in best if each >= 0]
     return chosen
 
 

@@ -284,7 +284,7 @@ def _quiet(index, options):
 
 def _rank(ids, texts, passage_ids, search, block_size, description, progress):
     """Search the questions in blocks; `search(texts)` gives scores and rows, with row -1 where nothing was found."""
-    result = RankedPassages({}, {})
+    result, passage_ids = RankedPassages({}, {}), list(passage_ids)
     with progress_bar(total=len(ids), show=progress, desc=description, unit="question") as bar:
         for start in range(0, len(ids), block_size):
             block = slice(start, start + block_size)

@@ -140,21 +140,21 @@ def test_an_objective_from_outside_gets_what_its_teacher_says(make_trainer):
 
 
 def test_a_family_from_outside_teaches_and_learns(make_trainer, tokenizer):
-    class OutsideConfig(BiEncoderConfig):
-        model_type = "outside"
+    class ForeignConfig(BiEncoderConfig):
+        model_type = "foreign"
 
-    class OutsideModel(BiEncoderModel):
-        config_class = OutsideConfig
+    class ForeignModel(BiEncoderModel):
+        config_class = ForeignConfig
 
-    class OutsideProcessor(BiEncoderProcessor):
-        config_class = OutsideConfig
+    class ForeignProcessor(BiEncoderProcessor):
+        config_class = ForeignConfig
 
-    register_family(ModelFamily(OutsideConfig, OutsideModel, OutsideProcessor, vectors="vectors"))
+    register_family(ModelFamily(ForeignConfig, ForeignModel, ForeignProcessor, vectors="vectors"))
     try:
         model, processor = make_retriever("biencoder", tokenizer)
-        outside = OutsideModel(OutsideConfig(**{**model.config.to_dict(), "model_type": "outside"}))
+        outside = ForeignModel(ForeignConfig(**{**model.config.to_dict(), "model_type": "foreign"}))
         outside.load_state_dict(model.state_dict())
-        own = OutsideProcessor.from_config(processor.tokenizer, outside.config)
+        own = ForeignProcessor.from_config(processor.tokenizer, outside.config)
         args, rows = make_trainer().args, make_rows()
         trainer = RetrieverTrainer(outside, args, own, objective=Hinge(), train_dataset=rows)
         expected = make_trainer(rows, Hinge())
@@ -175,7 +175,7 @@ def test_a_family_from_outside_teaches_and_learns(make_trainer, tokenizer):
                 train_dataset=rows,
             )
     finally:
-        del FAMILIES["outside"]
+        del FAMILIES["foreign"]
 
 
 def test_terms_are_scalars_by_name(make_trainer):
