@@ -160,10 +160,10 @@ def test_parts_of_ones_own(models, capsys):
     allowed = names["search"](["river", "?"], allowed_ids=["river-nile", "animal-lion"])
     assert [[passage["id"] for passage in found] for found in allowed] == [["river-nile"], []]
     model, processor = load_retriever(models["english-colbert"])
-    rows = [{"query": "Egypt?", "positive": "The Nile.", "negatives": ["A lion."]}] * 8
+    rows = [{"query": "Egypt?", "positive": "The Nile.", "negatives": ["The Nile."]}] * 8  # a margin of 0
     args = RetrieverTrainingArguments("out", max_steps=1, use_cpu=True, report_to="none")
     trainer = RetrieverTrainer(model, args, processor, objective=names["Hinge"](), train_dataset=rows)
-    assert trainer.train().training_loss > 0
+    assert trainer.train().training_loss == pytest.approx(1)
 
 
 def test_uploads(models, monkeypatch):
